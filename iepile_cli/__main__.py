@@ -1,0 +1,5 @@
+"""``python -m iepile_cli``."""
+
+from iepile_cli.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""The errors that a user may see: one line each, with a way out and an exit code.
+
+Tree (exit code in brackets)::
+
+    IEPileError              [1]
+    ├── UsageError           [2]  a wrong flag, schema or combination
+    ├── UnknownName          [2]  a name that the registry does not hold
+    ├── DataError            [1]  a file or record that cannot be used; names path and line
+    ├── ModelError           [1]  a model, adapter or backend that cannot be opened or run
+    ├── DownloadError        [1]  a hub or file that cannot be fetched
+    └── PartialFailure       [3]  some inputs failed and the rest was written
+
+Library code raises these and never prints; ``iepile_cli.cli.main`` turns them into a line on
+stderr and an exit code. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class IEPileError(Exception):
+    """An error with a message for the user, a hint that names the way out, and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(IEPileError):
+    """The command line, a schema or a configuration asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that is not in the registry; the hint holds the nearest names."""
+
+
+class DataError(IEPileError):
+    """A file or a record that cannot be used.
+
+    ``path`` and ``line`` (counted from 1) say where; both stand in the message.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        hint: str = "",
+    ) -> None:
+        self.path = None if path is None else os.fspath(path)
+        self.line = line
+        where = "" if self.path is None else self.path + (f":{line}" if line else "") + ": "
+        super().__init__(where + message, hint=hint)
+        self.reason = message
+
+
+class ModelError(IEPileError):
+    """A model, adapter, tokenizer or backend that cannot be opened or run."""
+
+
+class DownloadError(IEPileError):
+    """Something that cannot be fetched or whose content is not what was promised."""
+
+
+class PartialFailure(IEPileError):
+    """Some inputs failed; what could be computed has been written."""
+
+    exit_code = 3

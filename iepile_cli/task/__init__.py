@@ -1,0 +1,21 @@
+"""What is asked and what an answer is: tasks, schemas, instructions, grammars, answers.
+
+Standard library only. Everything else in the package builds on this room.
+"""
+
+from iepile_cli.task.ask import Ask, answer_json, batches, instruction, parse_answer
+from iepile_cli.task.shape import Roles, SchemaItem
+from iepile_cli.task.table import TASKS, Task, task_named
+
+__all__ = [
+    "TASKS",
+    "Ask",
+    "Roles",
+    "SchemaItem",
+    "Task",
+    "answer_json",
+    "batches",
+    "instruction",
+    "parse_answer",
+    "task_named",
+]

@@ -1,0 +1,110 @@
+"""Annotated records in IEPile's unified form, read as things of a task.
+
+Goes in: the list in a record's ``entity``, ``relation`` or ``event`` field (or the same list out
+of a test record's ``label``). Comes out: ``Gold`` things, the same ``Roles`` that parsing an
+answer gives, so that gold and answers can be compared. Layouts are columns of the task table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from iepile_cli.task.shape import Roles, SchemaItem
+from iepile_cli.task.table import Layout, Task
+
+
+class Gold(NamedTuple):
+    """One annotated thing: its type, its roles and, for typed relations, the types of both ends."""
+
+    type: str
+    roles: Roles
+    subject_type: str = ""
+    object_type: str = ""
+
+    def answers(self, item: SchemaItem) -> bool:
+        """Whether this is a thing that the schema item asks for."""
+        return (self.type, self.subject_type, self.object_type) == (
+            item.type,
+            item.subject_type,
+            item.object_type,
+        )
+
+
+def read_annotations(task: Task, entries: Any, problems: list[str]) -> list[Gold]:
+    """Read an annotation list, in its order; what cannot be read is named in ``problems``.
+
+    An empty mention, or one that is missing, is left out of the roles, so a trigger that is
+    ``""`` and one that is not there are the same. Duplicates stay; ``distinct`` takes them out.
+    """
+    layout = task.layout
+    if not isinstance(entries, list):
+        problems.append(f"{layout.field!r} is not a list")
+        return []
+    things: list[Gold] = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            problems.append(f"an entry of {layout.field!r} is not an object")
+            continue
+        kind = entry.get(layout.type, "") if layout.by_head else entry.get(layout.type)
+        if not isinstance(kind, str):
+            problems.append(f"an entry of {layout.field!r} has no {layout.type!r}")
+            continue
+        roles = [
+            (role, text)
+            for role, key in layout.roles
+            if isinstance(text := entry.get(key), str) and text
+        ]
+        if len(roles) < len(layout.roles) and not layout.slot_list:
+            problems.append(f"an entry of {layout.field!r} lacks {_missing(layout, roles)!r}")
+            continue
+        roles += _slots(layout, entry, problems)
+        things.append(
+            Gold(
+                kind,
+                tuple(roles),
+                _text(entry, layout.subject_type),
+                _text(entry, layout.object_type),
+            )
+        )
+    return _by_head(things) if layout.by_head else things
+
+
+def _slots(
+    layout: Layout, entry: dict[str, Any], problems: list[str]
+) -> Iterable[tuple[str, str]]:
+    if not layout.slot_role:
+        return
+    parts = entry.get(layout.slot_list, []) if layout.slot_list else [entry]
+    for part in parts if isinstance(parts, list) else [parts]:
+        role = part.get(layout.slot_role) if isinstance(part, dict) else None
+        text = part.get(layout.slot_text) if isinstance(part, dict) else None
+        if not isinstance(role, str) or not isinstance(text, str):
+            problems.append(
+                f"an entry of {layout.field!r} has no {layout.slot_role!r} or {layout.slot_text!r}"
+            )
+        elif text:
+            yield role, text
+
+
+def _by_head(things: Iterable[Gold]) -> list[Gold]:
+    merged: dict[tuple[str, tuple[str, str]], Roles] = {}
+    for thing in things:
+        key = (thing.type, thing.roles[0])
+        merged[key] = merged.get(key, ()) + thing.roles[1:]
+    return [Gold(kind, (head, *rest)) for (kind, head), rest in merged.items()]
+
+
+def _missing(layout: Layout, roles: list[tuple[str, str]]) -> str:
+    there = {role for role, _ in roles}
+    return next(key for role, key in layout.roles if role not in there)
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key) if key else None
+    return value if isinstance(value, str) else ""
+
+
+def distinct(things: Iterable[Gold]) -> list[Gold]:
+    """The things without exact repetitions, first ones first."""
+    return list(dict.fromkeys(things))

@@ -1,0 +1,167 @@
+"""The seven tasks, one row each: all that is known of a task stands in its row.
+
+Adding a task is adding a row here, its sentences in ``wording.py`` and its tests. No other code
+knows a task by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iepile_cli.errors import UnknownName
+from iepile_cli.task import wording
+from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an annotated record holds a task's gold: which field, and which keys in its entries.
+
+    ``roles`` maps each fixed role to an entry's key. Slots stand either as a list in the entry
+    (``slot_list``, with ``slot_role`` and ``slot_text`` in each element) or, with ``by_head``, as
+    one entry for each slot value, all entries with the same first role making one thing.
+    """
+
+    field: str
+    type: str
+    roles: tuple[tuple[str, str], ...]
+    slot_list: str = ""
+    slot_role: str = ""
+    slot_text: str = ""
+    subject_type: str = ""
+    object_type: str = ""
+    by_head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task: wording, schema form, answer shape, record layout, batch size and what is scored.
+
+    ``item_keys`` are the keys of a schema item in the instruction, each with the ``SchemaItem``
+    field it shows; empty means that an item is its bare type. ``slots`` is the key that holds a
+    thing's slots in an item's and a result's JSON. ``batch_size`` is how many schema items are
+    asked at once by default (``split_num``).
+    """
+
+    name: str
+    title: str
+    instruction: Mapping[str, str]
+    shape: Node
+    layout: Layout
+    item_keys: tuple[tuple[str, str], ...] = ()
+    slots: str = ""
+    batch_size: int = 4
+    example: str = ""
+
+
+_EVENT = Layout(
+    field="event",
+    type="event_type",
+    roles=(("trigger", "event_trigger"),),
+    slot_list="arguments",
+    slot_role="role",
+    slot_text="argument",
+)
+_TRIPLE = (("subject", "head"), ("object", "tail"))
+_PAIR = Record((("subject", Mention("subject")), ("object", Mention("object"))))
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="NER",
+            title="named entities",
+            instruction=wording.NER,
+            shape=Each(Mention("mention")),
+            layout=Layout("entity", "entity_type", roles=(("mention", "entity"),)),
+            batch_size=6,
+            example="person,location",
+        ),
+        Task(
+            name="RE",
+            title="relations",
+            instruction=wording.RE,
+            shape=Each(_PAIR),
+            layout=Layout("relation", "relation", roles=_TRIPLE),
+            example="founder of,place of birth",
+        ),
+        Task(
+            name="SPO",
+            title="typed relations",
+            instruction=wording.SPO,
+            shape=Each(_PAIR),
+            layout=Layout(
+                "relation",
+                "relation",
+                roles=_TRIPLE,
+                subject_type="head_type",
+                object_type="tail_type",
+            ),
+            item_keys=(
+                ("subject_type", "subject_type"),
+                ("predicate", "type"),
+                ("object_type", "object_type"),
+            ),
+            example="person -works for-> organization",
+        ),
+        Task(
+            name="EE",
+            title="events: trigger and arguments",
+            instruction=wording.EE,
+            shape=Each(
+                Record((("trigger", Mention("trigger", absent=NAN)), ("arguments", Slots(NAN))))
+            ),
+            layout=_EVENT,
+            item_keys=(("event_type", "type"), ("trigger", "trigger"), ("arguments", "slots")),
+            slots="arguments",
+            example="attack(attacker, target, place)",
+        ),
+        Task(
+            name="EET",
+            title="event triggers",
+            instruction=wording.EET,
+            shape=Each(Mention("trigger")),
+            layout=Layout("event", "event_type", roles=(("trigger", "event_trigger"),)),
+            example="attack,meeting",
+        ),
+        Task(
+            name="EEA",
+            title="arguments of given triggers",
+            instruction=wording.EEA,
+            shape=Each(Slots(NAN)),
+            layout=_EVENT,
+            item_keys=(("event_type", "type"), ("trigger", "triggers"), ("arguments", "slots")),
+            slots="arguments",
+            example="attack[bombed](attacker, target)",
+        ),
+        Task(
+            name="KG",
+            title="entities with attributes",
+            instruction=wording.KG,
+            shape=Keyed("entity", Slots(absent=None)),
+            layout=Layout(
+                "relation",
+                "head_type",
+                roles=(("entity", "head"),),
+                slot_role="relation",
+                slot_text="tail",
+                by_head=True,
+            ),
+            item_keys=(("entity_type", "type"), ("attributes", "slots")),
+            slots="attributes",
+            batch_size=1,
+            example="person{birthplace, occupation}",
+        ),
+    )
+}
+
+
+def task_named(name: str) -> Task:
+    """The task of that name, in any case; raises ``UnknownName``."""
+    try:
+        return TASKS[name.upper()]
+    except KeyError:
+        raise UnknownName(
+            f"no task is called {name!r}", hint=f"tasks: {', '.join(TASKS)}"
+        ) from None

@@ -1,0 +1,42 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Reference vectors, corpora and tokenizers that lie beside the repository where they are at hand.
+SHARED = Path(os.environ.get("IEPILE_TEST_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests away from the user's configuration and caches."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("IEPILE_")]:
+        if name != "IEPILE_TEST_SHARED":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference material; skips the test when it is not there."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference material is not beside the repository")
+    return SHARED
+
+
+def vector_cases(name: str) -> list[dict[str, Any]]:
+    """The cases of a reference vector file, empty when it is not there: for parametrize."""
+    path = SHARED / "vectors" / f"{name}.json"
+    if not path.is_file():
+        return []
+    cases: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    return cases
