@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from iepile_cli.conversion import rows
-from iepile_cli.conversion.choosing import Batch, Chooser, Key, Own, Parts, dice_for
+from iepile_cli.conversion.choosing import Batch, Chooser, Key, Own, Parts, dice_for, key_of
 from iepile_cli.conversion.gold import (
     NO_GOLD,
     NOT_IN_SCHEMA,
@@ -63,7 +63,7 @@ class Converter:
             for language in self.task.instruction
         }
 
-    def convert(self, raw: bytes, number: int, report: Report) -> tuple[list[str], list[bool]]:
+    def convert(self, raw: bytes, number: int, report: Report) -> tuple[list[bytes], list[bool]]:
         """The rows of one record, and for each whether its whole answer is empty.
 
         ``number`` is the record's place in its file, from which its randomness comes. What is odd
@@ -71,7 +71,7 @@ class Converter:
         """
         return self.rows(read_json(raw), number, report)
 
-    def rows(self, record: Any, number: int, report: Report) -> tuple[list[str], list[bool]]:
+    def rows(self, record: Any, number: int, report: Report) -> tuple[list[bytes], list[bool]]:
         """As ``convert``, for a decoded record."""
         text = text_of(record)
         entries = record.get(self.field)
@@ -94,7 +94,7 @@ class Converter:
         things: dict[Key, list[rows.Flat]],
         number: int,
         report: Report,
-    ) -> tuple[list[str], list[bool]]:
+    ) -> tuple[list[bytes], list[bool]]:
         known = self.chooser.items
         strange = False
         for key in things:
@@ -107,6 +107,8 @@ class Converter:
             faces = self._faces(dict.fromkeys(things, _BARE), text, number)
         shown = rows.nested(text)
         if not self.trains:
+            if sum(map(len, things.values())) < len(entries):
+                entries = distinct_entries(self.task.layout, entries)
             return self._test_rows(faces, text, shown, entries)
         answers = [rows.flat_answer(face, things) for face in faces]
         made = [
@@ -129,7 +131,7 @@ class Converter:
 
     def _general_rows(
         self, text: str, entries: Any, number: int, report: Report
-    ) -> tuple[list[str], list[bool]]:
+    ) -> tuple[list[bytes], list[bool]]:
         entries = distinct_entries(self.task.layout, entries)
         gold = read_gold(self.task, entries, self.plan.items)
         for kind, what in doubts(self.task, gold, text, self.chooser.items):
@@ -155,7 +157,7 @@ class Converter:
             answer == face.empty for face, answer in zip(faces, answers, strict=True)
         ]
 
-    def _answer(self, face: rows.Face, batch: Batch, gold: Sequence[Gold], text: str) -> str:
+    def _answer(self, face: rows.Face, batch: Batch, gold: Sequence[Gold], text: str) -> bytes:
         by_key: dict[Key, list[Roles]] = {}
         for thing in gold:
             key = key_of_gold(thing)
@@ -164,21 +166,21 @@ class Converter:
         if not by_key:
             return face.empty
         found: list[tuple[SchemaItem, list[Roles]]] = [
-            (item, by_key.get(key, [])) for item, key in zip(batch, _keys(batch), strict=True)
+            (item, by_key.get(key_of(item), [])) for item in batch
         ]
         return rows.inner(dumps(answer_json(self.task, found, text)))
 
-    def _unannotated(self, text: str, number: int) -> tuple[list[str], list[bool]]:
+    def _unannotated(self, text: str, number: int) -> tuple[list[bytes], list[bool]]:
         faces = self._faces(None, text, number)
         return self._test_rows(faces, text, rows.nested(text), None)
 
     def _test_rows(
-        self, faces: Sequence[rows.Face], text: str, shown: str, entries: Any
-    ) -> tuple[list[str], list[bool]]:
+        self, faces: Sequence[rows.Face], text: str, shown: bytes, entries: Any
+    ) -> tuple[list[bytes], list[bool]]:
         identity = id_of(text)
-        label = ""
+        label = None
         if entries is not None:
-            label = rows.inner(dumps(distinct_entries(self.task.layout, entries)))
+            label = rows.inner(dumps(entries))
         made = [rows.test_row(face, identity, shown, label) for face in faces]
         return made, [False] * len(made)
 
@@ -197,12 +199,6 @@ class Converter:
     def _faces(self, own: Own | None, text: str, number: int) -> Sequence[rows.Face]:
         language = self._language(text)
         return [self.face(batch, language) for batch in self._batches(own, number)]
-
-
-def _keys(batch: Batch) -> list[Key]:
-    from iepile_cli.conversion.choosing import key_of
-
-    return [key_of(item) for item in batch]
 
 
 def id_of(text: str) -> str:
