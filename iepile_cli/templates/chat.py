@@ -176,14 +176,10 @@ def from_chat_template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate
 def _dialogue(texts: Sequence[str]) -> list[Message]:
     """Messages of the user and the assistant in turn, the user's first."""
     roles = itertools.cycle(("user", "assistant"))
-    return [
-        {"role": role, "content": text} for role, text in zip(roles, texts, strict=False)
-    ]
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
-def _runs(
-    rendered: str, controls: re.Pattern[str] | None
-) -> Iterator[Control | str | _Slot]:
+def _runs(rendered: str, controls: re.Pattern[str] | None) -> Iterator[Control | str | _Slot]:
     """What was rendered as slots, control tokens and words, in order."""
     position = 0
     for mark in _MARKED.finditer(rendered):

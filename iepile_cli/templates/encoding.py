@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from iepile_cli.errors import ModelError
-from iepile_cli.templates.pieces import Bos, Control, Eos, Piece, Prompt, Text
+from iepile_cli.templates.pieces import Control, Eos, Piece, Prompt, Text
 
 # What may stand before a text so that it is tokenised as the continuation of another.
 _ANCHORS = ("\n", ".", "a", "0")
@@ -33,26 +33,33 @@ class Tokenizer(Protocol):
     @property
     def eos(self) -> int | None:
         """Id of the token that ends an answer."""
+        ...
 
     @property
     def add_bos(self) -> bool:
         """Whether the model expects that token."""
+        ...
 
     @property
     def chat_template(self) -> str | None:
         """The model's own chat template, in Jinja."""
+        ...
 
     def control(self, token: str) -> int | None:
         """Id of a control token by its exact string, None if the model has no such token."""
+        ...
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text, control tokens not read, nothing added."""
+        ...
 
     def is_control(self, token_id: int) -> bool:
         """Whether an id is that of a control token."""
+        ...
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
+        ...
 
 
 def encode(pieces: Prompt | Iterable[Piece], tokenizer: Tokenizer) -> list[int]:

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from iepile_cli.errors import ModelError
-from iepile_cli.templates.encoding import Tokenizer, control_id, eos_id
+from iepile_cli.templates.encoding import Tokenizer, control_id
 from iepile_cli.templates.pieces import Bos, Control, Eos, Piece, Prompt, Text
 
 Parts = tuple[Piece | str, ...]
 
 _SLOT = re.compile(r"\{\{(system|query|idx)\}\}")
 # These say nothing about the form of a prompt, and so must not make an adapter look unfit.
-_NOT_FORM = frozenset({"name", "models", "summary"})
+_NOT_FORM = frozenset({"name", "models", "summary", "controls"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Template:
         opening = self.system if system is None else system
         turns = [*(history if self.keeps_history else ()), (user, "")]
         pieces: list[Piece] = []
-        for index, (query, answer) in enumerate(turns):
+        for index, (query, _) in enumerate(turns):
             if index:
                 pieces += self.answer(turns[index - 1][1])
             pieces += self._turn(query, index, opening)
@@ -92,12 +91,13 @@ class Template:
 
     def hash(self) -> str:
         """A stable hash of the form (hex, 64 digits): what an adapter must be used with."""
-        form = {
-            key: value for key, value in dataclasses.asdict(self).items() if key not in _NOT_FORM
-        }
-        for key in ("prefix", "question", "separator"):
-            form[key] = [repr(part) for part in getattr(self, key)]
-        text = json.dumps(form, sort_keys=True, ensure_ascii=True)
+        form: dict[str, object] = {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            # Fields at their default are left out, so that a later field changes no hash.
+            if each.name not in _NOT_FORM and value != each.default:
+                form[each.name] = _plainly(value)
+        text = json.dumps(form, sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def fits(self, model: str) -> bool:
@@ -133,6 +133,16 @@ def _fill(parts: Parts, values: dict[str, str]) -> Iterator[Piece]:
         text = _SLOT.sub(lambda slot: values[slot[1]], part)
         if text:
             yield Text(text)
+
+
+def _plainly(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plainly(part) for part in value]
+    if isinstance(value, Text):
+        return value.text
+    if isinstance(value, Control | Bos | Eos):
+        return {type(value).__name__: dataclasses.asdict(value)}
+    return value
 
 
 def closest_template(model: str, templates: Sequence[Template]) -> Template | None:
