@@ -157,7 +157,8 @@ def extract(
                     opened.template,
                     on_answer=watch.answered,
                 ):
-                    writer.write(result)
+                    with watch.aside():
+                        writer.write(result)
                     watch.finished()
     _report(watch, failures)
 
