@@ -1,0 +1,100 @@
+"""Who runs the model: the contract that every backend keeps.
+
+A backend is opened on a model and gives a ``Runner``. A runner takes requests and gives one answer
+for each, in their order; it may batch as it likes. A request carries its own grammar, because what
+may be mentioned depends on its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from iepile_cli.templates import Prompt, Tokenizer
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, the grammar of its answer (None: unconstrained) and the answer's token budget.
+
+    ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
+    closed whose budget is spent.
+    """
+
+    prompt: Prompt
+    grammar: str | None
+    max_tokens: int
+    empties: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered.
+
+    ``text`` is complete and of the grammar's form unless the request had none; with ``truncated``
+    the token budget ended it: what was complete was kept and the rest closed. ``token_ends[i]`` is
+    where token i ends in ``text`` (in UTF-8 bytes) and ``token_probs[i]`` its probability among
+    the tokens that were allowed, 1.0 for a forced one; both empty if the backend does not tell.
+    """
+
+    text: str
+    truncated: bool = False
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    token_ends: tuple[int, ...] = field(default=(), repr=False)
+    token_probs: tuple[float, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can run here; if not, why and what to do. ``details`` for listings."""
+
+    ok: bool
+    reason: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is opened; a backend takes from it what it knows.
+
+    ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
+    the number of sequences (0: the backend decides); ``threads`` 0 means all cores.
+    """
+
+    adapters: tuple[str, ...] = ()
+    context: int = 0
+    parallel: int = 0
+    threads: int = 0
+    verbose: bool = False
+
+
+class Runner(Protocol):
+    """An opened model."""
+
+    tokenizer: Tokenizer
+    context: int
+    """Tokens that one sequence can have, prompt and answer together."""
+    lead: str
+    """What the tokenizer puts before an answer's first character: a space, or nothing."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """Answer each request, in order; lazily, reading only as far ahead as it batches."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        ...
+
+
+class Backend(Protocol):
+    """What is registered as a backend."""
+
+    def probe(self) -> Probe:
+        """Say whether this backend can run here, without loading a model."""
+        ...
+
+    def open(self, model: Any, options: Options) -> Runner:
+        """Open a resolved model; raises ``ModelError``."""
+        ...

@@ -1,0 +1,116 @@
+"""GGUF models through llama.cpp: on the CPU, or on whatever its build can use."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from functools import partial
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iepile_cli.backends import Answer, Options, Probe, Request, batching
+from iepile_cli.backends.constrain import Constraint, Unconstrained
+from iepile_cli.backends.llamacpp_context import Context, library, load_model
+from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+from iepile_cli.errors import ModelError
+from iepile_cli.templates import encode
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+_PARALLEL = 8
+
+
+class LlamaCpp:
+    """The backend ``llama-cpp``."""
+
+    def probe(self) -> Probe:
+        """Whether llama.cpp is there, without loading it."""
+        if util.find_spec("llama_cpp") is None:
+            return Probe(False, "llama-cpp-python is not installed: pip install llama-cpp-python")
+        return Probe(True, details={"llama-cpp-python": metadata.version("llama-cpp-python")})
+
+    def open(self, model: Path, options: Options) -> LlamaRunner:
+        """Open a GGUF file; raises ``ModelError``."""
+        return LlamaRunner(model, options)
+
+
+LLAMA_CPP = LlamaCpp()
+
+
+class LlamaRunner:
+    """A GGUF model that answers requests, several at a time."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._lib = library(verbose=options.verbose)
+        model = load_model(path, verbose=options.verbose)
+        self.parallel = options.parallel or _PARALLEL
+        self._context = Context(
+            model,
+            size=options.context,
+            # Sequences beyond those that run hold finished prompts for others to take over.
+            parallel=self.parallel + batching.SPARE,
+            threads=options.threads,
+            adapters=[Path(adapter) for adapter in options.adapters],
+        )
+        self.context = self._context.longest
+        self._vocab = self._lib.llama_model_get_vocab(model)
+        self.tokenizer = LlamaCppTokenizer(self._vocab, model)
+        self.lead = " " if self._puts_space() else ""
+        self.meter: batching.Meter | None = None
+        self._grammar_tokenizer: LLTokenizer | None = None
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """Answer each request, in order.
+
+        Raises ``ModelError`` for a prompt that leaves no room for its answer.
+        """
+        jobs = (self._job(request) for request in requests)
+        return batching.run(self._context, jobs, self.parallel, self.meter)
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._context.close()
+
+    def _job(self, request: Request) -> batching.Job:
+        prompt = encode(request.prompt, self.tokenizer)
+        budget = min(request.max_tokens, self.context - len(prompt))
+        if budget <= 0:
+            raise ModelError(
+                f"a prompt of {len(prompt)} tokens leaves no room for an answer in a context of "
+                f"{self.context}",
+                hint="ask for fewer types at once (--split-num) or give a larger --context",
+            )
+        tokens = self._constraining()
+        if request.grammar is None:
+            free = partial(Unconstrained, tokens, budget, self._ends())
+            return batching.Job(prompt, budget, free)
+        start = partial(Constraint, tokens, request.grammar, budget, request.empties)
+        return batching.Job(prompt, budget, start)
+
+    def _constraining(self) -> LLTokenizer:
+        if self._grammar_tokenizer is None:
+            from llguidance.llamacpp import lltokenizer_from_vocab
+
+            self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
+        return self._grammar_tokenizer
+
+    def _ends(self) -> frozenset[int]:
+        count = self._lib.llama_vocab_n_tokens(self._vocab)
+        return frozenset(
+            token for token in range(count) if self._lib.llama_vocab_is_eog(self._vocab, token)
+        )
+
+    def _puts_space(self) -> bool:
+        """Whether this vocabulary puts a space before any text, as SentencePiece does."""
+        return self._spelling("{").startswith(b" ")
+
+    def _spelling(self, text: str) -> bytes:
+        """The bytes of a text's tokens, as the vocabulary spells them."""
+        spelled = b""
+        for token in self.tokenizer.text(text):
+            buffer = ctypes.create_string_buffer(64)
+            size = self._lib.llama_token_to_piece(self._vocab, token, buffer, 64, 0, False)
+            spelled += buffer.raw[: max(0, size)]
+        return spelled

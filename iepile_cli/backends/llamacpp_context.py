@@ -1,0 +1,193 @@
+"""A llama.cpp model and context by its C API: sequences in one key-value cache, decoded together.
+
+Knows nothing of prompts or grammars. Token ids and positions in, logits out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from iepile_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Tokens that one call to llama_decode takes; also how far a long prompt goes in one step.
+BATCH = 512
+# The cache of keys and values grows to this size unless a context is asked for.
+_CACHE_BYTES = 1 << 30
+
+# Of enum ggml_log_level.
+_WARNING, _ERROR = 3, 4
+
+_log: dict[str, Any] = {"verbose": False, "errors": [], "callback": None}
+
+
+class Feed(NamedTuple):
+    """Tokens to add to a sequence from a position on, and whether to give logits for the last."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    logits: bool
+
+
+def library(*, verbose: bool = False) -> Any:
+    """The llama_cpp module, its log kept quiet: errors are held for the next exception."""
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"llama.cpp cannot be loaded: {error}", hint="pip install llama-cpp-python"
+        ) from None
+    _log["verbose"] = verbose
+    if _log["callback"] is None:
+        _log["callback"] = llama_cpp.llama_log_callback(_on_log)
+        llama_cpp.llama_log_set(_log["callback"], ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+def _on_log(level: int, text: bytes, _: Any) -> None:
+    if _log["verbose"] and level in (_WARNING, _ERROR):
+        os.write(2, text)
+    if level == _ERROR and text.strip(b". \n"):
+        _log["errors"].append(text.decode("utf-8", errors="replace").strip())
+
+
+def _last_error() -> str:
+    # The first names the cause; the others say that what needed it failed too.
+    found = _log["errors"][0] if _log["errors"] else "no reason given"
+    _log["errors"].clear()
+    return found
+
+
+def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -> Any:
+    """Load a GGUF file; raises ``ModelError`` for one that llama.cpp cannot read."""
+    lib = library(verbose=verbose)
+    params = lib.llama_model_default_params()
+    params.vocab_only = vocab_only
+    _log["errors"].clear()
+    model = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"{path}: llama.cpp cannot load it: {_last_error()}")
+    return model
+
+
+class Context:
+    """A context of ``parallel`` sequences on a loaded model.
+
+    ``size`` is the number of tokens that all sequences together can hold, ``longest`` the number
+    that one can.
+    """
+
+    def __init__(
+        self, model: Any, *, size: int, parallel: int, threads: int, adapters: Sequence[Path] = ()
+    ) -> None:
+        self._lib = lib = library(verbose=_log["verbose"])
+        self.model = model
+        trained = lib.llama_model_n_ctx_train(model)
+        params = lib.llama_context_default_params()
+        params.n_ctx = size or _affordable(lib, model, parallel, trained)
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_seq_max = parallel
+        params.kv_unified = True
+        cores = threads or _cores()
+        params.n_threads = params.n_threads_batch = cores
+        _log["errors"].clear()
+        self._ctx = lib.llama_init_from_model(model, params)
+        if not self._ctx:
+            raise ModelError(
+                f"llama.cpp cannot make a context of {params.n_ctx} tokens: {_last_error()}",
+                hint="try a smaller --context",
+            )
+        self.size = int(lib.llama_n_ctx(self._ctx))
+        self.longest = min(self.size, trained)
+        self._memory = lib.llama_get_memory(self._ctx)
+        self._batch = lib.llama_batch_init(BATCH, 0, 1)
+        self._width = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+        self._adapt(adapters)
+
+    def _adapt(self, paths: Sequence[Path]) -> None:
+        lib, handles = self._lib, []
+        for path in paths:
+            handle = lib.llama_adapter_lora_init(self.model, os.fsencode(path))
+            if not handle:
+                raise ModelError(
+                    f"{path}: not an adapter for this model: {_last_error()}",
+                    hint="a GGUF adapter fits only the base model it was trained on",
+                )
+            handles.append(handle)
+        if handles:
+            array = (lib.llama_adapter_lora_p_ctypes * len(handles))(*handles)
+            scales = (ctypes.c_float * len(handles))(*[1.0] * len(handles))
+            if lib.llama_set_adapters_lora(self._ctx, array, len(handles), scales):
+                raise ModelError(f"the adapters cannot be used together: {_last_error()}")
+
+    def decode(self, feeds: Sequence[Feed]) -> list[NDArray[np.float32]]:
+        """Add tokens to sequences, at most ``BATCH`` in all; gives logits where they were asked.
+
+        The arrays are views that the next call overwrites. Raises ``ModelError``.
+        """
+        import numpy as np
+
+        batch, n, wanted = self._batch, 0, []
+        for feed in feeds:
+            for offset, token in enumerate(feed.tokens):
+                batch.token[n] = token
+                batch.pos[n] = feed.position + offset
+                batch.n_seq_id[n] = 1
+                batch.seq_id[n][0] = feed.sequence
+                batch.logits[n] = 0
+                n += 1
+            if feed.logits:
+                batch.logits[n - 1] = 1
+                wanted.append(n - 1)
+        batch.n_tokens = n
+        code = self._lib.llama_decode(self._ctx, batch)
+        if code:
+            raise ModelError(f"llama.cpp failed to decode (code {code}): {_last_error()}")
+        return [
+            np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._ctx, at), (self._width,))
+            for at in wanted
+        ]
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` have the first ``length`` tokens of ``source`` without computing them."""
+        self._lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def trim(self, sequence: int, length: int) -> None:
+        """Keep the first ``length`` tokens of a sequence.
+
+        Raises ``ModelError`` for a model whose state cannot be taken back (recurrent ones).
+        """
+        if not self._lib.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise ModelError("this model's state cannot be taken back to an earlier token")
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        if self._ctx:
+            self._lib.llama_batch_free(self._batch)
+            self._lib.llama_free(self._ctx)
+            self._lib.llama_model_free(self.model)
+            self._ctx = None
+
+
+def _affordable(lib: Any, model: Any, parallel: int, trained: int) -> int:
+    """A context that serves all sequences without taking more memory than a small machine has."""
+    width = lib.llama_model_n_embd(model) // max(1, lib.llama_model_n_head(model))
+    per_token = 4 * lib.llama_model_n_layer(model) * lib.llama_model_n_head_kv(model) * width
+    wanted = min(trained, 1024 * parallel)
+    fits = _CACHE_BYTES // max(1, per_token) // 256 * 256
+    return int(max(min(trained, 2048), min(wanted, fits)))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

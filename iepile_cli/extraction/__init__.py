@@ -1,0 +1,1 @@
+"""Text in, grounded items out: reading documents, passages, grounding, merging, writing results."""

@@ -1,0 +1,228 @@
+"""Where in the document the extracted mentions stand.
+
+Goes in: parsed answers about one passage. Comes out: items whose every span satisfies
+``document.text[start:end] == span.text``. What the passage does not hold is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias
+
+from iepile_cli.extraction.passages import Passage
+from iepile_cli.task.pieces import pieces
+from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Roles, SchemaItem
+
+# An extracted thing with a score for each of its roles (None where the backend gives none).
+Scored: TypeAlias = tuple[Roles, Sequence[float | None]]
+Found: TypeAlias = tuple[SchemaItem, Sequence[Scored]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A mention in its document: characters ``start`` to ``end``, half-open; ``score`` in 0..1.
+
+    ``occurrences`` are all the places of the same words in the document, where they were asked for.
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float | None = None
+    occurrences: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One extracted thing: what was asked for, its roles in reading order, and a score in 0..1."""
+
+    item: SchemaItem
+    roles: tuple[tuple[str, Span], ...]
+    score: float | None = None
+
+    @property
+    def texts(self) -> Roles:
+        """The roles with their mentions only: the thing as it stands in an answer."""
+        return tuple((role, span.text) for role, span in self.roles)
+
+
+class Grounded(NamedTuple):
+    """Items of a passage, and how many mentions were dropped because it does not hold them."""
+
+    items: list[Item]
+    ungrounded: int
+
+
+class Occurrences:
+    """Where words stand in a text, left to right and not overlapping; found once, then kept.
+
+    Places where they begin and end with a piece come first: only when there are none does a part
+    of a word count.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._edges: bytearray | None = None
+        self._known: dict[str, list[int]] = {}
+
+    def of(self, mention: str) -> list[int]:
+        """The offsets at which the mention stands; empty when the text does not hold it."""
+        if mention not in self._known:
+            self._known[mention] = self._found(mention) if mention else []
+        return self._known[mention]
+
+    def _found(self, mention: str) -> list[int]:
+        if self.text.find(mention) < 0:
+            return []
+        whole = list(self._scan(mention, self._piece_edges()))
+        return whole or list(self._scan(mention, None))
+
+    def _scan(self, mention: str, edges: bytearray | None) -> Iterator[int]:
+        at = self.text.find(mention)
+        while at >= 0:
+            fits = edges is None or (edges[at] and edges[at + len(mention)])
+            if fits:
+                yield at
+            at = self.text.find(mention, at + (len(mention) if fits else 1))
+
+    def _piece_edges(self) -> bytearray:
+        if self._edges is None:
+            self._edges = bytearray(len(self.text) + 1)
+            for edge in accumulate(map(len, pieces(self.text)), initial=0):
+                self._edges[edge] = 1
+        return self._edges
+
+
+def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
+    """Find the mentions of parsed answers in their passage.
+
+    The n-th listing of the same thing under a schema item goes to its n-th place. A thing of
+    several parts goes where its parts stand closest together: its first part (trigger, subject or
+    head) where the others are nearest, each other part nearest to that one; ties go to the
+    earlier place. A thing without a required part (every fixed role but a trigger, which may be
+    absent) is dropped; an optional part alone is.
+    """
+    places = Occurrences(passage.text)
+    needed = required_roles(shape)
+    items: list[Item] = []
+    dropped = 0
+    for item, things in found:
+        listed: Counter[Roles] = Counter()
+        for roles, scores in things:
+            held = [
+                (pair, score)
+                for pair, score in zip(roles, scores, strict=True)
+                if places.of(pair[1])
+            ]
+            dropped += len(roles) - len(held)
+            kept = tuple(pair for pair, _ in held)
+            # A slot may be called like a fixed part, which stands before it.
+            first = dict(reversed(roles))
+            if not kept or not all(places.of(first.get(role, "")) for role in needed):
+                continue
+            starts = _closest(kept, places, listed[kept])
+            listed[kept] += 1
+            spans = tuple(
+                (role, _span(passage, text, start, score))
+                for ((role, text), score), start in zip(held, starts, strict=True)
+            )
+            items.append(Item(item, spans, joint_score([score for _, score in held])))
+    return Grounded(items, dropped)
+
+
+def required_roles(node: Node) -> frozenset[str]:
+    """The fixed roles without which a thing is none: all but those with a word for 'none'."""
+    match node:
+        case Mention(role, absent):
+            return frozenset((role,) if absent is None else ())
+        case Each(element):
+            return required_roles(element)
+        case Record(fields):
+            return frozenset().union(*(required_roles(inner) for _, inner in fields))
+        case Keyed(role, inner):
+            return required_roles(inner) | {role}
+        case _:
+            return frozenset()
+
+
+def _closest(roles: Roles, places: Occurrences, nth: int) -> list[int]:
+    """The offset of each part: of the anchors, best first, the ``nth``, and what is nearest to it.
+
+    When a thing is listed more often than its anchor stands in the text, the best is taken again.
+    """
+    anchors = places.of(roles[0][1])
+    others = [places.of(text) for _, text in roles[1:]]
+
+    def nearest(anchor: int) -> list[int]:
+        return [_nearest(starts, anchor) for starts in others]
+
+    def apart(anchor: int) -> int:
+        return sum(abs(start - anchor) for start in nearest(anchor))
+
+    if not others or len(anchors) == 1:
+        ranked = anchors
+    elif nth == 0:
+        ranked = [min(anchors, key=apart)]
+    else:
+        ranked = sorted(anchors, key=apart)
+    anchor = ranked[nth] if nth < len(ranked) else ranked[0]
+    return [anchor, *nearest(anchor)]
+
+
+def _nearest(starts: list[int], anchor: int) -> int:
+    after = bisect_left(starts, anchor)
+    if after == len(starts) or (after and anchor - starts[after - 1] <= starts[after] - anchor):
+        return starts[after - 1]
+    return starts[after]
+
+
+def _span(passage: Passage, text: str, start: int, score: float | None) -> Span:
+    if passage.text[start : start + len(text)] != text:
+        raise AssertionError(f"{text!r} does not stand at {start} of its passage")
+    begins = passage.start + start
+    return Span(text, begins, begins + len(text), score)
+
+
+def joint_score(scores: Iterable[float | None]) -> float | None:
+    """The geometric mean of the parts' scores: comparable between things of few and many parts."""
+    known = [score for score in scores if score is not None]
+    if not known:
+        return None
+    if min(known) <= 0:
+        return 0.0
+    return min(1.0, math.exp(sum(map(math.log, known)) / len(known)))
+
+
+def everywhere(items: Iterable[Item], text: str) -> list[Item]:
+    """Items at all the places of a whole document's text.
+
+    A thing of one single mention becomes one item for each place; the parts of other things keep
+    their place and get ``occurrences``.
+    """
+    places = Occurrences(text)
+    spread: list[Item] = []
+    for item in items:
+        if len(item.roles) == 1:
+            ((role, span),) = item.roles
+            starts = {span.start, *places.of(span.text)}
+            spread += (
+                replace(
+                    item,
+                    roles=((role, replace(span, start=start, end=start + len(span.text))),),
+                )
+                for start in sorted(starts)
+            )
+        else:
+            roles = tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
+            spread.append(replace(item, roles=roles))
+    return spread
+
+
+def _with_occurrences(span: Span, places: Occurrences) -> Span:
+    starts = sorted({span.start, *places.of(span.text)})
+    return replace(span, occurrences=tuple((at, at + len(span.text)) for at in starts))

@@ -1,0 +1,70 @@
+"""What was found in all passages, for all batches of a schema, made one result of a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from iepile_cli.extraction.grounding import Item, everywhere
+from iepile_cli.task import Roles, SchemaItem, Task, answer_json
+
+_Place: TypeAlias = tuple[SchemaItem, tuple[tuple[str, int, int], ...]]
+
+
+class Merged(NamedTuple):
+    """A document's items in text order, and its answer in the wire format's form."""
+
+    items: list[Item]
+    answer: dict[str, Any]
+
+
+def merge(
+    task: Task,
+    asked: Sequence[SchemaItem],
+    items: Iterable[Item],
+    text: str,
+    *,
+    all_occurrences: bool = False,
+) -> Merged:
+    """Put the items of a document's passages and schema batches together.
+
+    ``asked`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
+    document. The same thing at the same place is listed once, with its best score; the answer
+    lists each distinct thing once.
+    """
+    found = list(items)
+    answer = answer_json(task, _by_item(asked, found), text)
+    if all_occurrences:
+        found = everywhere(found, text)
+    order = {item: number for number, item in enumerate(asked)}
+    kept = distinct(found)
+    kept.sort(key=lambda item: (*_position(item), order.get(item.item, len(order))))
+    return Merged(kept, answer)
+
+
+def distinct(items: Iterable[Item]) -> list[Item]:
+    """The items without repetitions of the same thing at the same place; best scores are kept."""
+    kept: dict[_Place, Item] = {}
+    for item in items:
+        place = (item.item, tuple((role, span.start, span.end) for role, span in item.roles))
+        before = kept.get(place)
+        if before is None or (item.score or 0.0) > (before.score or 0.0):
+            kept[place] = item
+    return list(kept.values())
+
+
+def _position(item: Item) -> tuple[tuple[int, int], ...]:
+    return tuple((span.start, span.end) for _, span in item.roles)
+
+
+def _by_item(
+    asked: Sequence[SchemaItem], items: Iterable[Item]
+) -> list[tuple[SchemaItem, list[Roles]]]:
+    """Each schema item with its distinct things."""
+    things: dict[SchemaItem, dict[Roles, None]] = {item: {} for item in asked}
+    for item in items:
+        things.setdefault(item.item, {})[item.texts] = None
+    return [(item, list(found)) for item, found in things.items()]
+
+
+__all__ = ["Merged", "distinct", "merge"]

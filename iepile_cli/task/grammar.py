@@ -1,0 +1,154 @@
+"""The grammar of an answer, for decoding that cannot be wrong in form.
+
+Goes in: a task, the schema items asked and the passage. Comes out: a grammar in llguidance's Lark
+dialect that accepts exactly the answers of the wire format (``json.dumps`` layout) whose keys are
+those asked, in order, and whose mentions are pieces of the passage, JSON-escaped. It depends on
+the passage, so it belongs to a request, not to a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from iepile_cli.task.ask import dumps
+from iepile_cli.task.pieces import pieces
+from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, SchemaItem, Slots
+from iepile_cli.task.table import Task
+
+
+def grammar(task: Task, items: Sequence[SchemaItem], text: str, *, lead: str = "") -> str:
+    """The Lark grammar of the answers to ``items`` about ``text``.
+
+    Items that share a key are answered once, under that key. ``lead`` stands before the answer:
+    the space that a SentencePiece tokenizer puts before any text.
+    """
+    by_key = {item.type: item for item in reversed(items)}
+    asked = [by_key[key] for key in dict.fromkeys(item.type for item in items)]
+    return _Rules(task, asked, text).lark(lead)
+
+
+def empty_answers(task: Task, items: Sequence[SchemaItem]) -> tuple[str, ...]:
+    """For each key of an answer, in order, the text that answers it with nothing."""
+    nothing = "{}" if isinstance(task.shape, Keyed) else "[]"
+    return tuple(f"{dumps(key)}: {nothing}" for key in dict.fromkeys(item.type for item in items))
+
+
+class _Rules:
+    """Collects the rules of one grammar; each method gives the name of a rule or a literal."""
+
+    def __init__(self, task: Task, items: Sequence[SchemaItem], text: str) -> None:
+        self.task, self.items = task, items
+        cut = pieces(text)
+        self.chunks = [dumps(piece)[1:-1] for piece in cut]
+        # Without a piece that could be mentioned only empty answers are left.
+        self.mentionable = any(not piece.isspace() for piece in cut)
+        self.rules: list[str] = []
+
+    def lark(self, lead: str) -> str:
+        pairs = [
+            f"{_literal(dumps(item.type) + ': ')} {self.answer(self.task.shape, item, f'a{n}')}"
+            for n, item in enumerate(self.items)
+        ]
+        body = f" {_literal(', ')} ".join(pairs)
+        opening, closing = _literal(lead + "{"), _literal("}")
+        return "\n".join([f"start: {opening} {body} {closing}", *self.rules, *self.mention(), ""])
+
+    def mention(self) -> list[str]:
+        """The terminal of a quoted mention: a run of pieces without white space at its ends."""
+        if not self.mentionable:
+            return []
+        chunks = json.dumps({"substring_chunks": self.chunks}, ensure_ascii=False)
+        # White space that JSON does not escape, and the escapes of white space that it does.
+        blank = r"[ \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{85}]"
+        escaped = r"\\(n|t|r|f|u000b|u001c|u001d|u001e|u001f)"
+        edge = f"({blank}|{escaped})"
+        return [
+            f"PIECE: %regex {chunks}",
+            # An escape at the end is white space only when its backslash is not itself escaped.
+            rf"EDGED: /(?s:{edge}.*|.*{blank}|([^\\]|\\.)*{escaped}|)/",
+            'MENTION: "\\"" (PIECE & ~EDGED) "\\""',
+        ]
+
+    def answer(self, node: Node, item: SchemaItem, name: str) -> str:
+        """A rule for what answers one schema item."""
+        match node:
+            case Each(element):
+                empty = _literal("[]")
+                if not self.mentionable:
+                    return empty
+                part = self.part(element, item, f"{name}_x")
+                more = f"({_literal(', ')} {part})*"
+                return self.rule(name, f"{empty} | {_literal('[')} {part} {more} {_literal(']')}")
+            case Keyed(_, inner):
+                empty = _literal("{}")
+                if not self.mentionable:
+                    return empty
+                part = f"MENTION {_literal(': ')} {self.part(inner, item, f'{name}_x')}"
+                more = f"({_literal(', ')} {part})*"
+                return self.rule(
+                    name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}"
+                )
+            case _:
+                raise TypeError(f"{type(node).__name__} cannot answer a schema item")
+
+    def part(self, node: Node, item: SchemaItem, name: str) -> str:
+        """A rule for one extracted thing, or for a part of it."""
+        match node:
+            case Mention(_, absent):
+                return "MENTION" if absent is None else f"(MENTION | {_literal(dumps(absent))})"
+            case Record(fields):
+                shown = [
+                    f"{_literal(dumps(key) + ': ')} {self.part(inner, item, f'{name}_{n}')}"
+                    for n, (key, inner) in enumerate(fields)
+                    if not item.lacks(key)
+                ]
+                body = f" {_literal(', ')} ".join(shown)
+                return self.rule(name, f"{_literal('{')} {body} {_literal('}')}")
+            case Slots(absent):
+                return self.slots(absent, item, name)
+            case _:
+                raise TypeError(f"{type(node).__name__} cannot stand inside an answer")
+
+    def slots(self, absent: str | None, item: SchemaItem, name: str) -> str:
+        """``{}``, or the slots in order: all of them when absence has a word, else any of them."""
+        empty = _literal("{}")
+        if not item.slots:
+            return empty
+        filler = self.filler(absent)
+        pairs = [f"{_literal(dumps(slot) + ': ')} {filler}" for slot in item.slots]
+        if absent is not None:
+            body = f" {_literal(', ')} ".join(pairs)
+            return self.rule(name, f"{empty} | {_literal('{')} {body} {_literal('}')}")
+        # One rule for each slot says what may follow it, so that size grows with the slots and
+        # no slot can come twice.
+        tails = [_literal("}")]
+        for n in range(len(pairs) - 1, 0, -1):
+            body = f"({_literal(', ')} {pairs[n]})? {tails[-1]}"
+            tails.append(self.rule(f"{name}_t{n}", body))
+        tails.reverse()
+        firsts = " | ".join(f"{pair} {tails[n]}" for n, pair in enumerate(pairs))
+        return self.rule(name, f"{empty} | {_literal('{')} ({firsts})")
+
+    def filler(self, absent: str | None) -> str:
+        """One mention, a list of them, or the word for none.
+
+        Training data has no list of one, but a list whose second mention repeats the first must
+        be free to end.
+        """
+        more = f"({_literal(', ')} MENTION)*"
+        many = f"{_literal('[')} MENTION {more} {_literal(']')}"
+        none = "" if absent is None else f" | {_literal(dumps(absent))}"
+        rule = f"filler: MENTION | {many}{none}"
+        if rule not in self.rules:
+            self.rules.append(rule)
+        return "filler"
+
+    def rule(self, name: str, body: str) -> str:
+        self.rules.append(f"{name}: {body}")
+        return name
+
+
+def _literal(text: str) -> str:
+    """A Lark string literal; JSON's escapes are Lark's."""
+    return json.dumps(text)

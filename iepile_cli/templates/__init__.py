@@ -1,0 +1,28 @@
+"""Chat templates: how a question is put to a model, down to the token.
+
+A ``Template`` turns text into a ``Prompt``, a row of pieces in which control tokens stand apart
+from text; ``encode`` turns pieces into token ids with a model's tokenizer. Control tokens come
+from a template's own parts alone, never from the user's text.
+"""
+
+from __future__ import annotations
+
+from iepile_cli.templates.chat import AUTO, ChatTemplate, from_chat_template
+from iepile_cli.templates.encoding import Tokenizer, encode
+from iepile_cli.templates.pieces import Bos, Control, Eos, Piece, Prompt, Text
+from iepile_cli.templates.template import Template
+
+__all__ = [
+    "AUTO",
+    "Bos",
+    "ChatTemplate",
+    "Control",
+    "Eos",
+    "Piece",
+    "Prompt",
+    "Template",
+    "Text",
+    "Tokenizer",
+    "encode",
+    "from_chat_template",
+]

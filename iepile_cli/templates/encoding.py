@@ -1,0 +1,178 @@
+"""From pieces to token ids, so that no text ever becomes a control token.
+
+Tokenizers disagree on what plain text is. llama.cpp merges the text ``</s>`` into the control
+token of that name in SentencePiece vocabularies, and every library matches the added tokens that
+are not marked as special. So the ids of a text are looked at, and where they hold a control token
+the text is cut inside the name of that token and its parts are tokenised apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from iepile_cli.errors import ModelError
+from iepile_cli.templates.pieces import Control, Eos, Piece, Prompt, Text
+
+# What may stand before a text so that it is tokenised as the continuation of another.
+_ANCHORS = ("\n", ".", "a", "0")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer(Protocol):
+    """What templates need of a model's tokenizer."""
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the token that opens a sequence."""
+        ...
+
+    @property
+    def eos(self) -> int | None:
+        """Id of the token that ends an answer."""
+        ...
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model expects that token."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template, in Jinja."""
+        ...
+
+    def control(self, token: str) -> int | None:
+        """Id of a control token by its exact string, None if the model has no such token."""
+        ...
+
+    def text(self, text: str) -> list[int]:
+        """Ids of plain text, control tokens not read, nothing added."""
+        ...
+
+    def is_control(self, token_id: int) -> bool:
+        """Whether an id is that of a control token."""
+        ...
+
+    def controls(self) -> Mapping[str, int]:
+        """All control tokens: string to id."""
+        ...
+
+
+def encode(pieces: Prompt | Iterable[Piece], tokenizer: Tokenizer) -> list[int]:
+    """Token ids of pieces, each text tokenised by itself.
+
+    Control tokens come from ``Control``, ``Bos`` and ``Eos`` alone. Raises ``ModelError`` for a
+    control token that the tokenizer does not have.
+    """
+    settled = _settle(pieces.pieces if isinstance(pieces, Prompt) else pieces, tokenizer)
+    names = {
+        piece.token: control_id(piece.token, tokenizer)
+        for piece in settled
+        if isinstance(piece, Control)
+    }
+    ids: list[int] = []
+    for piece in settled:
+        if isinstance(piece, Control):
+            ids.append(names[piece.token])
+        elif isinstance(piece, Text):
+            ids += text_ids(piece.text, tokenizer, names)
+        elif isinstance(piece, Eos):
+            ids.append(eos_id(tokenizer))
+        elif tokenizer.bos is not None and tokenizer.add_bos:
+            ids.append(tokenizer.bos)
+    return ids
+
+
+def control_id(token: str, tokenizer: Tokenizer, *, template: str = "") -> int:
+    """Id of a control token; raises ``ModelError`` if the tokenizer does not have it."""
+    found = tokenizer.control(token)
+    if found is None:
+        asking = f"the template {template!r}" if template else "the prompt"
+        raise ModelError(
+            f"{asking} needs the control token {token}, which this model does not have",
+            hint="--template auto takes the model's own template",
+        )
+    return found
+
+
+def eos_id(tokenizer: Tokenizer) -> int:
+    """Id of the token that ends an answer; raises ``ModelError`` if there is none."""
+    if tokenizer.eos is not None:
+        return tokenizer.eos
+    # Models whose files do not name their end token use this one.
+    return control_id("<|endoftext|>", tokenizer)
+
+
+def text_ids(text: str, tokenizer: Tokenizer, names: Mapping[str, int] | None = None) -> list[int]:
+    """Ids of a text, free of control tokens and of ``names`` (string to id).
+
+    Lone surrogates, which no tokenizer takes, become U+FFFD.
+    """
+    known = {} if names is None else names
+    return _Plain(tokenizer, known).ids(_SURROGATE.sub("\ufffd", text))
+
+
+def _settle(pieces: Iterable[Piece], tokenizer: Tokenizer) -> list[Piece]:
+    """Pieces with the ``or_text`` marks that are unknown turned into text before the next text."""
+    settled: list[Piece] = []
+    mark = ""
+    for piece in pieces:
+        if isinstance(piece, Control) and piece.or_text and tokenizer.control(piece.token) is None:
+            mark += piece.token
+        elif isinstance(piece, Text):
+            settled.append(Text(mark + piece.text))
+            mark = ""
+        else:
+            settled += [Text(mark), piece] if mark else [piece]
+            mark = ""
+    return [*settled, Text(mark)] if mark else settled
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Tokenises text so that neither control tokens nor those of ``names`` come out."""
+
+    tokenizer: Tokenizer
+    names: Mapping[str, int]
+
+    def ids(self, text: str, *, continues: bool = False) -> list[int]:
+        ids = self._continuation(text) if continues else self.tokenizer.text(text)
+        found = {i for i in set(ids) if self._is_forbidden(i)}
+        # One character cannot be cut; it is then the unknown token, which asks for nothing.
+        if not found or len(text) < 2:
+            return ids
+        result: list[int] = []
+        for part in self._cut(text, found):
+            result += self.ids(part, continues=continues or bool(result))
+        return result
+
+    def _is_forbidden(self, token_id: int) -> bool:
+        return (
+            self.tokenizer.is_control(token_id)
+            or token_id in self.names.values()
+            or token_id in (self.tokenizer.bos, self.tokenizer.eos)
+        )
+
+    def _cut(self, text: str, found: set[int]) -> Iterator[str]:
+        """Cut behind the first character of every name of the tokens found, else in the middle."""
+        named = {**self.tokenizer.controls(), **self.names}
+        strings = sorted((s for s, i in named.items() if i in found), key=len, reverse=True)
+        pattern = "|".join(map(re.escape, strings))
+        cuts = [match.start() + 1 for match in re.finditer(pattern, text)] if pattern else []
+        if not [cut for cut in cuts if cut < len(text)]:
+            cuts = [len(text) // 2]
+        for start, end in itertools.pairwise([0, *cuts, len(text)]):
+            if start < end:
+                yield text[start:end]
+
+    def _continuation(self, text: str) -> list[int]:
+        """Ids of a text that goes on, without the space that some vocabularies put in front."""
+        for anchor in _ANCHORS:
+            head, whole = self.tokenizer.text(anchor), self.tokenizer.text(anchor + text)
+            if whole[: len(head)] == head:
+                return whole[len(head) :]
+        return self.tokenizer.text(text)
