@@ -13,6 +13,7 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import console, settings
+from iepile_cli.cli import convert as convert_command
 from iepile_cli.cli.extract import EXAMPLES, extract
 from iepile_cli.errors import IEPileError
 
@@ -58,6 +59,7 @@ def _options(
         context.default_map = settings.defaults_by_command(config, options)
 
 
+app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("extract", epilog=EXAMPLES)(extract)
 
 

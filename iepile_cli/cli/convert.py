@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.errors import PartialFailure, UsageError
+from iepile_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
     from iepile_cli.conversion.report import Report
+    from iepile_cli.conversion.run import Progress
+
+EXAMPLES = """
+Examples:
+
+\b
+  iepile convert train.json -o rows.jsonl --schema schema.json --task NER
+  iepile convert IE-en/RE/NYT11/test.json -o test.jsonl
+  iepile convert train.json --task NER --schema auto --hard-negatives auto
+  iepile convert IEPile/ -o converted/
+  iepile convert news.bio --to records -o news.json
+  iepile convert news.json --task NER --to schema -o schema.json
+"""
 
 
 def convert(
     src: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="A file of records, a folder of sets, or - for stdin."),
-    ],
+        typer.Argument(metavar="SRC", help="A file of records, a folder of sets; -: stdin."),
+    ] = "-",
     output: Annotated[
         str, typer.Option("--output", "-o", help="Where to write; - is stdout. .gz, .zst too.")
     ] = "-",
@@ -87,20 +100,13 @@ def convert(
 ) -> None:
     """Build training and test instructions from annotated data.
 
-    SRC holds JSON Lines or one JSON array, plain, .gz or .zst. Records that cannot be used are
-    named, counted and left out; the exit code is then 3.
-
-    \b
-    iepile convert train.json -o rows.jsonl --schema schema.json --task NER
-    iepile convert test.json -o test.jsonl --task RE --split test
-    iepile convert IEPile/ -o converted/
-    iepile convert train.bio --to records -o train.json
+    SRC holds JSON Lines or one JSON array, plain, .gz or .zst; a folder is a corpus laid out as
+    the IEPile download. Records that cannot be used are named, counted and left out; the exit
+    code is then 3.
     """
     from iepile_cli.conversion.jobs import Job
     from iepile_cli.conversion.jobs import convert as convert_all
 
-    if src == "":
-        raise UsageError("SRC is empty")
     job = Job(
         path=None if src == "-" else Path(src),
         output=None if output == "-" else Path(output),
@@ -125,9 +131,9 @@ def convert(
     )
     with console.progress() as bars:
 
-        def show(name: str, size: int) -> console.Advance:
-            bar = bars.add_task(name, total=size or None)
-            return lambda done, total: bars.update(bar, completed=done)
+        def show(name: str, size: int) -> Progress:
+            bar = bars.add_task(name, total=size or 1)
+            return lambda done, total: bars.update(bar, completed=done, total=total or None)
 
         reports = convert_all(job, show)
     _tell(reports)

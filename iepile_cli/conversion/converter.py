@@ -24,9 +24,9 @@ from iepile_cli.conversion.gold import (
     read_gold,
     text_of,
 )
-from iepile_cli.conversion.language import language_of
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.task.ask import answer_json, dumps
+from iepile_cli.task.language import detect_language
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import Roles, SchemaItem
 
@@ -125,7 +125,7 @@ class Converter:
 
     def _language(self, text: str) -> str:
         language = self.plan.language
-        return language_of(text) if language == "auto" else language
+        return detect_language(text) if language == "auto" else language
 
     # ---------------------------------------------------------------------- the general way
 

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
 
+from iepile_cli.conversion.exchange import Exchange, Place, at_place
 from iepile_cli.errors import IEPileError, UsageError
 
 _In = TypeVar("_In")
@@ -46,7 +47,7 @@ class Crew:
         if workers is not None and workers < 1:
             raise UsageError(f"--workers {workers} is not a number of processes")
         self.workers = workers or min(processors(), 8)
-        self.ahead = 2 * self.workers
+        self.ahead = self.workers + 2
         self._pool: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
         self._stopped = False
@@ -86,20 +87,36 @@ class Crew:
             for chunk in itertools.chain(first, rest):
                 yield work(chunk)
             return
-        under_way: deque[Future[_Out]] = deque()
+        ahead = self.ahead if not at_once else 3
+        with Exchange(ahead) as exchange:
+            yield from self._shared(work, itertools.chain(first, rest), exchange)
+
+    def _shared(
+        self, work: Callable[[_In], _Out], chunks: Iterable[_In], exchange: Exchange
+    ) -> Iterator[_Out]:
+        under_way: deque[tuple[Future[tuple[_Out, int]], Place | None]] = deque()
+
+        def oldest() -> _Out:
+            future, place = under_way.popleft()
+            result, length = future.result()
+            exchange.fetch(place, result, length)
+            return result
+
         try:
-            for chunk in itertools.chain(first, rest):
-                under_way.append(self._started().submit(work, chunk))
-                if len(under_way) >= self.ahead:
-                    yield under_way.popleft().result()
+            for number, chunk in enumerate(chunks):
+                # A slot is free again once its result has been taken out of it.
+                place = exchange.put(number, chunk)
+                under_way.append((self._started().submit(at_place, work, chunk, place), place))
+                if len(under_way) >= exchange.slots:
+                    yield oldest()
             while under_way:
-                yield under_way.popleft().result()
+                yield oldest()
         except BrokenProcessPool:
             raise IEPileError(
                 "a worker process died", hint="perhaps for want of memory; try --workers 1"
             ) from None
         finally:
-            for future in under_way:
+            for future, _ in under_way:
                 future.cancel()
 
     def _started(self) -> ProcessPoolExecutor:
