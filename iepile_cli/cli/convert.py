@@ -142,9 +142,11 @@ def convert(
 def _tell(reports: list[Report]) -> None:
     """Show the closing report; raises ``PartialFailure`` when something is missing."""
     for report in reports:
-        for line in report.lines():
-            (console.complain if report.error else console.note)(line)
-    if len(reports) > 1:
+        if report.error:
+            console.complain(report.summary())
+        elif len(reports) == 1 or report.counts or report.notes:
+            console.note("\n".join((report.summary(), *report.problems())))
+    if len(reports) > 1 and not console.Voice.quiet:
         _table(reports)
     partial = [report for report in reports if report.partial]
     if partial:
@@ -159,11 +161,15 @@ def _tell(reports: list[Report]) -> None:
 def _table(reports: list[Report]) -> None:
     from rich.table import Table
 
-    table = Table("set", "task", "split", box=None)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    for name in ("task", "lang", "split"):
+        table.add_column(name)
     for name in ("records", "rows", "skipped"):
         table.add_column(name, justify="right")
     for report in reports:
         numbers = (report.records, report.rows, report.skipped)
         shown = ["failed", "", ""] if report.error else [f"{number:,}" for number in numbers]
-        table.add_row(report.name, report.task_name, report.split, *shown)
+        facts = (report.task_name, report.language, report.split)
+        table.add_row(report.title or report.name, *facts, *shown)
     console.stderr().print(table)

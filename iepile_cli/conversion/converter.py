@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
-from iepile_cli.conversion import rows
-from iepile_cli.conversion.choosing import Batch, Chooser, Key, Own, Parts, dice_for, key_of
+from iepile_cli.conversion.choosing import (
+    Batch,
+    Chooser,
+    Key,
+    Own,
+    Parts,
+    dice_for,
+    item_of,
+    key_of,
+)
 from iepile_cli.conversion.gold import (
     NO_GOLD,
     NOT_IN_SCHEMA,
@@ -25,12 +32,25 @@ from iepile_cli.conversion.gold import (
     text_of,
 )
 from iepile_cli.conversion.plan import Plan
+from iepile_cli.conversion.rows import (
+    Face,
+    Flat,
+    FlatReader,
+    flat_answer,
+    flat_roles,
+    inner,
+    nested,
+    test_row,
+    train_row,
+)
 from iepile_cli.task.ask import answer_json, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.records import Gold
-from iepile_cli.task.shape import Roles, SchemaItem
+from iepile_cli.task.shape import Roles
 
-Report = Callable[[str, str], None]
+Report: TypeAlias = Callable[[str, str], None]
+# Rows, and for each whether its whole answer is empty.
+Rows: TypeAlias = tuple[list[bytes], list[bool]]
 
 _BARE = Parts()
 # Faces of sampled batches that are kept; each holds a few kilobytes.
@@ -54,110 +74,75 @@ class Converter:
         self.field = self.task.layout.field
         self.chooser = Chooser(plan)
         self.trains = plan.split == "train"
-        usual = rows.flat_roles(self.task.shape) is not None
+        usual = flat_roles(self.task.shape) is not None
         odd = any(item.trigger is False for item in plan.items)
-        self.flat = rows.FlatReader(self.task) if fast and usual and not odd else None
-        self.face = functools.lru_cache(_FACES)(functools.partial(rows.Face, plan))
+        self.flat = FlatReader(self.task) if fast and usual and not odd else None
+        self._face = functools.lru_cache(_FACES)(functools.partial(Face, plan))
         self._whole = {
-            language: [self.face(batch, language) for batch in self.chooser.whole]
+            language: [self._face(batch, language) for batch in self.chooser.whole]
             for language in self.task.instruction
         }
 
-    def convert(self, raw: bytes, number: int, report: Report) -> tuple[list[bytes], list[bool]]:
-        """The rows of one record, and for each whether its whole answer is empty.
+    def convert(self, record: Any, number: int, report: Report) -> Rows:
+        """The rows of one decoded record, and for each whether its whole answer is empty.
 
         ``number`` is the record's place in its file, from which its randomness comes. What is odd
         but kept goes to ``report``. Raises ``Unusable``.
         """
-        return self.rows(read_json(raw), number, report)
-
-    def rows(self, record: Any, number: int, report: Report) -> tuple[list[bytes], list[bool]]:
-        """As ``convert``, for a decoded record."""
         text = text_of(record)
         entries = record.get(self.field)
         if entries is None:
             if self.trains:
                 raise Unusable(NO_GOLD, f"no {self.field!r}")
-            return self._unannotated(text, number)
+            return self._test_rows(self._faces(self._batches(None, number), text), text, None)
         if self.flat is not None and type(entries) is list:
             things = self.flat.things(entries, text)
             if things is not None:
                 return self._flat_rows(text, entries, things, number, report)
         return self._general_rows(text, entries, number, report)
 
-    # ------------------------------------------------------------------------ the quick way
-
     def _flat_rows(
         self,
         text: str,
         entries: list[Any],
-        things: dict[Key, list[rows.Flat]],
+        things: dict[Key, list[Flat]],
         number: int,
         report: Report,
-    ) -> tuple[list[bytes], list[bool]]:
+    ) -> Rows:
+        """The quick way, for records that hold nothing unusual."""
         known = self.chooser.items
-        strange = False
-        for key in things:
-            if key not in known:
-                strange = True
-                for _ in things[key]:
-                    report(NOT_IN_SCHEMA, repr(key if isinstance(key, str) else key[0]))
-        faces = self._whole_for(text) if not (strange and self.trains) else None
-        if faces is None:
-            faces = self._faces(dict.fromkeys(things, _BARE), text, number)
-        shown = rows.nested(text)
+        strays = [key for key in things if key not in known]
+        for key in strays:
+            for _ in things[key]:
+                report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        if self.chooser.same_for_all and not (strays and self.trains):
+            faces: Sequence[Face] = self._whole[self._language(text)]
+        else:
+            faces = self._faces(self._batches(dict.fromkeys(things, _BARE), number), text)
         if not self.trains:
             if sum(map(len, things.values())) < len(entries):
                 entries = distinct_entries(self.task.layout, entries)
-            return self._test_rows(faces, text, shown, entries)
-        answers = [rows.flat_answer(face, things) for face in faces]
-        made = [
-            rows.train_row(face, shown, answer)
-            for face, answer in zip(faces, answers, strict=True)
-        ]
-        empty = [answer is face.empty for face, answer in zip(faces, answers, strict=True)]
-        return made, empty
+            return self._test_rows(faces, text, entries)
+        return _train_rows(faces, text, [flat_answer(face, things) for face in faces])
 
-    def _whole_for(self, text: str) -> list[rows.Face] | None:
-        if not self.chooser.same_for_all:
-            return None
-        return self._whole[self._language(text)]
-
-    def _language(self, text: str) -> str:
-        language = self.plan.language
-        return detect_language(text) if language == "auto" else language
-
-    # ---------------------------------------------------------------------- the general way
-
-    def _general_rows(
-        self, text: str, entries: Any, number: int, report: Report
-    ) -> tuple[list[bytes], list[bool]]:
+    def _general_rows(self, text: str, entries: Any, number: int, report: Report) -> Rows:
         entries = distinct_entries(self.task.layout, entries)
         gold = read_gold(self.task, entries, self.plan.items)
         for kind, what in doubts(self.task, gold, text, self.chooser.items):
             report(kind, what)
         if self.task.asks_gold_types and not gold:
             return [], []
-        own = parts_of(self.task, gold, text)
-        faces_of = self._batches(own, number)
-        language = self._language(text)
-        faces = [self.face(batch, language) for batch in faces_of]
-        shown = rows.nested(text)
+        batches = self._batches(parts_of(self.task, gold, text), number)
+        faces = self._faces(batches, text)
         if not self.trains:
-            return self._test_rows(faces, text, shown, entries)
+            return self._test_rows(faces, text, entries)
         answers = [
             self._answer(face, batch, gold, text)
-            for face, batch in zip(faces, faces_of, strict=True)
+            for face, batch in zip(faces, batches, strict=True)
         ]
-        made = [
-            rows.train_row(face, shown, answer)
-            for face, answer in zip(faces, answers, strict=True)
-        ]
-        return made, [
-            answer == face.empty for face, answer in zip(faces, answers, strict=True)
-        ]
+        return _train_rows(faces, text, answers)
 
-    def _answer(self, face: rows.Face, batch: Batch, gold: Sequence[Gold], text: str) -> bytes:
+    def _answer(self, face: Face, batch: Batch, gold: Sequence[Gold], text: str) -> bytes:
         by_key: dict[Key, list[Roles]] = {}
         for thing in gold:
             key = key_of_gold(thing)
@@ -165,40 +150,34 @@ class Converter:
                 by_key.setdefault(key, []).append(thing.roles)
         if not by_key:
             return face.empty
-        found: list[tuple[SchemaItem, list[Roles]]] = [
-            (item, by_key.get(key_of(item), [])) for item in batch
-        ]
-        return rows.inner(dumps(answer_json(self.task, found, text)))
+        found = [(item, by_key.get(key_of(item), [])) for item in batch]
+        return inner(dumps(answer_json(self.task, found, text)))
 
-    def _unannotated(self, text: str, number: int) -> tuple[list[bytes], list[bool]]:
-        faces = self._faces(None, text, number)
-        return self._test_rows(faces, text, rows.nested(text), None)
-
-    def _test_rows(
-        self, faces: Sequence[rows.Face], text: str, shown: bytes, entries: Any
-    ) -> tuple[list[bytes], list[bool]]:
-        identity = id_of(text)
-        label = None
-        if entries is not None:
-            label = rows.inner(dumps(entries))
-        made = [rows.test_row(face, identity, shown, label) for face in faces]
+    def _test_rows(self, faces: Sequence[Face], text: str, entries: Any) -> Rows:
+        identity, shown = id_of(text), nested(text)
+        label = None if entries is None else inner(dumps(entries))
+        made = [test_row(face, identity, shown, label) for face in faces]
         return made, [False] * len(made)
 
-    # --------------------------------------------------------------------------- the choice
+    def _language(self, text: str) -> str:
+        language = self.plan.language
+        return detect_language(text) if language == "auto" else language
 
     def _batches(self, own: Own | None, number: int) -> Sequence[Batch]:
-        dice: list[random.Random] = []
+        # Seeding costs as much as converting a record: only for those that need chance.
+        dice = functools.cache(lambda: dice_for(self.plan.seed, number))
+        return self.chooser.batches(own, dice)
 
-        def throw() -> random.Random:
-            if not dice:
-                dice.append(dice_for(self.plan.seed, number))
-            return dice[0]
-
-        return self.chooser.batches(own, throw)
-
-    def _faces(self, own: Own | None, text: str, number: int) -> Sequence[rows.Face]:
+    def _faces(self, batches: Sequence[Batch], text: str) -> list[Face]:
         language = self._language(text)
-        return [self.face(batch, language) for batch in self._batches(own, number)]
+        return [self._face(batch, language) for batch in batches]
+
+
+def _train_rows(faces: Sequence[Face], text: str, answers: Sequence[bytes]) -> Rows:
+    shown = nested(text)
+    pairs = list(zip(faces, answers, strict=True))
+    made = [train_row(face, shown, answer) for face, answer in pairs]
+    return made, [answer == face.empty for face, answer in pairs]
 
 
 def id_of(text: str) -> str:

@@ -31,9 +31,7 @@ def derived_schema(survey: Survey, name: str) -> tuple[SchemaItem, ...]:
         slots = tuple(sorted(survey.slots[key])) if task.slots else ()
         items.append(SchemaItem(item.type, slots, item.subject_type, item.object_type))
     if not items:
-        raise DataError(
-            f"no {task.layout.field!r} annotation to derive a schema from", path=name
-        )
+        raise DataError(f"no {task.layout.field!r} annotation to derive a schema from", path=name)
     return tuple(sorted(items, key=label_of))
 
 

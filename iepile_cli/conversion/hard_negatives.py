@@ -91,9 +91,7 @@ def joined(dictionaries: Iterable[HardNegatives]) -> HardNegatives:
     return {label: tuple(others) for label, others in merged.items()}
 
 
-def write_hard_negatives(
-    path: Path, by_set: Mapping[tuple[str, str], HardNegatives]
-) -> None:
+def write_hard_negatives(path: Path, by_set: Mapping[tuple[str, str], HardNegatives]) -> None:
     """Write dictionaries by (task, dataset) in upstream's nested form; replaces a file whole."""
     nested: dict[str, dict[str, dict[str, list[str]]]] = {}
     for (task_name, source), dictionary in sorted(by_set.items()):

@@ -121,9 +121,9 @@ def name_likeness(one: str, other: str) -> float:
     first, second = _name_parts(one), _name_parts(other)
     if not first or not second:
         return 0.0
-    return len(first & second) / min(len(first), len(second)) * (
-        len(first & second) / len(first | second)
-    ) ** 0.5
+    both = len(first & second)
+    contained, alike = both / min(len(first), len(second)), both / len(first | second)
+    return contained * math.sqrt(alike)
 
 
 def _name_parts(name: str) -> set[str]:

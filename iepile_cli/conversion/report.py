@@ -52,13 +52,16 @@ class Tally:
 class Report(Tally):
     """The tally of one file: ``name`` as users know it, and what was done with it.
 
-    ``empty_dropped`` rows were left out for ``--max-empty-ratio``; ``notes`` are other things to
-    know; ``error`` is why the file could not be converted at all.
+    ``title`` is a shorter name within a corpus. ``empty_dropped`` rows were left out for
+    ``--max-empty-ratio``; ``notes`` are other things to know; ``error`` is why the file could
+    not be converted at all.
     """
 
     name: str = ""
+    title: str = ""
     task_name: str = ""
     split: str = ""
+    language: str = ""
     empty_dropped: int = 0
     notes: list[str] = field(default_factory=list)
     error: str = ""
@@ -79,24 +82,29 @@ class Report(Tally):
                 hint="without --strict the rest would be converted",
             )
 
-    def lines(self) -> Iterator[str]:
-        """The closing report, a line each."""
+    def summary(self) -> str:
+        """What came out, in a line."""
         if self.error:
-            yield f"{self.name}: failed: {self.error}"
-            return
-        yield from (f"{self.name}: {note}" for note in self.notes)
-        dropped = f", {self.empty_dropped:,} empty ones left out" if self.empty_dropped else ""
-        yield f"{self.name}: {self.records:,} records, {self.rows:,} rows{dropped}"
+            return f"{self.name}: failed: {self.error}"
+        parts = [f"{self.records:,} records"]
+        if self.split:
+            parts.append(f"{self.rows:,} {self.split} rows")
+        if self.empty_dropped:
+            parts.append(f"{self.empty_dropped:,} empty rows left out")
         if self.skipped:
-            yield f"{self.name}: {self.skipped:,} skipped"
+            parts.append(f"{self.skipped:,} skipped")
+        return f"{self.name}: {', '.join((*parts, *self.notes))}"
+
+    def problems(self) -> Iterator[str]:
+        """What was wrong, a line for each kind, those that cost records first."""
         for kind, count in sorted(self.counts.items(), key=lambda one: one[0] in KEPT):
             fate = "kept" if kind in KEPT else "skipped"
             places = "; ".join(_places(self.name, self.examples[kind]))
-            more = ", ..." if count > len(self.examples[kind]) else ""
-            yield f"  {kind}: {count:,} ({fate}): {places}{more}"
+            more = "; ..." if count > len(self.examples[kind]) else ""
+            yield f"  {fate}: {kind} ({count:,}): {places}{more}"
 
 
 def _places(name: str, problems: Iterable[Problem]) -> Iterator[str]:
     for problem in problems:
         what = problem.what if len(problem.what) <= 80 else problem.what[:77] + "..."
-        yield f"{name}:{problem.line} {' '.join(what.split())}"
+        yield f"{name}:{problem.line} {' '.join(what.split())}".rstrip()

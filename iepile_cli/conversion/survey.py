@@ -130,9 +130,7 @@ def _words(text: str, mention: str) -> Iterator[str]:
     """The words of a mention and the one before and after it, each marked by its place."""
     at = text.find(mention)
     inside = mention.lower()
-    yield from (
-        _HAN.findall(inside) if _HAN.search(inside) else _WORD.findall(inside)
-    )
+    yield from (_HAN.findall(inside) if _HAN.search(inside) else _WORD.findall(inside))
     if at >= 0:
         before = _WORD.findall(text[max(0, at - 24) : at].lower())
         after = _WORD.findall(text[at + len(mention) : at + len(mention) + 24].lower())

@@ -66,7 +66,7 @@ def convert_chunk(pickled_plan: bytes, chunk: Chunk) -> Done:
         tally.records += 1
         try:
             record = read_json(raw)
-            made, empty = converter.rows(record, chunk.first + index, report)
+            made, empty = converter.convert(record, chunk.first + index, report)
         except Unusable as problem:
             tally.note(Problem(line, problem.kind, problem.what))
             continue

@@ -18,10 +18,7 @@ def brat_documents(path: Path | None) -> list[Path]:
     """The ``.ann`` files of a folder, or the one that is named; raises ``DataError``."""
     if path is None:
         raise DataError("brat documents are files", path="stdin", hint="name a folder")
-    if path.is_dir():
-        found = sorted(path.rglob("*.ann"))
-    else:
-        found = [path.with_suffix(".ann")]
+    found = sorted(path.rglob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
     if not found or not found[0].is_file():
         raise DataError("no .ann file", path=path)
     return found

@@ -43,9 +43,7 @@ def _records(value: Any) -> Iterator[dict[str, Any]]:
         yield _record(text, annotation["entities"])
     elif "paragraphs" in value:
         for paragraph in value["paragraphs"]:
-            tokens = [
-                token for sentence in paragraph["sentences"] for token in sentence["tokens"]
-            ]
+            tokens = [token for sentence in paragraph["sentences"] for token in sentence["tokens"]]
             words = [str(token["orth"]) for token in tokens]
             tags = [_tag(token) for token in tokens]
             yield tagged_record(words, tags, paragraph.get("raw"))
