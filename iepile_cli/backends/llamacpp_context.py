@@ -15,6 +15,7 @@ from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
+    from llguidance import LLTokenizer
     from numpy.typing import NDArray
 
 # Tokens that one call to llama_decode takes; also how far a long prompt goes in one step.
@@ -37,7 +38,7 @@ class Feed(NamedTuple):
     logits: bool
 
 
-def library(*, verbose: bool = False) -> Any:
+def library(*, verbose: bool | None = None) -> Any:
     """The llama_cpp module, its log kept quiet: errors are held for the next exception.
 
     Its OpenMP threads are told to wait for each other briefly before they sleep: the default, to
@@ -51,7 +52,8 @@ def library(*, verbose: bool = False) -> Any:
         raise ModelError(
             f"llama.cpp cannot be loaded: {error}", hint="pip install llama-cpp-python"
         ) from None
-    _log["verbose"] = verbose
+    if verbose is not None:
+        _log["verbose"] = verbose
     if _log["callback"] is None:
         _log["callback"] = llama_cpp.llama_log_callback(_on_log)
         llama_cpp.llama_log_set(_log["callback"], ctypes.c_void_p(0))
@@ -85,6 +87,18 @@ def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -
     return model
 
 
+def grammar_tokenizer(model: Any) -> LLTokenizer:
+    """The vocabulary of a model as grammars need it; takes a second for a large one."""
+    import warnings
+
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    with warnings.catch_warnings():
+        # It still calls llama.cpp's functions by their old names.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return lltokenizer_from_vocab(library().llama_model_get_vocab(model))
+
+
 class Context:
     """A context of ``parallel`` sequences on a loaded model.
 
@@ -95,7 +109,7 @@ class Context:
     def __init__(
         self, model: Any, *, size: int, parallel: int, threads: int, adapters: Sequence[Path] = ()
     ) -> None:
-        self._lib = lib = library(verbose=_log["verbose"])
+        self._lib = lib = library()
         self.model = model
         trained = lib.llama_model_n_ctx_train(model)
         params = lib.llama_context_default_params()
