@@ -180,7 +180,7 @@ def _elements(source: Source, start: bytes) -> Iterator[tuple[int, bytes] | Prob
     inside = False
     while True:
         token = (_INSIDE if inside else _OUTSIDE).search(buffer, at)
-        if token is None or token[0] == b"\\" and token.end() == len(buffer):
+        if token is None or (token[0] == b"\\" and token.end() == len(buffer)):
             more = source.file.read(BLOCK)
             if not more or len(buffer) - begin > LONGEST:
                 break
