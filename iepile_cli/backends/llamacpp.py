@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Answer, Options, Probe, Request, batching
-from iepile_cli.backends.constrain import Constraint, Unconstrained
-from iepile_cli.backends.llamacpp_context import Context, library, load_model
+from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
+from iepile_cli.backends.llamacpp_context import (
+    Context,
+    grammar_tokenizer,
+    library,
+    load_model,
+)
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -69,6 +74,10 @@ class LlamaRunner:
         jobs = (self._job(request) for request in requests)
         return batching.run(self._context, jobs, self.parallel, self.meter)
 
+    def spells(self, text: str) -> bool:
+        """Whether the vocabulary can write a text; some lack rare bytes."""
+        return spells(self._constraining(), text)
+
     def close(self) -> None:
         """Give the model's memory back."""
         self._context.close()
@@ -91,9 +100,7 @@ class LlamaRunner:
 
     def _constraining(self) -> LLTokenizer:
         if self._grammar_tokenizer is None:
-            from llguidance.llamacpp import lltokenizer_from_vocab
-
-            self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
+            self._grammar_tokenizer = grammar_tokenizer(self._context.model)
         return self._grammar_tokenizer
 
     def _ends(self) -> frozenset[int]:

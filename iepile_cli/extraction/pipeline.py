@@ -135,12 +135,14 @@ class _Flow:
         text = ask.text
         return Request(
             prompt=self.template.prompt(ask.instruction, self.asking.system),
-            grammar=grammar(ask.task, ask.items, text, lead=self.runner.lead)
-            if self.asking.constrain
-            else None,
+            grammar=self.grammar(ask) if self.asking.constrain else None,
             max_tokens=self.answer_budget(ask.items, self.measure(text)),
             empties=empty_answers(ask.task, ask.items),
         )
+
+    def grammar(self, ask: Ask) -> str:
+        runner = self.runner
+        return grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
 
     def passage_budget(self, language: str) -> int:
         """The longest passage, in tokens, that fits with its schema batch and its answer."""
