@@ -14,6 +14,8 @@ import typer
 from iepile_cli import __version__
 from iepile_cli.cli import completion, console, settings
 from iepile_cli.cli.extract import EXAMPLES, extract
+from iepile_cli.cli.list import EXAMPLES as LIST_EXAMPLES
+from iepile_cli.cli.list import list_
 from iepile_cli.errors import IEPileError
 
 app = typer.Typer(
@@ -96,6 +98,7 @@ def _options(
 
 
 app.command("extract", epilog=EXAMPLES)(extract)
+app.command("list", epilog=LIST_EXAMPLES)(list_)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 EXAMPLES = """
 Examples:
 
+\b
   iepile extract --schema person,location news.txt
   cat news.txt | iepile extract --schema person,location
   iepile extract --task re --schema "founder of,place of birth" notes/
