@@ -38,7 +38,7 @@ def merge(
         found = everywhere(found, text)
     order = {item: number for number, item in enumerate(asked)}
     kept = distinct(found)
-    kept.sort(key=lambda item: (*_position(item), order.get(item.item, len(order))))
+    kept.sort(key=lambda item: (_position(item), order.get(item.item, len(order))))
     return Merged(kept, answer)
 
 
