@@ -134,8 +134,8 @@ class Registry:
         self._origin = distribution
         try:
             point.load()(self)
-        # A plugin is foreign code: whatever it raises must not stop the tool.
-        except Exception as error:
+        # A plugin is foreign code: whatever it raises must not stop the tool, nor may it end it.
+        except (Exception, SystemExit) as error:
             self._entries = before
             reason = f"{type(error).__name__}: {error}"
             self.failures.append(PluginFailure(point.name, distribution, reason))

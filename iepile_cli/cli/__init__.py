@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import console, settings
+from iepile_cli.cli import completion, console, settings
 from iepile_cli.cli.extract import EXAMPLES, extract
+from iepile_cli.cli.list import EXAMPLES as LIST_EXAMPLES
+from iepile_cli.cli.list import list_
 from iepile_cli.errors import IEPileError
 
 app = typer.Typer(
@@ -21,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Schema-based information extraction: name what you want, point at text, get exactly "
     "that, as valid JSON that says where in the text each item stands.",
@@ -30,6 +33,24 @@ app = typer.Typer(
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"iepile {__version__}")
+        raise typer.Exit
+
+
+def _install_completion(asked: bool) -> None:
+    if asked:
+        from iepile_cli.cli import completion_scripts as scripts
+
+        shell = scripts.current_shell()
+        path = scripts.install(shell)
+        console.note(f"completion for {shell}: {path}; it works in the next shell you open")
+        raise typer.Exit
+
+
+def _show_completion(asked: bool) -> None:
+    if asked:
+        from iepile_cli.cli import completion_scripts as scripts
+
+        typer.echo(scripts.SCRIPTS[scripts.current_shell()], nl=False)
         raise typer.Exit
 
 
@@ -46,6 +67,24 @@ def _options(
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Install completion for the shell this is called from.",
+            callback=_install_completion,
+            is_eager=True,
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            help="Show the completion script of that shell.",
+            callback=_show_completion,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
     console.Voice.quiet, console.Voice.verbose = quiet, verbose
     config = settings.read_config()
@@ -59,6 +98,7 @@ def _options(
 
 
 app.command("extract", epilog=EXAMPLES)(extract)
+app.command("list", epilog=LIST_EXAMPLES)(list_)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,7 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    shell = os.environ.get(completion.VARIABLE)
     try:
+        if shell:
+            given = os.environ.get(completion.WORDS)
+            words = given.split("\n") if given is not None else arguments or sys.argv[1:]
+            completion.answer(app, shell, words)
+            return 0
         code = app(args=arguments, prog_name="iepile", standalone_mode=False)
         sys.stdout.flush()
     except IEPileError as error:
