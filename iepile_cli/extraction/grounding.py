@@ -113,8 +113,10 @@ def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
     The n-th listing of the same thing under a schema item goes to its n-th place. A thing of
     several parts goes where its parts stand closest together, if possible in one sentence: its
     first part (trigger, subject or head) where the others are nearest, each other part nearest to
-    that one; ties go to the earlier place. A thing without a required part (every fixed role but a trigger, which may be
-    absent) is dropped; an optional part alone is.
+    that one; ties go to the earlier place.
+
+    A thing without a required part (every fixed role but a trigger, which may be absent) is
+    dropped; of an optional part, only that part.
     """
     places = Occurrences(passage.text)
     needed = required_roles(shape)

@@ -106,7 +106,7 @@ def test_nothing_found_is_an_empty_answer_for_every_key(task: str) -> None:
     st.integers(20, 60),
 )
 def test_the_answer_reads_back_as_the_things_found(names: list[str], budget: int) -> None:
-    text = ". ".join(names)
+    text = "\n\n".join(names)
     asked = [PERSON, PLACE]
     found: list[Item] = []
     for passage in passages(text, budget, len):
