@@ -209,7 +209,8 @@ def _span(passage: Passage, text: str, start: int, score: float | None) -> Span:
     if passage.text[start : start + len(text)] != text:
         raise AssertionError(f"{text!r} does not stand at {start} of its passage")
     begins = passage.start + start
-    return Span(text, begins, begins + len(text), score)
+    # A reader may hand in a kind of string that knows more; what is kept is the text alone.
+    return Span(str(text), begins, begins + len(text), score)
 
 
 def joint_score(scores: Iterable[float | None]) -> float | None:
