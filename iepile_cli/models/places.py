@@ -80,8 +80,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder; ``None`` when there is none or it cannot be read."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        texts = [str(content.get(key, "")) for key in ("kind", "source", "repository", "revision")]
-        return Manifest(folder, str(content["name"]), *texts, files=dict(content["files"]))
+        return Manifest(
+            folder,
+            name=str(content["name"]),
+            kind=str(content["kind"]),
+            source=str(content["source"]),
+            repository=str(content["repository"]),
+            revision=str(content["revision"]),
+            files={str(path): dict(facts) for path, facts in content["files"].items()},
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
