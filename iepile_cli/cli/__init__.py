@@ -13,6 +13,8 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import console, settings
+from iepile_cli.cli.download import EXAMPLES as DOWNLOAD_EXAMPLES
+from iepile_cli.cli.download import download
 from iepile_cli.cli.extract import EXAMPLES, extract
 from iepile_cli.errors import IEPileError
 
@@ -58,6 +60,7 @@ def _options(
         context.default_map = settings.defaults_by_command(config, options)
 
 
+app.command("download", epilog=DOWNLOAD_EXAMPLES)(download)
 app.command("extract", epilog=EXAMPLES)(extract)
 
 

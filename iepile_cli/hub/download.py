@@ -199,7 +199,7 @@ class _Transfers:
 
         # We show our own progress and say our own errors.
         disable_progress_bars()
-        logging.set_verbosity_error()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         for thread in self._threads:
             thread.start()
         try:

@@ -55,22 +55,18 @@ def list_files(
 
     ``source`` is ``hf``, ``modelscope`` or the address of a mirror of the former. Raises
     ``DownloadError`` when the hub refuses or does not answer within ``PATIENCE`` seconds,
-    ``UsageError`` for an unknown source or an id that the hub's client does not accept.
+    ``UsageError`` for an id that the hub's client does not accept.
     """
     if source == "modelscope":
         return _list_modelscope(repository, dataset, revision, token)
-    if source == "hf" or source.startswith(("https://", "http://")):
-        return _list_huggingface(repository, dataset, source, revision, token)
-    raise UsageError(
-        f"no source {source!r}", hint="sources: hf, modelscope, or the address of a mirror"
-    )
+    return _list_huggingface(repository, dataset, source, revision, token)
 
 
 def _list_huggingface(
     repository: str, dataset: bool, source: str, revision: str, token: str | None
 ) -> Listing:
     from huggingface_hub import HfApi, constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     hub = (constants.ENDPOINT if source == "hf" else source).rstrip("/")
     if constants.HF_HUB_OFFLINE:

@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from iepile_cli.errors import DownloadError, UsageError
+from iepile_cli.errors import DownloadError, IEPileError, UsageError
 from iepile_cli.hub.listing import Listing, RemoteFile, list_files
 from iepile_cli.hub.problems import Unreachable
-from iepile_cli.models import ModelEntry, catalogue_entry, models_folder, readable_size
+from iepile_cli.models import (
+    ModelEntry,
+    NotInstalled,
+    catalogue_entry,
+    models_folder,
+    readable_size,
+    resolve,
+)
 from iepile_cli.models.entry import SAFE_FILES
 from iepile_cli.models.places import folder_name, read_manifest
+from iepile_cli.models.resolving import recorded_base
 from iepile_cli.registry import registry
 
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
@@ -41,6 +49,20 @@ class Plan:
         """Bytes of all its files, as far as the hub says."""
         return sum(file.size or 0 for file in self.files)
 
+    def missing_base(self) -> NotInstalled | None:
+        """The base model that an adapter needs and that is not on this machine."""
+        if self.kind != "adapter":
+            return None
+        base = self.entry.base if self.entry else recorded_base(self.folder)
+        try:
+            resolve(base)
+        except NotInstalled as missing:
+            return missing
+        except IEPileError:
+            # A base model that its own publisher names by a path of his is not known to us.
+            return None
+        return None
+
 
 def plan_download(
     name: str,
@@ -59,10 +81,14 @@ def plan_download(
     ``DownloadError`` when the hub cannot be asked.
     """
     entry = catalogue_entry(name)
+    _check_source(source, entry)
     parts = _HUB_ID.fullmatch(name)
     if not entry and not parts:
-        registry().entry("model", name)
-        raise AssertionError(name)
+        if "/" not in name:
+            registry().entry("model", name)
+        raise UsageError(
+            f"{name!r} is not a hub id", hint="it has the form owner/name or datasets/owner/name"
+        )
     folder = (directory or models_folder()) / folder_name(entry.name if entry else name)
     if entry and entry.embedded:
         return Plan(
@@ -75,7 +101,7 @@ def plan_download(
     chosen = source or _first_source(entry)
     repository = entry.repository(_hub_of(chosen)) if entry else str(parts and parts["repository"])
     if not repository:
-        raise UsageError(f"{name} is not known at {chosen}", hint=_known_at(entry))
+        raise UsageError(f"{name} is not known to be at {chosen}", hint="leave out --source")
     dataset = entry.kind == "data" if entry else bool(parts and parts["dataset"])
     try:
         listing = list_files(
@@ -115,14 +141,15 @@ def _hub_of(source: str) -> str:
     return "hf" if source.startswith(("https://", "http://")) else source
 
 
-def _known_at(entry: ModelEntry | None) -> str:
-    if not entry:
-        return ""
-    places = [place for place in ("hf", "modelscope") if entry.repository(place)]
-    hint = f"sources: {', '.join(places)}"
-    if entry.wisemodel:
-        hint += f"; by hand from https://wisemodel.cn/models/{entry.wisemodel}"
-    return hint
+def _check_source(source: str, entry: ModelEntry | None) -> None:
+    if source in {"", "hf", "modelscope"} or source.startswith(("https://", "http://")):
+        return
+    by_hand = f"; by hand: https://wisemodel.cn/models/{entry.wisemodel}" if entry else ""
+    raise UsageError(
+        f"cannot download from {source!r}",
+        hint="sources: hf, modelscope, or the address of a mirror"
+        + (by_hand if source == "wisemodel" and entry and entry.wisemodel else ""),
+    )
 
 
 def _choose(

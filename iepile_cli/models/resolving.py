@@ -171,10 +171,11 @@ def _base_of(overlays: Sequence[tuple[str, Path, ModelEntry | None]]) -> str:
     if not overlays:
         return ""
     _, path, entry = overlays[0]
-    return entry.base if entry else _recorded_base(path)
+    return entry.base if entry else recorded_base(path)
 
 
-def _recorded_base(path: Path) -> str:
+def recorded_base(path: Path) -> str:
+    """The base model that an adapter folder names in its own settings, ``""`` if none."""
     try:
         settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         return str(settings.get("base_model_name_or_path") or "")
@@ -197,7 +198,7 @@ def _refuse_other_kind(name: str, entry: ModelEntry, what: str) -> None:
 
 def _refuse_adapter_folder(name: str, path: Path) -> None:
     if path.is_dir() and (path / "adapter_config.json").is_file():
-        base = _recorded_base(path) or "BASE"
+        base = recorded_base(path) or "BASE"
         raise UsageError(
             f"{name!r} is an adapter, not a model", hint=f"use --model {base} --adapter {name}"
         )
@@ -211,7 +212,7 @@ def _refuse_other_base(
 ) -> None:
     """Refuse an adapter that is known to belong to another model than the one given."""
     adapter, path, own = overlay
-    base = own.base if own else _recorded_base(path)
+    base = own.base if own else recorded_base(path)
     wanted = catalogue_entry(base, known) if base else None
     if wanted and entry and wanted.name != entry.name:
         raise UsageError(

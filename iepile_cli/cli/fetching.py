@@ -1,0 +1,112 @@
+"""Downloads as people see them: progress on stderr, and offers where somebody can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from iepile_cli.cli import console
+from iepile_cli.models import NotInstalled, Resolved, readable_size, resolve
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from iepile_cli.hub import Plan
+
+
+def fetch(plan: Plan) -> None:
+    """Carry out a plan, then say where it is and offer the base model that it needs."""
+    from iepile_cli.hub import download
+
+    for remark in plan.remarks:
+        console.note(remark)
+    if plan.listing is None:
+        return
+    try:
+        with _view(plan.name) as view:
+            manifest = download(plan, view)
+    except KeyboardInterrupt:
+        console.note("what has come is kept: the same command goes on where this one stopped")
+        raise
+    console.note(f"{plan.name}: {readable_size(manifest.size)} in {manifest.folder}")
+    base = plan.missing_base()
+    if base is None:
+        return
+    if _agreed(base, "Its base model"):
+        _fetch_name(base.name)
+    else:
+        console.note(
+            f"it needs its base model: iepile download {base.name} ({readable_size(base.size)})"
+        )
+
+
+def found(name: str | None = None, adapters: Sequence[str] = ()) -> Resolved:
+    """Find a model as ``models.resolve`` does; offer to download what is missing.
+
+    Nothing is fetched when nobody can answer: then ``NotInstalled`` is raised, which names the
+    command.
+    """
+    while True:
+        try:
+            return resolve(name, adapters)
+        except NotInstalled as missing:
+            if not _agreed(missing, "The model"):
+                raise
+            _fetch_name(missing.name)
+
+
+def _agreed(missing: NotInstalled, what: str) -> bool:
+    question = (
+        f"{what} {missing.name} ({readable_size(missing.size)}) is not on this machine. "
+        "Download it now?"
+    )
+    return console.may_ask() and typer.confirm(question, err=True)
+
+
+def _fetch_name(name: str) -> None:
+    from iepile_cli.hub import plan_download
+
+    fetch(plan_download(name))
+
+
+class _View:
+    """The progress of one download; a ``hub.Watch``."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task(name, total=None)
+
+    def start(self, total: int, done: int) -> None:
+        if 0 < done < total:
+            self.say(f"going on: {readable_size(done)} of {readable_size(total)} are here already")
+        self._progress.update(self._task, total=total, completed=done)
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def say(self, message: str) -> None:
+        console.note(message)
+
+
+@contextmanager
+def _view(name: str) -> Iterator[_View]:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with console.progress(*columns) as progress:
+        yield _View(name, progress)
