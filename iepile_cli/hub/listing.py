@@ -6,6 +6,8 @@ through huggingface-hub, ModelScope through modelscope-hub.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +111,9 @@ def _list_modelscope(repository: str, dataset: bool, revision: str, token: str |
             "ModelScope's package is not installed",
             hint="install it with: pip install 'iepile-cli[modelscope]'",
         ) from None
-    api = HubApi(token=token)
+    # The package writes each request to stderr; we say our own.
+    logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)
+    api = HubApi(endpoint=os.environ.get("MODELSCOPE_ENDPOINT") or None, token=token)
     hub = str(api.legacy._endpoint)
     kind, commit = "dataset" if dataset else "model", revision or "master"
     found = _ask(lambda: api.list_repo_files(repository, kind, revision=commit), repository, hub)
@@ -123,6 +127,7 @@ def _list_modelscope(repository: str, dataset: bool, revision: str, token: str |
         for item in found
         if not item.is_dir
     )
+    token = token or os.environ.get("MODELSCOPE_API_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return Listing(repository, "modelscope", hub, commit, files, headers)
 

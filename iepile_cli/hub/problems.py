@@ -24,7 +24,8 @@ def explain(error: Exception, what: str, hub: str) -> DownloadError | None:
     ``what`` is the repository or file that was asked for, ``hub`` the address that was asked.
     """
     response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
+    # Hugging Face's errors hold the response, ModelScope's only its status.
+    status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
     if isinstance(status, int):
         return _refused(error, status, what, hub)
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
@@ -32,8 +33,11 @@ def explain(error: Exception, what: str, hub: str) -> DownloadError | None:
             f"{what}: cannot write: {os.strerror(error.errno)}",
             hint="make room, then run the same command again: it goes on where it stopped",
         )
-    if _is_connection(error):
+    origins = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if origins & _CLIENTS or isinstance(error, (ConnectionError, TimeoutError)):
         return unreachable(hub, _first_line(error))
+    if "modelscope_hub" in origins:
+        return DownloadError(f"{what}: {_first_line(error)}")
     if isinstance(error, OSError):
         return DownloadError(f"{what}: {error.strerror or _first_line(error)}")
     return None
@@ -84,11 +88,6 @@ def _wait(error: Exception) -> str:
     headers = getattr(getattr(error, "response", None), "headers", {})
     seconds = headers.get("Retry-After", "")
     return f"try again in {seconds} seconds" if seconds.isdigit() else "try again in some minutes"
-
-
-def _is_connection(error: Exception) -> bool:
-    origin = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    return bool(origin & _CLIENTS) or isinstance(error, (ConnectionError, TimeoutError))
 
 
 def _first_line(error: Exception) -> str:

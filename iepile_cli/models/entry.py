@@ -41,6 +41,10 @@ class Split:
     file: str
     size: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not isinstance(self.size, int | None):
+            raise TypeError(f"split {self.name!r}")
+
 
 @dataclass(frozen=True)
 class ModelEntry:

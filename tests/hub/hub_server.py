@@ -76,6 +76,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/")
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self.refuse(401, {"X-Error-Code": "GatedRepo"})
+            if path.startswith("api/v1/"):
+                return self.modelscope(path.removeprefix("api/v1/"))
             if path.startswith("api/"):
                 kind, _, rest = path.removeprefix("api/").partition("/")
                 repository = rest.partition("/revision/")[0]
@@ -107,13 +109,36 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(*hub.status[repository])
             if repository not in hub.repositories:
                 return self.refuse(404, {"X-Error-Code": "RepoNotFound"})
-            answer = {"id": repository, "sha": hub.commit, "siblings": hub.siblings(repository)}
-            body = json.dumps(answer).encode()
+            siblings = hub.siblings(repository)
+            self.answer({"id": repository, "sha": hub.commit, "siblings": siblings})
+
+        def answer(self, content: dict[str, Any]) -> None:
+            body = json.dumps(content).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def modelscope(self, path: str) -> None:
+            """ModelScope's two addresses: the list of files, and one file by query."""
+            kind, owner, name, *_ = path.split("/")
+            repository = f"datasets/{owner}/{name}" if kind == "datasets" else f"{owner}/{name}"
+            if repository not in hub.repositories:
+                return self.refuse(404, {})
+            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+            if "FilePath" in query:
+                return self.content(repository, query["FilePath"][0])
+            files = [
+                {
+                    "Path": file,
+                    "Size": len(content),
+                    "Sha256": hashlib.sha256(content).hexdigest(),
+                    "Type": "blob",
+                }
+                for file, content in hub.repositories[repository].items()
+            ]
+            self.answer({"Code": 200, "Success": True, "Data": {"Files": files}})
 
         def content(self, repository: str, file: str) -> None:
             body = hub.repositories[repository][file]
