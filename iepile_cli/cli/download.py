@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
+\b
   iepile download oneke
   iepile download llama3-8b-iepile-lora llama3-8b-instruct --token-env HF_TOKEN
   iepile download Qwen/Qwen2.5-7B-Instruct-GGUF --include '*q4_k_m*.gguf'
@@ -46,7 +47,6 @@ Source = Annotated[
     str,
     typer.Option(
         "--source",
-        "-s",
         metavar="hf|modelscope|URL",
         help="Where from: Hugging Face, ModelScope, or the address of a mirror of the former. "
         "By default Hugging Face (HF_ENDPOINT is respected).",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.models import NotInstalled, Resolved, readable_size, resolve
+from iepile_cli.errors import IEPileError
+from iepile_cli.models import NotInstalled, readable_size, resolve
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,19 +44,22 @@ def fetch(plan: Plan) -> None:
         )
 
 
-def found(name: str | None = None, adapters: Sequence[str] = ()) -> Resolved:
-    """Find a model as ``models.resolve`` does; offer to download what is missing.
+def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
+    """Offer to download what a model and its adapters lack, where somebody can answer.
 
-    Nothing is fetched when nobody can answer: then ``NotInstalled`` is raised, which names the
-    command.
+    Nothing is fetched unasked. Whatever else is wrong with the names is left to be said by what
+    opens the model.
     """
-    while True:
+    while console.may_ask():
         try:
-            return resolve(name, adapters)
+            resolve(name, adapters)
         except NotInstalled as missing:
-            if not _agreed(missing, "The model"):
-                raise
-            _fetch_name(missing.name)
+            if _agreed(missing, "The model"):
+                _fetch_name(missing.name)
+                continue
+        except IEPileError:
+            pass
+        return
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:
@@ -100,13 +104,20 @@ def _view(name: str) -> Iterator[_View]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
+    name_column = TextColumn(
+        "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")
     )
+    amount = DownloadColumn(table_column=Column(no_wrap=True))
+    columns = [name_column, amount]
+    if console.stderr().width >= 80:
+        columns = [
+            name_column,
+            BarColumn(bar_width=None),
+            amount,
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        ]
     with console.progress(*columns) as progress:
         yield _View(name, progress)

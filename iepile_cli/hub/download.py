@@ -19,7 +19,7 @@ from typing import Protocol
 from iepile_cli.errors import DownloadError
 from iepile_cli.hub.listing import Listing, RemoteFile
 from iepile_cli.hub.plan import Plan
-from iepile_cli.hub.problems import explain
+from iepile_cli.hub.problems import Unreachable, explain
 from iepile_cli.hub.transfer import Stopped, fetch
 from iepile_cli.models import Manifest, readable_size
 from iepile_cli.models.places import MANIFEST, read_manifest
@@ -245,4 +245,6 @@ class _Transfers:
             raise
         except Exception as error:
             explained = explain(error, f"{listing.repository}/{file.path}", listing.hub)
+            if isinstance(explained, Unreachable):
+                explained.hint = "the same command goes on where this one stopped"
             raise explained or error from None

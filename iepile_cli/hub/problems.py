@@ -33,14 +33,24 @@ def explain(error: Exception, what: str, hub: str) -> DownloadError | None:
             f"{what}: cannot write: {os.strerror(error.errno)}",
             hint="make room, then run the same command again: it goes on where it stopped",
         )
-    origins = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    if origins & _CLIENTS or isinstance(error, (ConnectionError, TimeoutError)):
+    if is_connection(error):
         return unreachable(hub, _first_line(error))
-    if "modelscope_hub" in origins:
+    if "modelscope_hub" in _origins(error):
         return DownloadError(f"{what}: {_first_line(error)}")
     if isinstance(error, OSError):
         return DownloadError(f"{what}: {error.strerror or _first_line(error)}")
     return None
+
+
+def is_connection(error: Exception) -> bool:
+    """Whether an error says that a connection was not made or did not last."""
+    if getattr(error, "response", None) is not None:
+        return False
+    return bool(_origins(error) & _CLIENTS) or isinstance(error, (ConnectionError, TimeoutError))
+
+
+def _origins(error: Exception) -> set[str]:
+    return {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
 
 
 def unreachable(hub: str, reason: str) -> DownloadError:

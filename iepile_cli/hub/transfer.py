@@ -15,6 +15,7 @@ from types import TracebackType
 
 from iepile_cli.errors import DownloadError
 from iepile_cli.hub.listing import RemoteFile
+from iepile_cli.hub.problems import is_connection
 
 _BLOCK = 1 << 20
 
@@ -137,8 +138,16 @@ def fetch(
 def _complete(file: RemoteFile, part: _Part, headers: Mapping[str, str]) -> str:
     """Fetch what is missing; gives what is wrong with the whole, ``""`` when nothing is."""
     try:
-        if part.length != file.size:
-            _get(file, part, headers)
+        while part.length != file.size:
+            before = part.length
+            try:
+                _get(file, part, headers)
+                break
+            except Exception as error:
+                # A cut line is taken up again as long as that brings more; the library does so
+                # by itself only since its 2.x.
+                if part.length == before or not is_connection(error):
+                    raise
         reason = part.differs(file)
     except _TooLong:
         reason = f"it has more than the {file.size} bytes that were promised"

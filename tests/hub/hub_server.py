@@ -171,6 +171,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
                     return
                 hub.log[row] = (file, start, hub.log[row][2] + len(block))
-                time.sleep(hub.pause)
+                if hub.pause:
+                    time.sleep(hub.pause)
 
     return Handler

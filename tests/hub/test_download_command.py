@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from hub.hub_server import HubServer
+
+from iepile_cli.models import resolve
 
 BIG = random.Random(7).randbytes(3_000_000)
 
@@ -194,3 +197,24 @@ def wait_for(condition: object, limit: float = 20) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.model
+def test_downloaded_model_extracts(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    weights = resolve("smollm2").path.read_bytes()
+    hub.add("owner/small-gguf", {"model.gguf": weights, "README.md": b"hello"})
+    command = [sys.executable, "-m", "iepile_cli"]
+    text = tmp_path / "a.txt"
+    text.write_text("Ada Lovelace met Charles Babbage in London.")
+    extract = [*command, "extract", "--schema", "person", "--model", "owner/small-gguf", str(text)]
+    extract += ["--answer-tokens", "12", "--threads", "1"]
+    kept = {"env": environment(hub), "capture_output": True, "text": True, "timeout": 120}
+    before = subprocess.run(extract, stdin=subprocess.DEVNULL, **kept)
+    assert before.returncode == 1
+    assert "get it with: iepile download owner/small-gguf" in before.stderr
+    assert hub.log == []
+    assert run(hub, "owner/small-gguf")[0] == 0
+    assert (store / "owner--small-gguf" / "model.gguf").read_bytes() == weights
+    after = subprocess.run(extract, stdin=subprocess.DEVNULL, **kept)
+    assert (after.returncode, after.stderr) == (0, "")
+    assert json.loads(after.stdout)["items"] is not None
