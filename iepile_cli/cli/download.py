@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iepile_cli import models
 from iepile_cli.cli import console
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
@@ -134,14 +133,17 @@ def _outcome(failures: list[IEPileError], tried: int) -> IEPileError:
 
 
 def _list_files(plan: Plan) -> None:
+    from iepile_cli.models import readable_size
+
     for remark in plan.remarks:
         console.note(remark)
     for file in plan.files:
         typer.echo(f"{'' if file.size is None else file.size}\t{file.path}")
-    console.note(f"{len(plan.files)} files, {models.readable_size(plan.size)}, to {plan.folder}")
+    console.note(f"{len(plan.files)} files, {readable_size(plan.size)}, to {plan.folder}")
 
 
 def _remove(name: str, directory: Path | None) -> None:
     from iepile_cli.hub import remove
+    from iepile_cli.models import readable_size
 
-    console.note(f"{name}: removed, {models.readable_size(remove(name, directory))} freed")
+    console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")

@@ -10,17 +10,18 @@ import typer
 
 from iepile_cli.cli import console
 from iepile_cli.errors import IEPileError
-from iepile_cli.models import NotInstalled, readable_size, resolve
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from iepile_cli.hub import Plan
+    from iepile_cli.models import NotInstalled
 
 
 def fetch(plan: Plan) -> None:
     """Carry out a plan, then say where it is and offer the base model that it needs."""
     from iepile_cli.hub import download
+    from iepile_cli.models import readable_size
 
     for remark in plan.remarks:
         console.note(remark)
@@ -50,6 +51,8 @@ def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
     Nothing is fetched unasked. Whatever else is wrong with the names is left to be said by what
     opens the model.
     """
+    from iepile_cli.models import NotInstalled, resolve
+
     while console.may_ask():
         try:
             resolve(name, adapters)
@@ -63,6 +66,8 @@ def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:
+    from iepile_cli.models import readable_size
+
     question = (
         f"{what} {missing.name} ({readable_size(missing.size)}) is not on this machine. "
         "Download it now?"
@@ -84,6 +89,8 @@ class _View:
         self._task = progress.add_task(name, total=None)
 
     def start(self, total: int, done: int) -> None:
+        from iepile_cli.models import readable_size
+
         if 0 < done < total:
             self.say(f"going on: {readable_size(done)} of {readable_size(total)} are here already")
         self._progress.update(self._task, total=total, completed=done)

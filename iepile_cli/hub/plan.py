@@ -81,28 +81,13 @@ def plan_download(
     ``DownloadError`` when the hub cannot be asked.
     """
     entry = catalogue_entry(name)
-    _check_source(source, entry)
-    parts = _HUB_ID.fullmatch(name)
-    if not entry and not parts:
-        if "/" not in name:
-            registry().entry("model", name)
-        raise UsageError(
-            f"{name!r} is not a hub id", hint="it has the form owner/name or datasets/owner/name"
-        )
-    folder = (directory or models_folder()) / folder_name(entry.name if entry else name)
+    chosen = _source(source, entry)
+    title = entry.name if entry else name
+    folder = (directory or models_folder()) / folder_name(title)
     if entry and entry.embedded:
-        return Plan(
-            entry.name,
-            entry.kind,
-            folder,
-            entry,
-            remarks=(f"{entry.name} comes with the installation: nothing to download",),
-        )
-    chosen = source or _first_source(entry)
-    repository = entry.repository(_hub_of(chosen)) if entry else str(parts and parts["repository"])
-    if not repository:
-        raise UsageError(f"{name} is not known to be at {chosen}", hint="leave out --source")
-    dataset = entry.kind == "data" if entry else bool(parts and parts["dataset"])
+        remark = f"{title} comes with the installation: nothing to download"
+        return Plan(title, entry.kind, folder, entry, remarks=(remark,))
+    repository, dataset = _repository(name, entry, chosen)
     try:
         listing = list_files(
             repository,
@@ -117,39 +102,41 @@ def plan_download(
         if stored is None:
             raise
         remark = f"{name} is on this machine; not asked for a newer one: {error.message}"
-        return Plan(stored.name, stored.kind, folder, entry, remarks=(remark,))
+        return Plan(title, stored.kind, folder, entry, remarks=(remark,))
     files = _choose(listing, entry, dataset, include)
     for file in files:
         _refuse_outside(file.path, repository)
     kind = entry.kind if entry else _kind(files, dataset)
-    return Plan(
-        entry.name if entry else name,
-        kind,
-        folder,
-        entry,
-        listing,
-        files,
-        tuple(_remarks(files, entry)),
-    )
+    return Plan(title, kind, folder, entry, listing, files, tuple(_remarks(files, entry)))
 
 
-def _first_source(entry: ModelEntry | None) -> str:
-    return "modelscope" if entry and not entry.hf and entry.modelscope else "hf"
-
-
-def _hub_of(source: str) -> str:
-    return "hf" if source.startswith(("https://", "http://")) else source
-
-
-def _check_source(source: str, entry: ModelEntry | None) -> None:
-    if source in {"", "hf", "modelscope"} or source.startswith(("https://", "http://")):
-        return
-    by_hand = f"; by hand: https://wisemodel.cn/models/{entry.wisemodel}" if entry else ""
+def _repository(name: str, entry: ModelEntry | None, source: str) -> tuple[str, bool]:
+    """The repository of a name at a source, and whether it is a corpus."""
+    if entry:
+        repository = entry.repository("modelscope" if source == "modelscope" else "hf")
+        if not repository:
+            raise UsageError(f"{name} is not known to be at {source}", hint="leave out --source")
+        return repository, entry.kind == "data"
+    parts = _HUB_ID.fullmatch(name)
+    if parts:
+        return parts["repository"], bool(parts["dataset"])
+    if "/" not in name:
+        registry().entry("model", name)
     raise UsageError(
-        f"cannot download from {source!r}",
-        hint="sources: hf, modelscope, or the address of a mirror"
-        + (by_hand if source == "wisemodel" and entry and entry.wisemodel else ""),
+        f"{name!r} is not a hub id", hint="it has the form owner/name or datasets/owner/name"
     )
+
+
+def _source(source: str, entry: ModelEntry | None) -> str:
+    """The source to ask: the one given, else the first where the entry is."""
+    if not source:
+        return "modelscope" if entry and not entry.hf and entry.modelscope else "hf"
+    if source in {"hf", "modelscope"} or source.startswith(("https://", "http://")):
+        return source
+    hint = "sources: hf, modelscope, or the address of a mirror"
+    if source == "wisemodel" and entry and entry.wisemodel:
+        hint += f"; by hand: https://wisemodel.cn/models/{entry.wisemodel}"
+    raise UsageError(f"cannot download from {source!r}", hint=hint)
 
 
 def _choose(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iepile_cli.errors import ModelError, UnknownName, UsageError
 from iepile_cli.models.entry import ModelEntry, readable_size
@@ -21,8 +22,9 @@ from iepile_cli.models.places import (
     read_manifest,
     weights_format,
 )
-from iepile_cli.registry import Registry
-from iepile_cli.registry import registry as shared_registry
+
+if TYPE_CHECKING:
+    from iepile_cli.registry import Registry
 
 DEFAULT_MODEL = "smollm2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -69,7 +71,7 @@ def resolve(
     ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
     ``ModelError`` for a path that holds no model.
     """
-    known = registry if registry is not None else shared_registry()
+    known = _known(registry)
     overlays = [_adapter(adapter, known) for adapter in adapters]
     chosen = name or _base_of(overlays) or DEFAULT_MODEL
     path, entry = _locate(chosen, known)
@@ -95,7 +97,7 @@ def resolve(
 
 def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry | None:
     """The entry of a catalogue name or of a hub id that an entry names; ``None`` if unknown."""
-    known = registry if registry is not None else shared_registry()
+    known = _known(registry)
     if "/" not in name:
         try:
             entry: ModelEntry = known.get("model", name)
@@ -107,6 +109,15 @@ def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry |
         if name.lower() in {entry.hf.lower(), entry.modelscope.lower()}:
             return entry
     return None
+
+
+def _known(registry: Registry | None) -> Registry:
+    if registry is not None:
+        return registry
+    # Looked up late: the registry costs more to import than this module.
+    from iepile_cli.registry import registry as shared_registry
+
+    return shared_registry()
 
 
 def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, ModelEntry | None]:
