@@ -74,7 +74,9 @@ def _list_huggingface(
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("offline mode is on (HF_HUB_OFFLINE)", hint=still_works())
     kind = "dataset" if dataset else "model"
-    api = HfApi(endpoint=hub, token=token, library_name="iepile", library_version=__version__)
+    # The login at Hugging Face is not for a mirror that is named on the command line.
+    shown = token if source == "hf" else token or False
+    api = HfApi(endpoint=hub, token=shown, library_name="iepile", library_version=__version__)
     ask = api.dataset_info if dataset else api.model_info
     info = _ask(
         lambda: ask(repository, revision=revision or None, files_metadata=True, timeout=PATIENCE),
@@ -85,9 +87,11 @@ def _list_huggingface(
 
     def remote(sibling: Any) -> RemoteFile:
         path = sibling.rfilename
+        # A name that is no text is refused when it is chosen; here it must only not break.
+        text = path.encode("utf-8", "replace").decode()
         return RemoteFile(
             path,
-            hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=hub),
+            hf_hub_url(repository, text, repo_type=kind, revision=commit, endpoint=hub),
             size=sibling.size,
             sha256=(sibling.lfs.sha256 if sibling.lfs else "") or "",
             git_sha1="" if sibling.lfs else sibling.blob_id or "",
@@ -99,7 +103,7 @@ def _list_huggingface(
         hub,
         commit,
         tuple(remote(sibling) for sibling in info.siblings or ()),
-        build_hf_headers(token=token, library_name="iepile", library_version=__version__),
+        build_hf_headers(token=shown, library_name="iepile", library_version=__version__),
     )
 
 

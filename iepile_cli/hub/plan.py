@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from iepile_cli.errors import DownloadError, IEPileError, UsageError
 from iepile_cli.hub.listing import Listing, RemoteFile, list_files
@@ -20,7 +20,7 @@ from iepile_cli.models import (
     resolve,
 )
 from iepile_cli.models.entry import SAFE_FILES
-from iepile_cli.models.places import folder_name, read_manifest
+from iepile_cli.models.places import folder_name, is_inside, read_manifest
 from iepile_cli.models.resolving import recorded_base
 from iepile_cli.registry import registry
 
@@ -105,7 +105,9 @@ def plan_download(
         return Plan(title, stored.kind, folder, entry, remarks=(remark,))
     files = _choose(listing, entry, dataset, include)
     for file in files:
-        _refuse_outside(file.path, repository)
+        # A hub's answer must not make us write outside the folder.
+        if not is_inside(file.path):
+            raise DownloadError(f"{repository}: {file.path!a} is not safe to write")
     kind = entry.kind if entry else _kind(files, dataset)
     return Plan(title, kind, folder, entry, listing, files, tuple(_remarks(files, entry)))
 
@@ -189,7 +191,8 @@ def _model_files(listing: Listing, chosen: tuple[RemoteFile, ...]) -> tuple[Remo
 
 def _names(files: Sequence[RemoteFile], most: int = 8) -> str:
     shown = [
-        f"{file.path} ({readable_size(file.size)})" if file.size else file.path
+        (file.path if file.path.isprintable() else ascii(file.path))
+        + (f" ({readable_size(file.size)})" if file.size else "")
         for file in files[:most]
     ]
     return ", ".join(shown) + (f" and {len(files) - most} more" if len(files) > most else "")
@@ -197,14 +200,6 @@ def _names(files: Sequence[RemoteFile], most: int = 8) -> str:
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def _refuse_outside(path: str, repository: str) -> None:
-    """A hub's answer must not make us write outside the folder."""
-    parts = (*PurePosixPath(path).parts, *PureWindowsPath(path).parts)
-    unsafe = PureWindowsPath(path).is_absolute() or PureWindowsPath(path).drive
-    if not path or path.startswith("/") or ".." in parts or unsafe or "\0" in path:
-        raise DownloadError(f"{repository}: a file is called {path!r}, which is not safe to write")
 
 
 def _kind(files: Sequence[RemoteFile], dataset: bool) -> str:

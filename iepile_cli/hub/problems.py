@@ -102,4 +102,5 @@ def _wait(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    text = lines[0] if lines else type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

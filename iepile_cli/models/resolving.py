@@ -17,8 +17,8 @@ from iepile_cli.errors import ModelError, UnknownName, UsageError
 from iepile_cli.models.entry import ModelEntry, readable_size
 from iepile_cli.models.places import (
     downloaded,
-    embedded_file,
     hub_cache,
+    place_of,
     read_manifest,
     weights_format,
 )
@@ -126,7 +126,7 @@ def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, Mode
     entry = None if is_path else catalogue_entry(name, known)
     if entry:
         _refuse_other_kind(name, entry, what)
-        found = _entry_path(entry)
+        found = place_of(entry)
         if found:
             return found, entry
     path = Path(name).expanduser()
@@ -148,15 +148,6 @@ def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, Mode
         raise ModelError(f"{name}: no such file or folder")
     known.entry("model", name)
     raise AssertionError(name)
-
-
-def _entry_path(entry: ModelEntry) -> Path | None:
-    if entry.embedded:
-        return embedded_file(entry)
-    stored = downloaded(entry.name)
-    if stored:
-        return stored.folder
-    return hub_cache(entry.hf, entry.revision) if entry.hf else None
 
 
 def _missing(entry: ModelEntry, what: str) -> ModelError:

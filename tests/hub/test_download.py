@@ -262,6 +262,43 @@ def test_token_opens_a_gated_repository(hub: HubServer, store: Path) -> None:
     download(planned, Quiet())
 
 
+def test_login_is_not_shown_to_a_mirror(
+    hub: HubServer, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub)
+    hub.token = "hf_login"
+    monkeypatch.setenv("HF_TOKEN", "hf_login")
+    with pytest.raises(DownloadError, match="does not give it to you"):
+        plan(hub)
+
+
+def test_both_forms_of_weights(hub: HubServer, store: Path) -> None:
+    index = json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}).encode()
+    hub.add(
+        REPOSITORY,
+        {
+            "model.safetensors": b"x",
+            "pytorch_model-1.bin": b"x",
+            "pytorch_model.bin.index.json": index,
+        },
+    )
+    download(plan(hub), Quiet())
+    assert resolve(REPOSITORY).format == "safetensors"
+
+
+def test_tampered_manifest_deletes_nothing_outside(hub: HubServer, store: Path) -> None:
+    publish(hub)
+    download(plan(hub), Quiet())
+    (store / "precious").write_text("x")
+    path = store / "owner--tiny" / "iepile-download.json"
+    content = json.loads(path.read_text())
+    content["files"]["../precious"] = content["files"][str(store / "precious")] = {"size": 1}
+    path.write_text(json.dumps(content))
+    hub.commit = "c" * 40
+    download(plan(hub), Quiet())
+    assert (store / "precious").exists()
+
+
 def test_space_is_checked_before_the_start(
     hub: HubServer, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +331,17 @@ def test_unreachable_hub_names_what_still_works(hub: HubServer, store: Path) -> 
     assert "is on this machine" in kept.remarks[0]
 
 
-@pytest.mark.parametrize("path", ["../evil.json", "/tmp/evil.json", "a/../../b.json", "C:\\x.json"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../evil.json",
+        "/tmp/evil.json",
+        "a/../../b.json",
+        "C:\\x.json",
+        "\x1b[2Jx.json",
+        "\ud800.json",
+    ],
+)
 def test_unsafe_paths_of_a_hub_are_refused(hub: HubServer, store: Path, path: str) -> None:
     hub.add("datasets/owner/bad", {path: b"{}"})
     with pytest.raises(DownloadError, match="not safe to write"):

@@ -94,6 +94,7 @@ def test_adapter_says_what_base_it_needs_and_fetches_nothing(hub: HubServer, sto
     ("arguments", "words"),
     [
         (["nope"], "no model is called 'nope'"),
+        (["owner/a--b"], "'owner/a--b' is not a name at"),
         (["a/b/c"], "'a/b/c' is not a hub id"),
         (["oneke", "--source", "ftp"], "cannot download from 'ftp'"),
         (["oneke", "--source", "wisemodel"], "by hand: https://wisemodel.cn/models/zjunlp/OneKE"),

@@ -96,6 +96,8 @@ def test_users_entries_are_added_and_win(tmp_path: Path, monkeypatch: pytest.Mon
     assert registry.get("model", "mine").template == "qwen"
     assert registry.get("model", "oneke").hf == "me/oneke"
     assert registry.get("model", "smollm2").kind == "gguf"
+    assert registry.entry("model", "mine").origin == str(tmp_path / "models.toml")
+    assert registry.entry("model", "smollm2").origin == "built-in"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,8 @@ def test_users_entries_are_added_and_win(tmp_path: Path, monkeypatch: pytest.Mon
         ('[x]\nkind = "base"\nlanguages = "en"\n', "a list of texts is expected"),
         ('[x]\nkind = "data"\n[x.splits]\ntrain = 1\n', "tables with 'file'"),
         ('[x]\nkind = "data"\n[x.splits.train]\nfile = 5\n', "tables with 'file'"),
+        ('[".."]\nkind = "base"\n', "'..' is not a name"),
+        ('["a/b"]\nkind = "base"\n', "'a/b' is not a name"),
         ("x = 1\n", "'x' is not a table"),
         ("[x\n", "not TOML"),
     ],
