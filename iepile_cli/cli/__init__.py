@@ -13,6 +13,8 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import completion, console, settings
+from iepile_cli.cli.download import EXAMPLES as DOWNLOAD_EXAMPLES
+from iepile_cli.cli.download import download
 from iepile_cli.cli.extract import EXAMPLES, extract
 from iepile_cli.cli.list import EXAMPLES as LIST_EXAMPLES
 from iepile_cli.cli.list import list_
@@ -97,6 +99,7 @@ def _options(
         context.default_map = settings.defaults_by_command(config, options)
 
 
+app.command("download", epilog=DOWNLOAD_EXAMPLES)(download)
 app.command("extract", epilog=EXAMPLES)(extract)
 app.command("list", epilog=LIST_EXAMPLES)(list_)
 
