@@ -23,6 +23,8 @@ def detect_language(text: str) -> str:
     A Han character weighs as much as a word of another script, so Chinese with many Latin names
     stays Chinese. Japanese is told by its kana.
     """
+    if text.isascii():
+        return "en"
     sample = text[:SAMPLE]
     han = len(_HAN.findall(sample))
     if not han:
