@@ -32,10 +32,15 @@ class Constraint:
     def __init__(
         self, tokenizer: LLTokenizer, grammar: str, budget: int, empties: tuple[str, ...]
     ) -> None:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         self._tokenizer = tokenizer
-        self._matcher: Any = LLMatcher(tokenizer, grammar, log_level=0)
+        # The defaults are for grammars of strangers; ours has a literal for every word, however
+        # long the word is.
+        limits = LLParserLimits(
+            initial_lexer_fuel=50_000_000, step_lexer_fuel=50_000_000, max_lexer_states=2_000_000
+        )
+        self._matcher: Any = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
         self._check()
         self._reader = AnswerReader()
         self._budget = budget

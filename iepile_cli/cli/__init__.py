@@ -13,9 +13,10 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import completion, console, settings
-from iepile_cli.cli.extract import EXAMPLES, extract
-from iepile_cli.cli.list import EXAMPLES as LIST_EXAMPLES
-from iepile_cli.cli.list import list_
+from iepile_cli.cli import convert as convert_command
+from iepile_cli.cli import download as download_command
+from iepile_cli.cli import extract as extract_command
+from iepile_cli.cli import list as list_command
 from iepile_cli.errors import IEPileError
 
 app = typer.Typer(
@@ -96,8 +97,10 @@ def _options(
         setattr(console.Voice, name, given)
 
 
-app.command("extract", epilog=EXAMPLES)(extract)
-app.command("list", epilog=LIST_EXAMPLES)(list_)
+app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
+app.command("download", epilog=download_command.EXAMPLES)(download_command.download)
+app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
+app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
 
 
 def main(arguments: list[str] | None = None) -> None:

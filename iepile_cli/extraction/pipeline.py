@@ -15,13 +15,13 @@ from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.grounding import Item, ground
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.language import detect_language
 from iepile_cli.extraction.merging import merge
 from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.extraction.reading import read_answer
 from iepile_cli.extraction.results import Result
 from iepile_cli.task.ask import Ask, batches, dumps
 from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.language import detect_language
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, encode

@@ -60,9 +60,8 @@ def register(registry: Registry) -> None:
 
     Raises ``DataError`` when the user's file cannot be read.
     """
-    entries = read_catalogue(BUILT_IN)
-    own = user_catalogue()
-    if own.is_file():
-        entries |= read_catalogue(own)
-    for name, entry in entries.items():
-        registry.add("model", name, entry, summary=entry.summary)
+    path = user_catalogue()
+    own = read_catalogue(path) if path.is_file() else {}
+    for name, entry in (read_catalogue(BUILT_IN) | own).items():
+        origin = str(path) if name in own else ""
+        registry.add("model", name, entry, summary=entry.summary, origin=origin)

@@ -20,7 +20,8 @@ class Layout:
 
     ``roles`` maps each fixed role to an entry's key. Slots stand either as a list in the entry
     (``slot_list``, with ``slot_role`` and ``slot_text`` in each element) or, with ``by_head``, as
-    one entry for each slot value, all entries with the same first role making one thing.
+    one entry for each slot value, all entries with the same first role making one thing. Of
+    entries that agree in the ``unique`` keys only the first counts; without any, all count.
     """
 
     field: str
@@ -32,6 +33,7 @@ class Layout:
     subject_type: str = ""
     object_type: str = ""
     by_head: bool = False
+    unique: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Task:
     field it shows; empty means that an item is its bare type. ``slots`` is the key that holds a
     thing's slots in an item's and a result's JSON. ``batch_size`` is how many schema items are
     asked at once by default (``split_num``).
+
+    ``negatives`` says which parts of a schema a training record may leave out: ``"types"`` and
+    ``"slots"``; a part that is not named is always asked. ``asks_gold_types``: only types that
+    the record has are asked, as their triggers are given. ``asks_nothing``: a training record
+    with no type to ask still makes one row, with an empty schema (so upstream does for events).
     """
 
     name: str
@@ -53,6 +60,9 @@ class Task:
     slots: str = ""
     batch_size: int = 4
     example: str = ""
+    negatives: tuple[str, ...] = ("types",)
+    asks_gold_types: bool = False
+    asks_nothing: bool = False
 
 
 _EVENT = Layout(
@@ -74,7 +84,12 @@ TASKS: dict[str, Task] = {
             title="named entities",
             instruction=wording.NER,
             shape=Each(Mention("mention")),
-            layout=Layout("entity", "entity_type", roles=(("mention", "entity"),)),
+            layout=Layout(
+                "entity",
+                "entity_type",
+                roles=(("mention", "entity"),),
+                unique=("entity", "entity_type"),
+            ),
             batch_size=6,
             example="person,location",
         ),
@@ -83,7 +98,9 @@ TASKS: dict[str, Task] = {
             title="relations",
             instruction=wording.RE,
             shape=Each(_PAIR),
-            layout=Layout("relation", "relation", roles=_TRIPLE),
+            layout=Layout(
+                "relation", "relation", roles=_TRIPLE, unique=("head", "relation", "tail")
+            ),
             example="founder of,place of birth",
         ),
         Task(
@@ -97,6 +114,7 @@ TASKS: dict[str, Task] = {
                 roles=_TRIPLE,
                 subject_type="head_type",
                 object_type="tail_type",
+                unique=("head", "head_type", "relation", "tail", "tail_type"),
             ),
             item_keys=(
                 ("subject_type", "subject_type"),
@@ -116,6 +134,8 @@ TASKS: dict[str, Task] = {
             item_keys=(("event_type", "type"), ("trigger", "trigger"), ("arguments", "slots")),
             slots="arguments",
             example="attack(attacker, target, place)",
+            negatives=("types", "slots"),
+            asks_nothing=True,
         ),
         Task(
             name="EET",
@@ -134,6 +154,8 @@ TASKS: dict[str, Task] = {
             item_keys=(("event_type", "type"), ("trigger", "triggers"), ("arguments", "slots")),
             slots="arguments",
             example="attack[bombed](attacker, target)",
+            negatives=("slots",),
+            asks_gold_types=True,
         ),
         Task(
             name="KG",
@@ -152,6 +174,7 @@ TASKS: dict[str, Task] = {
             slots="attributes",
             batch_size=1,
             example="person{birthplace, occupation}",
+            negatives=("slots",),
         ),
     )
 }

@@ -87,10 +87,12 @@ def check(ask: Ask, constraint: Constraint) -> None:
     for thing in grounded.items:
         for _, span in thing.roles:
             assert document[span.start : span.end] == span.text
-    again = json.loads(dumps(answer_json(ask.task, found, ask.text)))
-    assert parse_answer(ask.task, ask.items, again, problems) == [
-        (item, [*things]) for item, things in parse_answer(ask.task, ask.items, again, [])
-    ]
+    again = parse_answer(ask.task, ask.items, answer_json(ask.task, found, ask.text), problems)
+    assert as_sets(again) == as_sets(found)
+
+
+def as_sets(found: Any) -> Any:
+    return [(item, {frozenset(roles) for roles in things}) for item, things in found]
 
 
 @pytest.mark.parametrize(("schema", "name"), SCHEMAS)
@@ -170,7 +172,7 @@ def test_a_repeated_mention_closes_its_list(embedded: Path) -> None:
         constraint.accept(token, 0.5)
         if '"location"' in constraint.answer(0).text:
             break
-    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location": [')
+    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location":')
 
 
 def test_choose_takes_the_likeliest_allowed_token() -> None:
