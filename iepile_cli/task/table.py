@@ -35,13 +35,34 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """What is counted when answers are scored: the fields that make two things the same.
+
+    ``label`` names what is said of the mentions: ``type`` (the answer's key), ``subject_type``,
+    ``object_type``, or ``slot``; its first field is what scores per type go by. ``mentions`` are
+    pieces of the text: fixed roles, or ``filler`` for what stands in a slot. A unit with ``slot``
+    or ``filler`` counts every slot value, any other one every thing.
+    """
+
+    name: str
+    label: tuple[str, ...]
+    mentions: tuple[str, ...]
+
+    @property
+    def slotted(self) -> bool:
+        """Whether slot values are counted, not whole things."""
+        return "filler" in self.mentions
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One task: wording, schema form, answer shape, record layout, batch size and what is scored.
 
     ``item_keys`` are the keys of a schema item in the instruction, each with the ``SchemaItem``
     field it shows; empty means that an item is its bare type. ``slots`` is the key that holds a
     thing's slots in an item's and a result's JSON. ``batch_size`` is how many schema items are
-    asked at once by default (``split_num``).
+    asked at once by default (``split_num``). ``units`` are scored apart, the main one first.
+    ``comparable`` is False where the evaluation script of the IEPile repository has no score.
     """
 
     name: str
@@ -49,10 +70,12 @@ class Task:
     instruction: Mapping[str, str]
     shape: Node
     layout: Layout
+    units: tuple[Unit, ...]
     item_keys: tuple[tuple[str, str], ...] = ()
     slots: str = ""
     batch_size: int = 4
     example: str = ""
+    comparable: bool = True
 
 
 _EVENT = Layout(
@@ -63,6 +86,8 @@ _EVENT = Layout(
     slot_role="role",
     slot_text="argument",
 )
+_ARGUMENT = Unit("argument", label=("type", "slot"), mentions=("filler",))
+_TRIGGER = Unit("event", label=("type",), mentions=("trigger",))
 _TRIPLE = (("subject", "head"), ("object", "tail"))
 _PAIR = Record((("subject", Mention("subject")), ("object", Mention("object"))))
 
@@ -75,6 +100,7 @@ TASKS: dict[str, Task] = {
             instruction=wording.NER,
             shape=Each(Mention("mention")),
             layout=Layout("entity", "entity_type", roles=(("mention", "entity"),)),
+            units=(Unit("entity", label=("type",), mentions=("mention",)),),
             batch_size=6,
             example="person,location",
         ),
@@ -84,6 +110,7 @@ TASKS: dict[str, Task] = {
             instruction=wording.RE,
             shape=Each(_PAIR),
             layout=Layout("relation", "relation", roles=_TRIPLE),
+            units=(Unit("relation", label=("type",), mentions=("subject", "object")),),
             example="founder of,place of birth",
         ),
         Task(
@@ -98,11 +125,19 @@ TASKS: dict[str, Task] = {
                 subject_type="head_type",
                 object_type="tail_type",
             ),
+            units=(
+                Unit(
+                    "relation",
+                    label=("type", "subject_type", "object_type"),
+                    mentions=("subject", "object"),
+                ),
+            ),
             item_keys=(
                 ("subject_type", "subject_type"),
                 ("predicate", "type"),
                 ("object_type", "object_type"),
             ),
+            comparable=False,
             example="person -works for-> organization",
         ),
         Task(
@@ -113,6 +148,7 @@ TASKS: dict[str, Task] = {
                 Record((("trigger", Mention("trigger", absent=NAN)), ("arguments", Slots(NAN))))
             ),
             layout=_EVENT,
+            units=(_TRIGGER, _ARGUMENT),
             item_keys=(("event_type", "type"), ("trigger", "trigger"), ("arguments", "slots")),
             slots="arguments",
             example="attack(attacker, target, place)",
@@ -123,6 +159,7 @@ TASKS: dict[str, Task] = {
             instruction=wording.EET,
             shape=Each(Mention("trigger")),
             layout=Layout("event", "event_type", roles=(("trigger", "event_trigger"),)),
+            units=(_TRIGGER,),
             example="attack,meeting",
         ),
         Task(
@@ -131,6 +168,7 @@ TASKS: dict[str, Task] = {
             instruction=wording.EEA,
             shape=Each(Slots(NAN)),
             layout=_EVENT,
+            units=(Unit("event", label=("type",), mentions=()), _ARGUMENT),
             item_keys=(("event_type", "type"), ("trigger", "triggers"), ("arguments", "slots")),
             slots="arguments",
             example="attack[bombed](attacker, target)",
@@ -148,9 +186,14 @@ TASKS: dict[str, Task] = {
                 slot_text="tail",
                 by_head=True,
             ),
+            units=(
+                Unit("attribute", label=("slot",), mentions=("entity", "filler")),
+                Unit("entity", label=("type",), mentions=("entity",)),
+            ),
             item_keys=(("entity_type", "type"), ("attributes", "slots")),
             slots="attributes",
             batch_size=1,
+            comparable=False,
             example="person{birthplace, occupation}",
         ),
     )
