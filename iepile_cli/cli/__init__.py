@@ -13,6 +13,8 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import console, settings
+from iepile_cli.cli.eval import EXAMPLES as EVAL_EXAMPLES
+from iepile_cli.cli.eval import evaluate
 from iepile_cli.cli.extract import EXAMPLES, extract
 from iepile_cli.errors import IEPileError
 
@@ -58,6 +60,7 @@ def _options(
         context.default_map = settings.defaults_by_command(config, options)
 
 
+app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command("extract", epilog=EXAMPLES)(extract)
 
 

@@ -16,6 +16,16 @@ from iepile_cli.cli import console
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
+EXAMPLES = """
+Examples:
+
+  iepile eval predictions.jsonl
+  iepile eval predictions.jsonl --by source --by type --html errors.html
+  iepile eval new.jsonl --baseline old.jsonl --fail-under 60
+  iepile eval predictions.jsonl --mode partial --match set --json scores.json
+  iepile eval results.jsonl --gold gold.jsonl
+"""
+
 
 def evaluate(
     predictions: Annotated[
@@ -71,14 +81,7 @@ def evaluate(
         typer.Option("--upstream-compatible", help="Give the numbers of the IEPile script."),
     ] = False,
 ) -> None:
-    """Score predictions: precision, recall and F1 with intervals, per source and per type.
-
-    Examples:
-
-    iepile eval predictions.jsonl --by type --html errors.html
-
-    iepile eval new.jsonl --baseline old.jsonl --fail-under 60
-    """
+    """Score predictions: precision, recall and F1 with intervals, per source and per type."""
     from iepile_cli.evaluation import Plan, evaluated, outputs, report
 
     plan = Plan(

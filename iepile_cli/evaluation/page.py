@@ -38,10 +38,11 @@ th{font-weight:600}td.span{color:var(--soft);white-space:nowrap}
 .wide{overflow-x:auto}
 .matrix td,.matrix th{padding:2px 6px;border:1px solid var(--line);min-width:34px;
 text-align:center}
-.matrix th[scope=col]{vertical-align:bottom;height:110px;padding:4px}
-.matrix th span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:160px;
-overflow:hidden;white-space:nowrap}
-.matrix th[scope=row],.matrix .corner{text-align:right;font-weight:500}
+.matrix th[scope=col]{vertical-align:bottom;padding:6px 4px}
+.matrix th span{writing-mode:vertical-rl;text-orientation:sideways;transform:rotate(180deg);
+display:inline-block;max-height:190px;overflow:hidden;white-space:nowrap;font-weight:500}
+.matrix th[scope=row],.matrix .corner{text-align:right;font-weight:500;white-space:nowrap;
+max-width:230px;overflow:hidden;text-overflow:ellipsis}
 .corner{color:var(--soft);vertical-align:bottom}
 svg{width:100%;display:block;font:12px system-ui,sans-serif}
 svg text{fill:var(--ink)}svg .axis{fill:var(--soft)}
@@ -160,24 +161,44 @@ def _article(document: Document, evaluation: Evaluation) -> str:
     wrong = [entry for entry in entries if entry.verdict != marks.CORRECT]
     text = document.text or ""
     task, source, number, _ = document.key
-    name = " · ".join(part for part in (task, source, number[:80]) if part)
+    name = " · ".join(part for part in (task, source, number[:16]) if part)
     parts = [f"<article><header>{escape(name)}</header>"]
     if text:
         shown = marks.marked(text, marks.marks(document, entries))
         parts.append(f"<p class='text'>{shown}</p>")
-    parts.append("<ul>")
-    for entry in wrong[: marks.MOST_ERRORS]:
-        label = escape(marks.label_of(document, entry))
-        mentions = " → ".join(escape(m) for m in marks.mentions_of(document, entry) if m)
-        absent = text and any(m and m not in text for m in marks.mentions_of(document, entry))
-        parts.append(
-            f"<li class='{entry.verdict}'><b>{entry.verdict}</b> {label}"
-            f"{f': {mentions}' if mentions else ''}{' (not in the text)' if absent else ''}</li>"
-        )
-    parts.append("</ul>")
+    parts.append(f"<ul>{''.join(_listed(document, wrong[: marks.MOST_ERRORS]))}</ul>")
     for broken in document.broken:
         parts.append(
             "<details><summary>malformed answer</summary>"
             f"<pre>{escape(broken[:_BROKEN_SHOWN])}</pre></details>"
         )
     return "".join([*parts, "</article>\n"])
+
+
+def _listed(document: Document, wrong: list[marks.Judged]) -> Iterator[str]:
+    """One line for each error; a missed and a spurious fact with one mention are a wrong type."""
+    missed: dict[tuple[int, tuple[str, ...]], list[marks.Judged]] = {}
+    for entry in wrong:
+        if entry.verdict == marks.MISSED:
+            key = (entry.unit, tuple(marks.mentions_of(document, entry)))
+            missed.setdefault(key, []).append(entry)
+    lines = []
+    for entry in wrong:
+        mentions = tuple(marks.mentions_of(document, entry))
+        others = missed.get((entry.unit, mentions), []) if any(mentions) else []
+        if entry.verdict == marks.SPURIOUS and others:
+            right = escape(marks.label_of(document, others.pop(0)))
+            lines.append(("spurious", "wrong type", entry, f", should be {right}"))
+        elif entry.verdict != marks.MISSED:
+            lines.append((entry.verdict, entry.verdict, entry, ""))
+    lines += [
+        (entry.verdict, entry.verdict, entry, "") for entries in missed.values() for entry in entries
+    ]
+    for verdict, word, entry, more in lines:
+        mentions = tuple(mention for mention in marks.mentions_of(document, entry) if mention)
+        shown = ": " + " → ".join(map(escape, mentions)) if mentions else ""
+        absent = document.text and any(mention not in document.text for mention in mentions)
+        yield (
+            f"<li class='{verdict}'><b>{word}</b> {escape(marks.label_of(document, entry))}{shown}"
+            f"{more}{' (not in the text)' if absent else ''}</li>"
+        )

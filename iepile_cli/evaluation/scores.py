@@ -204,13 +204,17 @@ def _add_intervals(
         source_place = source_of[documents[some[:, 0], GROUP]]
         _write([unit.micro], weights, _sums(some, where, 0 * kind_place, 0, 1, blocks))
         means = np.zeros((plan.resamples, 3))
+        occurring = np.zeros((plan.resamples, 1))
         for start in range(0, len(kinds), _COLUMNS):
             chunk = list(unit.types.values())[start : start + _COLUMNS]
             table = _sums(some, where, kind_place, start, len(chunk), blocks)
             for part, values in enumerate(_write(chunk, weights, table)):
                 means[:, part] += values.sum(axis=1)
+            # A type that a resample does not hold is no part of its mean.
+            there = resampled(weights, table)[..., :2].sum(axis=2) > 0
+            occurring[:, 0] += there.sum(axis=1)
         if kinds:
-            bounds = interval(means / len(kinds))
+            bounds = interval(means / np.maximum(1, occurring))
             unit.macro["interval_95"] = dict(zip(("P", "R", "F1"), bounds, strict=True))
         for start in range(0, len(sources), _COLUMNS):
             chunk = list(unit.sources.values())[start : start + _COLUMNS]
