@@ -36,7 +36,7 @@ NOTHING_ASKED = Batch(0, (), {})
 
 
 class Instructions:
-    """Reads the instructions of one task: ``batch`` gives what was asked, ``text`` of which text."""
+    """Reads the instructions of one task: what was asked, and about which text."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -61,14 +61,15 @@ class Instructions:
         if type(instruction) is str:
             at = instruction.find(INPUT)
             if self.by_head.get(instruction[:at]) is not None and instruction.endswith('"}'):
-                text = instruction[at + len(INPUT) : -2]
-                if "\\" in text or '"' in text:
-                    text = decode(instruction[at + len(INPUT) - 1 : -1])
+                plain = instruction[at + len(INPUT) : -2]
+                if "\\" not in plain and '"' not in plain:
+                    return plain
+                text = decode(instruction[at + len(INPUT) - 1 : -1])
                 if type(text) is str:
                     return text
         value = _whole(instruction)
-        text = value.get("input") if value else None
-        return text if isinstance(text, str) else None
+        found = value.get("input") if value else None
+        return found if isinstance(found, str) else None
 
     def _remember(self, head: str) -> None:
         if len(self.by_head) >= _REMEMBERED:

@@ -58,8 +58,9 @@ def _common(first: Any, second: Any) -> tuple[Any, Any]:
     """Places of equal names in two lists; the n-th of a name goes with the n-th."""
     import numpy as np
 
-    keys = [_numbered(names) for names in (first, second)]
-    _, left, right = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+    _, left, right = np.intersect1d(
+        _numbered(first), _numbered(second), assume_unique=True, return_indices=True
+    )
     order = np.argsort(left, kind="stable")
     return left[order], right[order]
 

@@ -9,7 +9,7 @@ from iepile_cli.evaluation.scores import Score
 
 # More bars or cells than these help nobody; the tables have the rest.
 MOST_BARS = 60
-MOST_TYPES = 25
+MOST_TYPES = 20
 
 _ROW, _LEFT, _WIDTH, _RIGHT = 22, 190, 420, 150
 
@@ -36,9 +36,8 @@ def bars(types: dict[str, Score]) -> str:
 
 def _bar(kind: str, score: Score, y: int) -> Iterator[str]:
     middle = y + 7
-    name = kind if len(kind) <= 26 else kind[:25] + "…"
     yield (
-        f'<text x="{_LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(name)}'
+        f'<text x="{_LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(_short(kind))}'
         f"<title>{escape(kind)}</title></text>"
         f'<rect class="track" x="{_LEFT}" y="{y}" width="{_WIDTH}" height="14" rx="2"/>'
         f'<rect class="bar" x="{_LEFT}" y="{y}" width="{_x(score.f1) - _LEFT:.1f}"'
@@ -56,6 +55,10 @@ def _bar(kind: str, score: Score, y: int) -> Iterator[str]:
     )
 
 
+def _short(kind: str) -> str:
+    return kind if len(kind) <= 26 else kind[:25] + "…"
+
+
 def _x(percent: float) -> float:
     return _LEFT + _WIDTH * percent / 100
 
@@ -68,7 +71,9 @@ def matrix(times: dict[str, dict[str, int]]) -> str:
     kinds += sorted((kind for kind in spurious if kind not in totals), key=lambda k: -spurious[k])
     hidden = len(kinds) - MOST_TYPES
     kinds = kinds[:MOST_TYPES]
-    head = "".join(f'<th scope="col"><span>{escape(kind)}</span></th>' for kind in [*kinds, "missed"])
+    head = "".join(
+        f'<th scope="col"><span>{escape(_short(kind))}</span></th>' for kind in [*kinds, "missed"]
+    )
     rows = []
     for gold in [*kinds, ""]:
         of_gold = times.get(gold, {})

@@ -64,7 +64,7 @@ def mend(text: str) -> Any:
 
 
 def is_cut(text: str) -> bool:
-    """Whether a broken answer is an object that was begun and never closed: it ran out of tokens."""
+    """Whether a broken answer is an object that was begun and never closed."""
     if not text.lstrip().startswith("{"):
         return False
     bare = _STRING.sub("", text)

@@ -27,12 +27,22 @@ Key: TypeAlias = tuple[str, str, str, str | None]
 class Document:
     """A text with its gold facts and everything that was predicted for it.
 
-    ``gold`` is None until the label has been read, and when there is none. ``batches`` are the
-    schema batches asked so far, ``optional`` gold that need not be answered, ``broken`` the answers that could not be read. Where mentions are
-    offsets, ``surfaces`` has their text.
+    ``gold`` is None until the label has been read, and when there is none; ``optional`` is gold
+    that need not be answered. ``batches`` are the schema batches asked so far, ``broken`` the
+    answers that could not be read. Where mentions are offsets, ``surfaces`` has their text.
     """
 
-    __slots__ = ("batches", "broken", "gold", "key", "optional", "predicted", "reader", "surfaces", "text")
+    __slots__ = (
+        "batches",
+        "broken",
+        "gold",
+        "key",
+        "optional",
+        "predicted",
+        "reader",
+        "surfaces",
+        "text",
+    )
 
     def __init__(self, key: Key, reader: Reader, text: str | None) -> None:
         self.key = key
@@ -50,7 +60,10 @@ def settle(document: Document, plan: Plan) -> None:
     """Bring both sides into comparable form: typed relations, asked labels, keys that repeat."""
     reader = document.reader
     if document.gold is None or not (
-        reader.unusual or document.optional or plan.match == "set" or (plan.asked_only and document.batches)
+        reader.unusual
+        or document.optional
+        or plan.match == "set"
+        or (plan.asked_only and document.batches)
     ):
         return
     gold, predicted = document.gold, document.predicted
@@ -98,8 +111,7 @@ def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
 def score(document: Document, plan: Plan) -> list[dict[str, Counts]]:
     """For each unit of the task, the counts of each type; ``settle`` comes first."""
     return [
-        _score_unit(document, plan, number)
-        for number in range(len(document.reader.task.units))
+        _score_unit(document, plan, number) for number in range(len(document.reader.task.units))
     ]
 
 

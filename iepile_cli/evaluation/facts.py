@@ -54,9 +54,7 @@ class Reader:
         self.fields = [Fields(unit, task) for unit in task.units]
         self.typed = ["subject_type" in unit.label for unit in task.units]
         # Things that are one and the same however often they come: keys of an object.
-        self.distinct = [
-            isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units
-        ]
+        self.distinct = [isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units]
         # The main unit that has mentions: what types are confused over.
         self.named_unit = next(n for n, unit in enumerate(task.units) if unit.mentions)
         self.answer: Read = _direct(task) or self._answer

@@ -186,9 +186,7 @@ def _mentions(task: Task, items: Any) -> Iterator[dict[str, Any]]:
                 yield part
 
 
-def _thing(
-    task: Task, item: Any, surfaces: dict[Span, str], by_offset: bool
-) -> Typed | None:
+def _thing(task: Task, item: Any, surfaces: dict[Span, str], by_offset: bool) -> Typed | None:
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
         return None
     fixed: list[Any] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from iepile_cli.evaluation.document import Document, pairs
@@ -104,7 +105,7 @@ def marked(text: str, found: list[Mark]) -> str:
         {first, last, *(min(max(place, first), last) for m in found for place in (m.start, m.end))}
     )
     parts = ["… "] if first else []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         here = [mark for mark in found if mark.start <= start and mark.end >= end]
         parts.append(_piece(text[start:end], here, end))
     parts.append(" …" if last < len(text) else "")
@@ -117,9 +118,7 @@ def _piece(text: str, here: list[Mark], end: int) -> str:
     verdicts = sorted({mark.verdict for mark in here})
     title = "; ".join(f"{mark.verdict}: {mark.label}" for mark in here)
     tags = "".join(_tags(mark for mark in here if mark.end == end))
-    return (
-        f'<mark class="{" ".join(verdicts)}" title="{escape(title)}">{escape(text)}</mark>{tags}'
-    )
+    return f'<mark class="{" ".join(verdicts)}" title="{escape(title)}">{escape(text)}</mark>{tags}'
 
 
 def _tags(ending: Iterable[Mark]) -> Iterator[str]:

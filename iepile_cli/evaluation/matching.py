@@ -68,9 +68,9 @@ def align(
                 continue
             if same.key is not None:
                 places = by_key.get(same.key(fact))
-                place = places.pop(0) if places else None
+                match = places.pop(0) if places else None
             else:
-                place = next(
+                match = next(
                     (
                         place
                         for place, other in enumerate(gold)
@@ -78,9 +78,9 @@ def align(
                     ),
                     None,
                 )
-            if place is not None:
-                taken_gold.add(place)
-                taken_predicted[number] = place, credit
+            if match is not None:
+                taken_gold.add(match)
+                taken_predicted[number] = match, credit
     pairs: list[Pair] = []
     for number, fact in enumerate(predicted):
         place, credit = taken_predicted.get(number, (-1, 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation import charts, marks
 from iepile_cli.evaluation.report import confusion_table, remarks
@@ -98,7 +98,7 @@ def _scores(scores: TaskScores) -> Iterator[str]:
             yield _table((kind, score) for kind, score in shown) + "</details>\n"
 
 
-def _summary(unit: UnitScores, scores: TaskScores) -> Iterator[tuple[str, Score | dict[str, float]]]:
+def _summary(unit: UnitScores, scores: TaskScores) -> Iterator[tuple[str, Score | dict[str, Any]]]:
     yield "all (micro)", unit.micro
     yield "mean of types (macro)", unit.macro
     if len(scores.source_documents) > 1:
@@ -107,11 +107,11 @@ def _summary(unit: UnitScores, scores: TaskScores) -> Iterator[tuple[str, Score 
             yield "— mean of its types", macro(unit.source_types.get(source, {}))
 
 
-def _table(rows: Iterator[tuple[str, Score | dict[str, float]]]) -> str:
+def _table(rows: Iterator[tuple[str, Score | dict[str, Any]]]) -> str:
     heads = ("", "P", "R", "F1", "95 %", "gold", "predicted", "correct", "not in text")
     parts = ["<div class='wide'><table><tr>", *(f"<th>{head}</th>" for head in heads), "</tr>"]
     for name, score in rows:
-        as_json = score.as_json() if isinstance(score, Score) else score
+        as_json: dict[str, Any] = score.as_json() if isinstance(score, Score) else score
         low_high = as_json.get("interval_95", {}).get("F1")
         span = f"{low_high[0]:.1f}–{low_high[1]:.1f}" if low_high else ""
         counts = [as_json.get(key) for key in ("gold", "predicted", "correct", "hallucinated")]
@@ -135,7 +135,8 @@ def _confusions(evaluation: Evaluation, task: str) -> Iterator[str]:
     if total:
         yield (
             "<h3>Confusion between types</h3><p class='note'>Same mentions, by type. Missed:"
-            f" nothing was predicted for them; spurious: nothing is there.</p>{charts.matrix(total)}\n"
+            " nothing was predicted for them; spurious: nothing is there.</p>"
+            f"{charts.matrix(total)}\n"
         )
 
 
@@ -192,7 +193,9 @@ def _listed(document: Document, wrong: list[marks.Judged]) -> Iterator[str]:
         elif entry.verdict != marks.MISSED:
             lines.append((entry.verdict, entry.verdict, entry, ""))
     lines += [
-        (entry.verdict, entry.verdict, entry, "") for entries in missed.values() for entry in entries
+        (entry.verdict, entry.verdict, entry, "")
+        for entries in missed.values()
+        for entry in entries
     ]
     for verdict, word, entry, more in lines:
         mentions = tuple(mention for mention in marks.mentions_of(document, entry) if mention)

@@ -62,7 +62,9 @@ def task_json(scores: TaskScores, evaluation: Evaluation) -> dict[str, Any]:
         part["units"][unit.name] = {"micro": unit.micro.as_json(), "macro": unit.macro}
         if strict is not None:
             micro = strict.units[number].micro.as_json()
-            part["units"][unit.name]["without_repair"] = {key: micro[key] for key in ("P", "R", "F1")}
+            part["units"][unit.name]["without_repair"] = {
+                key: micro[key] for key in ("P", "R", "F1")
+            }
     if "source" in evaluation.by:
         part["sources"] = {
             source: _source_json(scores, source, evaluation.by)
@@ -120,12 +122,20 @@ def _row(task: str, unit: UnitScores, source: str, kind: str, score: Score) -> t
     low, high = score.intervals.get("F1", ("", ""))
     counts = (score.gold, score.predicted, score.as_json()["correct"], score.hallucinated)
     shares = (f"{value:.2f}" for value in (score.precision, score.recall, score.f1))
-    return (task, unit.name, source, kind, "micro", *shares, _two(low), _two(high), *map(str, counts))
+    return (
+        task,
+        unit.name,
+        source,
+        kind,
+        "micro",
+        *shares,
+        _two(low),
+        _two(high),
+        *map(str, counts),
+    )
 
 
-def _macro_row(
-    task: str, unit: UnitScores, source: str, mean: dict[str, Any]
-) -> tuple[str, ...]:
+def _macro_row(task: str, unit: UnitScores, source: str, mean: dict[str, Any]) -> tuple[str, ...]:
     low, high = mean.get("interval_95", {}).get("F1", ("", ""))
     shares = (f"{mean[name]:.2f}" for name in ("P", "R", "F1"))
     return (task, unit.name, source, ALL, "macro", *shares, _two(low), _two(high), *[""] * 4)
@@ -160,7 +170,7 @@ def confusion_table(tally: Tally) -> dict[tuple[str, str], dict[str, dict[str, i
 
 
 def confusions_json(tally: Tally) -> dict[str, Any]:
-    """What ``convert --hard-negatives`` reads: for each source, gold type -> wrong type -> times."""
+    """What ``convert --hard-negatives`` reads: gold type -> wrong type -> times, per source."""
     result: dict[str, Any] = {}
     for (task, source), of_gold in sorted(confusion_table(tally).items()):
         wrong = {

@@ -96,7 +96,9 @@ def compare(
     for start in range(0, shuffles, rows):
         size = (min(rows, shuffles - start), len(times))
         moved = rng.binomial(times, 0.5, size=size) @ delta
-        shuffled = f1_parts(system.sum(axis=0) + moved)[2] - f1_parts(baseline.sum(axis=0) - moved)[2]
+        shuffled = (
+            f1_parts(system.sum(axis=0) + moved)[2] - f1_parts(baseline.sum(axis=0) - moved)[2]
+        )
         beyond += int((np.abs(shuffled) >= abs(observed) - 1e-9).sum())
     block, blocks = blocked(np.arange(len(system)), len(system))
     tables = np.zeros((blocks, 2, SUMS))

@@ -14,6 +14,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.decoding import decode
@@ -60,10 +61,7 @@ class AnswerFile:
         size = os.path.getsize(self.path)
         parts = max(1, min(MOST_PARTS, size // PART_BYTES))
         bounds = [size * number // parts for number in range(parts + 1)]
-        jobs = [
-            (self.path, self.plan, first, last)
-            for first, last in zip(bounds, bounds[1:], strict=False)
-        ]
+        jobs = [(self.path, self.plan, first, last) for first, last in pairwise(bounds)]
         total = Tally()
         for tally in _in_processes(jobs, tick):
             total.absorb(tally)

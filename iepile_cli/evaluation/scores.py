@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.evaluation.document import FOUND, GOLD, INVENTED, PREDICTED, RIGHT
+from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.resampling import (
     SUMS,
@@ -135,9 +135,9 @@ def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
         scores = result.setdefault(task, TaskScores(task, rows=dict.fromkeys(ROW_COUNTS, 0)))
         scores.documents += of_group[number]
         scores.source_documents[source] = of_group[number]
-        counts = dict(zip(ROW_COUNTS, tally.row_counts[number], strict=True))
-        scores.source_rows[source] = counts
-        for name, count in counts.items():
+        rows = dict(zip(ROW_COUNTS, tally.row_counts[number], strict=True))
+        scores.source_rows[source] = rows
+        for name, count in rows.items():
             scores.rows[name] += count
     labels, groups = list(tally.labels), list(tally.groups)
     for scores in result.values():
@@ -231,7 +231,7 @@ def _sums(cells: Any, block: Any, place: Any, start: int, size: int, blocks: int
         np.bincount(key, weights=cells[here, 2 + column], minlength=blocks * size)
         for column in _SUMMED
     ]
-    table: Table = np.stack(columns, axis=-1).reshape(blocks, size, SUMS)
+    table: Table = np.stack(columns, axis=-1).reshape(blocks, size, SUMS).astype(np.float64)
     # Credits are counted in halves.
     table[..., 2:] /= 2
     return table

@@ -31,9 +31,7 @@ def upstream_numbers(scores: TaskScores, *, by_source: bool) -> dict[str, dict[s
     return numbers
 
 
-def _numbers(
-    scores: TaskScores, samples: int, errors: int, counted: list[Score]
-) -> dict[str, Any]:
+def _numbers(scores: TaskScores, samples: int, errors: int, counted: list[Score]) -> dict[str, Any]:
     numbers: dict[str, Any] = {SAMPLES: samples, ERRORS: errors}
     for unit, score in zip(scores.units, counted, strict=True):
         prefix = f"{unit.name}_" if len(scores.units) > 1 else ""
