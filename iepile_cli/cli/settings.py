@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import UsageError
 
 
 def config_path() -> Path:
@@ -41,15 +41,9 @@ def read_config() -> dict[str, Any]:
         if os.environ.get("IEPILE_CONFIG"):
             raise UsageError(f"IEPILE_CONFIG names {path}, which is not there")
         return {}
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        import tomli as tomllib
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
+    from iepile_cli.toml import read_toml
+
+    return read_toml(path)
 
 
 def defaults_by_command(

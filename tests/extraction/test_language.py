@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from iepile_cli.extraction.language import detect_language
 
 
