@@ -20,6 +20,8 @@ from iepile_cli.cli import extract as extract_command
 from iepile_cli.cli import list as list_command
 from iepile_cli.errors import IEPileError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="iepile",
     rich_markup_mode=None,
@@ -122,17 +124,22 @@ def run(arguments: list[str] | None = None) -> int:
             return 0
         code = app(args=arguments, prog_name="iepile", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:
+            # Newer versions of Typer make this exit code of Ctrl-C; older ones raise.
+            console.complain("interrupted")
     except IEPileError as error:
         console.complain(error.message, error.hint)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has enough: end quietly, and keep the interpreter from
-        # complaining when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
+    except SystemExit as leaving:
+        # Typer turns a closed pipe into an exit of its own, with code 1.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _unread()
+        raise
     except (KeyboardInterrupt, typer.Abort):
         console.complain("interrupted")
-        return 130
+        return INTERRUPTED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         console.complain(f"{named}{error.strerror or error}")
@@ -148,3 +155,12 @@ def run(arguments: list[str] | None = None) -> int:
             console.complain(message.rstrip("."), f"see {command} --help")
         return int(getattr(error, "exit_code", 2))
     return code if isinstance(code, int) else 0
+
+
+def _unread() -> int:
+    """End quietly when whoever reads our output has enough.
+
+    The interpreter flushes stdout once more at exit; it must not complain then.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
