@@ -17,7 +17,7 @@ else:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises ``DataError`` for one that cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

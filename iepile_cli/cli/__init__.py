@@ -90,15 +90,14 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    console.Voice.quiet, console.Voice.verbose = quiet, verbose
     config = settings.read_config()
-    if config:
-        commands: dict[str, Any] = getattr(context.command, "commands", {})
-        options = {
-            name: {parameter.name for parameter in command.params}
-            for name, command in commands.items()
-        }
-        context.default_map = settings.defaults_by_command(config, options)
+    defaults = settings.defaults_by_command(config, context.command) if config else {"": {}}
+    context.default_map = defaults
+    for name, given in (("quiet", quiet), ("verbose", verbose)):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "DEFAULT":
+            given = bool(defaults[""].get(name, given))
+        setattr(console.Voice, name, given)
 
 
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
@@ -115,31 +114,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    shell = os.environ.get(completion.VARIABLE)
+    _open_closed_streams()
     try:
-        if shell:
-            given = os.environ.get(completion.WORDS)
-            words = given.split("\n") if given is not None else arguments or sys.argv[1:]
-            completion.answer(app, shell, words)
-            return 0
-        code = app(args=arguments, prog_name="iepile", standalone_mode=False)
+        code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-        if code == INTERRUPTED:
-            # Newer versions of Typer make this exit code of Ctrl-C; older ones raise.
-            console.complain("interrupted")
     except IEPileError as error:
         console.complain(error.message, error.hint)
         return error.exit_code
     except BrokenPipeError:
-        return _unread()
-    except SystemExit as leaving:
-        # Typer turns a closed pipe into an exit of its own, with code 1.
-        if isinstance(leaving.__context__, BrokenPipeError):
-            return _unread()
+        return _abandon_stdout()
+    except SystemExit as error:
+        # Typer makes an exit of a closed pipe.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _abandon_stdout()
         raise
     except (KeyboardInterrupt, typer.Abort):
-        console.complain("interrupted")
-        return INTERRUPTED
+        code = INTERRUPTED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         console.complain(f"{named}{error.strerror or error}")
@@ -148,19 +138,45 @@ def run(arguments: list[str] | None = None) -> int:
         # Typer's own usage errors; their class depends on Typer's version.
         if not hasattr(error, "format_message"):
             raise
-        message = error.format_message()
-        context = getattr(error, "ctx", None)
-        if message:
-            command = context.command_path if context else "iepile"
-            console.complain(message.rstrip("."), f"see {command} --help")
-        return int(getattr(error, "exit_code", 2))
+        return _wrong_usage(error)
+    # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
+    if code == INTERRUPTED:
+        console.complain("interrupted")
+    return code
+
+
+def _call(words: list[str]) -> int:
+    shell = os.environ.get(completion.VARIABLE)
+    if shell:
+        given = os.environ.get(completion.WORDS)
+        completion.answer(app, shell, words if given is None else given.split("\n"))
+        return 0
+    code = app(args=words, prog_name="iepile", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
-def _unread() -> int:
-    """End quietly when whoever reads our output has enough.
+def _wrong_usage(error: Any) -> int:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{message}\n")
+    elif message:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "iepile"
+        console.complain(message.rstrip("."), f"see {command} --help")
+    return int(getattr(error, "exit_code", 2))
 
-    The interpreter flushes stdout once more at exit; it must not complain then.
+
+def _abandon_stdout() -> int:
+    """End quietly, as whoever read our output has enough.
+
+    The interpreter would complain when it flushes stdout at exit.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Give a program that was started without stdout or stderr something to write to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -122,7 +122,7 @@ def test_lines_for_each_shell() -> None:
     assert ask("bash", "extract", "--template", "=", "llama3") == "llama3\nllama3_zh\n"
     # PowerShell would drop the empty last word, so the words come in a variable.
     given = ask("powershell", **{WORDS: "extract\n--template\nllama3"})
-    assert given == "llama3\nllama3_zh\n"
+    assert given == "llama3\tLlama 3 Instruct\nllama3_zh\tLlama 3 tuned for Chinese\n"
     assert "extract" in ask("powershell", **{WORDS: ""})
 
 
