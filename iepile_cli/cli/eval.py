@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,14 +98,9 @@ def evaluate(
     )
     outputs.check_targets([json_file, html, confusions], [predictions, gold, baseline])
     with (
-        console.progress() as progress,
+        _ticking(predictions) as tick,
         evaluated(
-            predictions,
-            plan,
-            by=tuple(by or ()),
-            gold=gold,
-            baseline=baseline,
-            tick=_ticker(progress, predictions),
+            predictions, plan, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
         ) as evaluation,
     ):
         numbers = evaluation.upstream() if upstream_compatible else report.as_json(evaluation)
@@ -125,12 +121,15 @@ def evaluate(
         raise failure
 
 
-def _ticker(progress: Any, predictions: str) -> Any:
-    """What is called with the number of bytes read; None where no size is known."""
-    if progress.disable or not os.path.isfile(predictions):
-        return None
-    bar = progress.add_task("scoring", total=os.path.getsize(predictions))
-    return lambda size: progress.advance(bar, size)
+@contextmanager
+def _ticking(predictions: str) -> Iterator[Callable[[int], None] | None]:
+    """What is called with numbers of bytes read; None where nobody would see them."""
+    if not sys.stderr.isatty() or not os.path.isfile(predictions):
+        yield None
+        return
+    with console.progress() as progress:
+        bar = progress.add_task("scoring", total=os.path.getsize(predictions))
+        yield lambda size: progress.advance(bar, size)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -70,7 +70,7 @@ def settle(document: Document, plan: Plan) -> None:
     for fact in document.optional:
         if predicted[0].count(fact) > gold[0].count(fact):
             gold[0].append(fact)
-    for number, unit in enumerate(reader.task.units):
+    for number in range(len(reader.task.units)):
         if reader.typed[number]:
             predicted[number] = _with_ends(gold[number], predicted[number])
         if reader.distinct[number] and any(not fact[0] for fact in gold[number]):
@@ -80,9 +80,17 @@ def settle(document: Document, plan: Plan) -> None:
             gold[number] = list(dict.fromkeys(gold[number]))
             predicted[number] = list(dict.fromkeys(predicted[number]))
         if plan.asked_only and document.batches:
-            asked = frozenset().union(*(one.labels[number] for one in document.batches.values()))
-            labels = len(unit.label)
-            gold[number] = [fact for fact in gold[number] if fact[:labels] in asked]
+            gold[number] = _asked_gold(gold[number], number, document)
+
+
+def _asked_gold(gold: list[Fact], number: int, document: Document) -> list[Fact]:
+    batches = document.batches.values()
+    asked = frozenset().union(*(batch.labels[number] for batch in batches))
+    if document.reader.typed[number]:
+        # Gold that does not say the types of its ends goes with every relation of its name.
+        asked |= {(kind, "", "") for batch in batches for kind in batch.ends}
+    labels = len(document.reader.task.units[number].label)
+    return [fact for fact in gold if fact[:labels] in asked]
 
 
 def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.pool import Pool
 
-# A part is worth a process of its own from this size on.
-PART_BYTES = 24 << 20
-MOST_PARTS = 4
+# From two parts of this size on, processes are worth starting.
+PART_BYTES = 12 << 20
+MOST_PARTS = 64
 
 Tick = Callable[[int], None]
 
@@ -253,26 +253,20 @@ def _count_unread(tally: Tally, reason: str, at: int) -> None:
 
 
 def _in_processes(jobs: list[tuple[str, Plan, int, int]], tick: Tick | None) -> Iterator[Tally]:
-    """Run ``scan`` on every job, some in other processes; the results in the jobs' order."""
-    cores = _cores()
-    helpers = min(cores, len(jobs)) - 1
-    if helpers < 1:
+    """Run ``scan`` on every job, in several processes if that helps; results in the jobs' order."""
+    workers = min(_cores(), len(jobs))
+    if workers < 2:
         yield from (scan(*job, tick) for job in jobs)
         return
-    with _pool(helpers) as pool:
-        # This process takes every (helpers + 1)-th job itself.
-        waiting = {
-            number: pool.apply_async(scan, job)
-            for number, job in enumerate(jobs)
-            if number % (helpers + 1)
-        }
-        own = {
-            number: scan(*job, tick)
-            for number, job in enumerate(jobs)
-            if number % (helpers + 1) == 0
-        }
-        for number in range(len(jobs)):
-            yield own.pop(number) if number in own else waiting.pop(number).get()
+    with _pool(workers) as pool:
+        waiting = [pool.apply_async(scan, job) for job in jobs]
+        # Meanwhile there is time for this.
+        import numpy as np  # noqa: F401
+
+        for (*_, first, last), result in zip(jobs, waiting, strict=True):
+            yield result.get()
+            if tick is not None:
+                tick(last - first)
 
 
 def _cores() -> int:
