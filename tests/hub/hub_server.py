@@ -56,7 +56,7 @@ class HubServer:
         rows = []
         for path, content in self.repositories[repository].items():
             row: dict[str, Any] = {"rfilename": path, "size": len(content)}
-            if hub.tells_nothing:
+            if self.tells_nothing:
                 rows.append({"rfilename": path})
                 continue
             row["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

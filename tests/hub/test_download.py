@@ -169,7 +169,7 @@ def test_server_that_cannot_go_on_is_read_from_the_start(hub: HubServer, store: 
     hub.ignores_range = True
     watch = Quiet()
     download(plan(hub), watch)
-    assert hub.starts("model.safetensors") == [0, 0]
+    assert set(hub.starts("model.safetensors")) == {0}
     assert (store / "owner--tiny" / "model.safetensors").read_bytes() == BIG
     assert watch.come == watch.total
 
