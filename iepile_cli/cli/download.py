@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console
+from iepile_cli.cli.complete import complete_download
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
 
@@ -28,18 +29,12 @@ Examples:
 """
 
 
-def _known(incomplete: str) -> list[str]:
-    from iepile_cli.registry import registry
-
-    return [name for name in registry().names("model", plugins=False) if incomplete in name]
-
-
 Names = Annotated[
     list[str],
     typer.Argument(
         metavar="NAME...",
         help="Names of the catalogue, or hub ids: owner/name, datasets/owner/name.",
-        autocompletion=_known,
+        autocompletion=complete_download,
     ),
 ]
 Source = Annotated[
