@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.models import ModelEntry, readable_size
-from iepile_cli.models.places import downloaded, embedded_file, hub_cache, weights_format
+from iepile_cli.models import Manifest, ModelEntry, installed, readable_size
+from iepile_cli.models.places import place_of, weights_format
 from iepile_cli.registry import Entry, Registry
 
 
@@ -30,6 +30,21 @@ def listed(kind: str, known: Registry) -> list[Listed]:
     What a third party registered and what cannot be loaded or asked is listed as not ready.
     """
     return [_listed(entry, known) for entry in known.entries(kind)]
+
+
+def listed_installed(known: Registry) -> list[Listed]:
+    """The models and corpora on this machine: of the catalogue, and downloads by hub id."""
+    rows = [row for row in listed("model", known) if "path" in row.details]
+    names = {row.name for row in rows}
+    return rows + [_stored(item, known) for item in installed() if item.name not in names]
+
+
+def _stored(item: Manifest, known: Registry) -> Listed:
+    ready, reason = True, ""
+    if item.kind in {"gguf", "base"}:
+        ready, reason = _runnable(item.folder, known)
+    details = {"kind": item.kind, "size": readable_size(item.size), "path": str(item.folder)}
+    return Listed(item.name, item.source, ready, reason, f"a {item.kind} download", details)
 
 
 def _listed(entry: Entry, known: Registry) -> Listed:
@@ -55,7 +70,7 @@ def _backend(backend: Any, known: Registry) -> _Facts:
 
 
 def _model(entry: ModelEntry, known: Registry) -> _Facts:
-    path = _place(entry)
+    path = place_of(entry)
     facts = {
         "kind": entry.kind,
         "size": "" if entry.size is None else readable_size(entry.size),
@@ -84,15 +99,6 @@ def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
         return False, f"{path} holds nothing that a backend runs"
     probe = known.get("backend", needed).probe()
     return probe.ok, "" if probe.ok else f"the backend {needed} cannot run: {probe.reason}"
-
-
-def _place(entry: ModelEntry) -> Path | None:
-    if entry.embedded:
-        return embedded_file(entry)
-    stored = downloaded(entry.name)
-    if stored:
-        return stored.folder
-    return hub_cache(entry.hf, entry.revision) if entry.hf else None
 
 
 _DESCRIBE: dict[str, Callable[[Any, Registry], _Facts]] = {

@@ -200,7 +200,7 @@ def spells(tokenizer: LLTokenizer, text: str) -> bool:
 
 
 def choose(logits: NDArray[np.float32], allowed: NDArray[np.intp] | None) -> tuple[int, float]:
-    """The likeliest allowed token and its probability among the allowed ones; ties to the lowest."""
+    """The likeliest allowed token, of equals the lowest, and its probability among the allowed."""
     import numpy as np
 
     scores = logits if allowed is None else logits[allowed]

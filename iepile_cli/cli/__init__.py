@@ -15,9 +15,12 @@ from iepile_cli import __version__
 from iepile_cli.cli import completion, console, settings
 from iepile_cli.cli import convert as convert_command
 from iepile_cli.cli import download as download_command
+from iepile_cli.cli import eval as eval_command
 from iepile_cli.cli import extract as extract_command
 from iepile_cli.cli import list as list_command
 from iepile_cli.errors import IEPileError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="iepile",
@@ -99,6 +102,7 @@ def _options(
 
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("download", epilog=download_command.EXAMPLES)(download_command.download)
+app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
 app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
 app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
 
@@ -125,7 +129,7 @@ def run(arguments: list[str] | None = None) -> int:
             return _abandon_stdout()
         raise
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
+        code = INTERRUPTED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         console.complain(f"{named}{error.strerror or error}")
@@ -135,7 +139,8 @@ def run(arguments: list[str] | None = None) -> int:
         if not hasattr(error, "format_message"):
             raise
         return _wrong_usage(error)
-    if code == 130:
+    # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
+    if code == INTERRUPTED:
         console.complain("interrupted")
     return code
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iepile_cli.cli import complete, console
+from iepile_cli.cli import console
+from iepile_cli.cli.complete import complete_download
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
 
@@ -33,7 +34,7 @@ Names = Annotated[
     typer.Argument(
         metavar="NAME...",
         help="Names of the catalogue, or hub ids: owner/name, datasets/owner/name.",
-        autocompletion=complete.complete_download,
+        autocompletion=complete_download,
     ),
 ]
 Source = Annotated[

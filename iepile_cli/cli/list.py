@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console
+from iepile_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from iepile_cli.listing import Listed
@@ -22,6 +23,7 @@ Examples:
 
 \b
   iepile list models
+  iepile list models --installed
   iepile list templates | cut -f1
   iepile list backends --json
 """
@@ -40,12 +42,18 @@ class Kind(str, Enum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="Write a JSON list.")] = False,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Only models and data that are on this machine.")
+    ] = False,
 ) -> None:
     """Show templates, backends or models: from where they are, and whether they can run here."""
-    from iepile_cli.listing import listed
+    from iepile_cli.listing import listed, listed_installed
     from iepile_cli.registry import registry
 
-    rows = listed(kind.value.removesuffix("s"), registry())
+    if installed and kind is not Kind.models:
+        raise UsageError("--installed is for models", hint="iepile list models --installed")
+    name = kind.value.removesuffix("s")
+    rows = listed_installed(registry()) if installed else listed(name, registry())
     if as_json:
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))

@@ -15,11 +15,10 @@ Precedence: command line, then ``IEPILE_*`` environment variables, then this fil
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import UsageError
 
 
 def config_path() -> Path:
@@ -42,14 +41,9 @@ def read_config() -> dict[str, Any]:
         if os.environ.get("IEPILE_CONFIG"):
             raise UsageError(f"IEPILE_CONFIG names {path}, which is not there")
         return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
+    from iepile_cli.toml import read_toml
+
+    return read_toml(path)
 
 
 def settable(command: Any) -> dict[str, Any]:

@@ -223,19 +223,19 @@ def joint_score(scores: Iterable[float | None]) -> float | None:
     return min(1.0, math.exp(sum(map(math.log, known)) / len(known)))
 
 
-def everywhere(items: Iterable[Item], text: str) -> list[Item]:
+def everywhere(items: Iterable[Item], text: str, *, spread: bool) -> list[Item]:
     """Items at all the places of a whole document's text.
 
-    A thing of one single mention becomes one item for each place; the parts of other things keep
-    their place and get ``occurrences``.
+    With ``spread``, for tasks whose things are single mentions, an item for each place; otherwise
+    the parts keep their place and get ``occurrences``.
     """
     places = Occurrences(text)
-    spread: list[Item] = []
+    found: list[Item] = []
     for item in items:
-        if len(item.roles) == 1:
+        if spread:
             ((role, span),) = item.roles
             starts = {span.start, *places.of(span.text)}
-            spread += (
+            found += (
                 replace(
                     item,
                     roles=((role, replace(span, start=start, end=start + len(span.text))),),
@@ -244,8 +244,8 @@ def everywhere(items: Iterable[Item], text: str) -> list[Item]:
             )
         else:
             roles = tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
-            spread.append(replace(item, roles=roles))
-    return spread
+            found.append(replace(item, roles=roles))
+    return found
 
 
 def _with_occurrences(span: Span, places: Occurrences) -> Span:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from iepile_cli.extraction.grounding import Item, everywhere
+from iepile_cli.extraction.results import is_single
 from iepile_cli.task import Roles, SchemaItem, Task, answer_json
 
 _Place: TypeAlias = tuple[SchemaItem, tuple[tuple[str, int, int], ...]]
@@ -36,7 +37,7 @@ def merge(
     kept = _sorted(distinct(items), order)
     answer = answer_json(task, _by_item(asked, kept), text)
     if all_occurrences:
-        kept = _sorted(distinct(everywhere(kept, text)), order)
+        kept = _sorted(distinct(everywhere(kept, text, spread=is_single(task))), order)
     return Merged(kept, answer)
 
 

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from iepile_cli.hub.data import find_data
+from iepile_cli.hub.data import corpus_path, find_data
 from iepile_cli.hub.download import Watch, download
 from iepile_cli.hub.plan import Plan, plan_download
 from iepile_cli.hub.removal import remove
 
-__all__ = ["Plan", "Watch", "download", "find_data", "plan_download", "remove"]
+__all__ = ["Plan", "Watch", "corpus_path", "download", "find_data", "plan_download", "remove"]

@@ -35,6 +35,23 @@ def find_data(name: str, split: str = "") -> Path:
     return _checked(found, _pick(found, named, split))
 
 
+def corpus_path(text: str) -> Path:
+    """A path as it is, or what ``NAME`` or ``NAME:SPLIT`` of a downloaded corpus stands for.
+
+    ``NAME`` alone is the corpus's only file, or its folder. What is neither is given back as a
+    path. Raises as ``find_data`` does.
+    """
+    path = Path(text)
+    name, _, split = text.partition(":")
+    entry = catalogue_entry(name) if name and not path.exists() else None
+    found = downloaded(entry.name if entry else name) if name and not path.exists() else None
+    if not (entry and entry.kind == "data") and not (found and found.kind == "data"):
+        return path
+    if split or found is None:
+        return find_data(name, split)
+    return found.folder if len(found.files) > 1 else _checked(found, next(iter(found.files)))
+
+
 def _pick(found: Manifest, named: dict[str, str], split: str) -> str:
     offered = named or {path: path for path in found.files if path.endswith((".json", ".jsonl"))}
     if not split:

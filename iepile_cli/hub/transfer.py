@@ -120,7 +120,8 @@ def fetch(
     reason = ""
     for _ in range(2):
         with _Part(partial, file.size, moved, stop) as part:
-            if file.size is not None and part.length > file.size:
+            # Without a promised size it cannot be told whether anything is missing.
+            if part.length and (file.size is None or part.length > file.size):
                 part.truncate()
             reason = _complete(file, part, headers)
             digest = part.sha256()

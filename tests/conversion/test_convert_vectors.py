@@ -112,9 +112,7 @@ CRASHES = [case for case in vector_cases("crash") if case["op"] == "convert"]
 
 
 @pytest.mark.parametrize("case", CRASHES, ids=lambda case: case["name"])
-def test_inputs_on_which_upstream_dies(
-    case: dict[str, Any], tmp_path: Path, run: Any
-) -> None:
+def test_inputs_on_which_upstream_dies(case: dict[str, Any], tmp_path: Path, run: Any) -> None:
     given = case["input"]
     source = tmp_path / "data.json"
     source.write_text(

@@ -53,7 +53,11 @@ def items_for(folder: Path, task: Task) -> tuple[SchemaItem, ...]:
 
 
 def records_of(folder: Path) -> list[dict[str, Any]]:
-    path = next(folder / name for name in ("dev.json", "test.json", "train.json") if (folder / name).is_file())
+    path = next(
+        folder / name
+        for name in ("dev.json", "test.json", "train.json")
+        if (folder / name).is_file()
+    )
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in itertools.islice(file, 0, SAMPLE * 5, 5)]
 
@@ -82,9 +86,7 @@ def test_corpora_come_back(folder: Path, name: str, ratio: float) -> None:
         entries = distinct_entries(task.layout, record[task.layout.field])
         gold = read_gold(task, entries, items)
         # What no answer can show: events without any argument, where triggers are given.
-        shown = [
-            thing for thing in gold if not task.asks_gold_types or len(thing.roles) > 1
-        ]
+        shown = [thing for thing in gold if not task.asks_gold_types or len(thing.roles) > 1]
         back: list[Gold] = []
         for row in map(json.loads, rows):
             ask = ask_from_instruction(task, row["instruction"])

@@ -35,9 +35,7 @@ def plain_rows(plan: Plan, record: dict[str, Any], number: int) -> list[bytes]:
         if plan.split == "test":
             row = {"id": id_of(text), **row, "label": dumps(entries)}
         else:
-            found = [
-                (item, [one.roles for one in gold if one.answers(item)]) for item in batch
-            ]
+            found = [(item, [one.roles for one in gold if one.answers(item)]) for item in batch]
             row["output"] = dumps(answer_json(task, found, text))
         rows.append(dumps(row).encode() + b"\n")
     return rows

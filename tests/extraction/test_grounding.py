@@ -138,9 +138,9 @@ def test_everywhere() -> None:
     single = grounded("NER", text, mentions("Bob")).items
     pair = grounded("RE", text, [(("subject", "Bob"), ("object", "Ann"))]).items
     document = "\n" * 1000 + text
-    found = everywhere(single, document)
+    found = everywhere(single, document, spread=True)
     assert [item.roles[0][1].start for item in found] == [1000, 1013]
-    (related,) = everywhere(pair, document)
+    (related,) = everywhere(pair, document, spread=False)
     assert related.roles[0][1].occurrences == ((1000, 1003), (1013, 1016))
     assert related.roles[0][1].start == 1000
 

@@ -92,6 +92,13 @@ def test_all_occurrences_are_those_of_the_document() -> None:
     assert merged.answer == {"person": ["Ann"]}
 
 
+def test_an_event_of_a_trigger_alone_stays_one_event() -> None:
+    met = SchemaItem("meeting", ("place",))
+    found = [item(met, ("trigger", "met", 4))]
+    merged = merge(TASKS["EE"], [met], found, TEXT, all_occurrences=True)
+    assert [one.roles[0][1].occurrences for one in merged.items] == [((4, 7), (25, 28))]
+
+
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_nothing_found_is_an_empty_answer_for_every_key(task: str) -> None:
     asked = [SchemaItem("a", ("r",)), SchemaItem("b", ("r",))]

@@ -27,6 +27,8 @@ class HubServer:
         self.damage: dict[str, int] = {}
         self.status: dict[str, tuple[int, dict[str, str]]] = {}
         self.silent = False
+        self.ignores_range = False
+        self.tells_nothing = False
         self.pause = 0.0
         self.token = ""
         self.log: list[tuple[str, int, int]] = []
@@ -54,6 +56,9 @@ class HubServer:
         rows = []
         for path, content in self.repositories[repository].items():
             row: dict[str, Any] = {"rfilename": path, "size": len(content)}
+            if self.tells_nothing:
+                rows.append({"rfilename": path})
+                continue
             row["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             if len(content) > LARGE:
                 digest = hashlib.sha256(content).hexdigest()
@@ -142,7 +147,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def content(self, repository: str, file: str) -> None:
             body = hub.repositories[repository][file]
-            asked = self.headers.get("Range", "")
+            asked = "" if hub.ignores_range else self.headers.get("Range", "")
             start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
             with hub.lock:
                 if hub.damage.get(file, 0):

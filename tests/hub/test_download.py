@@ -163,6 +163,27 @@ def test_next_run_goes_on_from_half(hub: HubServer, store: Path) -> None:
     assert (store / "owner--tiny" / "model.safetensors").read_bytes() == BIG
 
 
+def test_server_that_cannot_go_on_is_read_from_the_start(hub: HubServer, store: Path) -> None:
+    publish(hub)
+    hub.cut["model.safetensors"] = [HALF]
+    hub.ignores_range = True
+    watch = Quiet()
+    download(plan(hub), watch)
+    assert set(hub.starts("model.safetensors")) == {0}
+    assert (store / "owner--tiny" / "model.safetensors").read_bytes() == BIG
+    assert watch.come == watch.total
+
+
+def test_mirror_that_gives_no_sizes_and_hashes(hub: HubServer, store: Path) -> None:
+    publish(hub)
+    hub.tells_nothing = True
+    download(plan(hub), Quiet())
+    assert (store / "owner--tiny" / "model.safetensors").read_bytes() == BIG
+    hub.log.clear()
+    download(plan(hub), Quiet())
+    assert hub.log == []
+
+
 def fail_after_first_answer(hub: HubServer) -> None:
     while not hub.starts("model.safetensors"):
         time.sleep(0.005)

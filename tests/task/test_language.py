@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iepile_cli.extraction.language import detect_language
+from iepile_cli.task.language import detect_language
 
 
 @pytest.mark.parametrize(
