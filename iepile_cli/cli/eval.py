@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
+\b
   iepile eval predictions.jsonl
   iepile eval predictions.jsonl --by source --by type --html errors.html
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
