@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from iepile_cli.cli import console, options
+from iepile_cli.cli import complete, console, options
 from iepile_cli.cli.fetching import offer
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
@@ -41,7 +41,11 @@ def extract(
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     lang: Annotated[
-        str | None, typer.Option(help="Language of the instruction: en or zh. Default: detected.")
+        str | None,
+        typer.Option(
+            autocompletion=complete.choices(("en", "zh")),
+            help="Language of the instruction: en or zh. Default: detected.",
+        ),
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Every line is a text.")] = False,
     text_field: Annotated[
@@ -60,6 +64,7 @@ def extract(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=complete.choices(("table", "json", "jsonl", "csv")),
             help="table, json, jsonl or csv. Default: table on a terminal, else by the file's "
             "ending, else jsonl.",
         ),
