@@ -18,7 +18,7 @@ import pytest
 
 pytestmark = pytest.mark.model
 
-TEXT = "Ada Keller flew from Hamburg to Lisbon. 任正非在深圳。 A tab\there, a quote \" and 😀."
+TEXT = 'Ada Keller flew from Hamburg to Lisbon. 任正非在深圳。 A tab\there, a quote " and 😀.'
 OFFLINE = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 SMALL = ("--context", "2048", "--answer-tokens", "48")
 
