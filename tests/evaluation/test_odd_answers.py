@@ -194,8 +194,8 @@ LINES = {
     "unknown task": b'{"task": "XYZ", "output": "{}"}',
     "instruction no JSON": b'{"task": "NER", "instruction": "hm", "label": "[]", "output": "{}"}',
     "instruction a list": b'{"task": "NER", "instruction": [], "label": "[]", "output": "{}"}',
-    "schema of objects": b'{"task": "NER", "instruction": "{\\"schema\\": [{}], \\"input\\": \\"\\"}",'
-    b' "label": "[]", "output": "{}"}',
+    "schema of objects": b'{"task": "NER", "label": "[]", "output": "{}",'
+    b' "instruction": "{\\"schema\\": [{}], \\"input\\": \\"\\"}"}',
     "id an object": b'{"task": "NER", "id": {}, "label": "[]", "output": "{}"}',
     "blank": b"   ",
     "null bytes": b"\x00\x00",
