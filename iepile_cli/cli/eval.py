@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import complete, console
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
@@ -38,7 +38,11 @@ def evaluate(
         ),
     ],
     task: Annotated[
-        str, typer.Option(help="Score this task only; needed where records do not name theirs.")
+        str,
+        typer.Option(
+            autocompletion=complete.complete_task,
+            help="Score this task only; needed where records do not name theirs.",
+        ),
     ] = "",
     by: Annotated[
         list[str] | None, typer.Option(help="Also show scores per source, or per type. Repeatable.")
