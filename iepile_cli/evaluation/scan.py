@@ -289,7 +289,7 @@ def _pool(size: int) -> Pool:
 
 
 def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which ends its helpers."""
+    """Leave Ctrl-C to the parent, which ends its workers."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
