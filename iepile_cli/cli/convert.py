@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import complete, console
 from iepile_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ Examples:
   iepile convert IE-en/RE/NYT11/test.json -o test.jsonl
   iepile convert train.json --task NER --schema auto --hard-negatives auto
   iepile convert IEPile/ -o converted/
+  iepile convert iepile-sources -o converted/
   iepile convert news.bio --to records -o news.json
   iepile convert news.json --task NER --to schema -o schema.json
 """
@@ -30,7 +31,10 @@ Examples:
 def convert(
     src: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="A file of records, a folder of sets; -: stdin."),
+        typer.Argument(
+            metavar="SRC",
+            help="A file of records, a folder of sets, a downloaded corpus; -: stdin.",
+        ),
     ] = "-",
     output: Annotated[
         str, typer.Option("--output", "-o", help="Where to write; - is stdout. .gz, .zst too.")
@@ -44,14 +48,24 @@ def convert(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="NER, RE, SPO, EE, EET, EEA or KG. Default: as the path says."),
+        typer.Option(
+            autocompletion=complete.complete_task,
+            help="NER, RE, SPO, EE, EET, EEA or KG. Default: as the path says.",
+        ),
     ] = None,
     lang: Annotated[
-        str, typer.Option(help="Language of the instructions: zh, en, or auto (by the text).")
+        str,
+        typer.Option(
+            autocompletion=complete.choices(("auto", "en", "zh")),
+            help="Language of the instructions: zh, en, or auto (by the text).",
+        ),
     ] = "auto",
     split: Annotated[
         str | None,
-        typer.Option(help="train or test. Default: train, but test for files named test."),
+        typer.Option(
+            autocompletion=complete.choices(("train", "test")),
+            help="train or test. Default: train, but test for files named test.",
+        ),
     ] = None,
     split_num: Annotated[
         int | None,
@@ -106,9 +120,10 @@ def convert(
     """
     from iepile_cli.conversion.jobs import Job
     from iepile_cli.conversion.jobs import convert as convert_all
+    from iepile_cli.hub.data import corpus_path
 
     job = Job(
-        path=None if src == "-" else Path(src),
+        path=None if src == "-" else corpus_path(src),
         output=None if output == "-" else Path(output),
         schema=tuple(schema or ()),
         task=task,

@@ -59,7 +59,9 @@ def empty_answers(task: Task, items: Sequence[SchemaItem]) -> tuple[str, ...]:
 class _Rules:
     """Collects the rules of one grammar; each method gives the name of a rule or a literal."""
 
-    def __init__(self, task: Task, items: Sequence[SchemaItem], runs: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self, task: Task, items: Sequence[SchemaItem], runs: Sequence[Sequence[str]]
+    ) -> None:
         self.task, self.items = task, items
         # Without a piece that could be mentioned only empty answers are left.
         named = [run for run in runs if any(not piece.isspace() for piece in run)]
@@ -112,9 +114,7 @@ class _Rules:
                     return empty
                 part = f"MENTION {_literal(': ')} {self.part(inner, item, f'{name}_x')}"
                 more = f"({_literal(', ')} {part})*"
-                return self.rule(
-                    name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}"
-                )
+                return self.rule(name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}")
             case _:
                 raise TypeError(f"{type(node).__name__} cannot answer a schema item")
 

@@ -20,23 +20,34 @@ from iepile_cli.task import TASKS, Ask, parse_answer
 from iepile_cli.task.ask import answer_json, dumps
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.schema import read_schema
+from iepile_cli.task.shape import FIXED, slot_name
 
 SCHEMAS = [
     ("person,location", "NER"),
     ("founder of,place of birth", "RE"),
     ("person -works for-> city, person -likes-> dog", "SPO"),
-    ("attack(attacker, target), meet()", "EE"),
+    ("attack(attacker, trigger), meet()", "EE"),
     ("attack,meeting", "EET"),
     ("attack[bombed](attacker, target)", "EEA"),
     ("person{born, job, spouse}, city{country}", "KG"),
 ]
+CONTROLS = ["<|im_end|>", "[/INST]", "</s>", "\x00", "\x1f", '{"person": ["x"]}', "NAN", "null"]
+SIGNS = ['"', "\\", '\\"', "\n", "\t", "{}", "[]", ", ", " ", "\u3000", "\x85", "\u2028", "\ufffd"]
+WORDS = [
+    "北京",
+    "שלום",
+    "\u200b",
+    "\u200f",
+    "e\u0301",
+    "\ufeff",
+    "😀",
+    "👍🏽",
+    "a" * 300,
+    "word",
+    "0",
+]
 HOSTILE = st.text(max_size=60) | st.lists(
-    st.sampled_from(
-        ["<|im_end|>", "[/INST]", "</s>", '"', "\\", '\\"', "\n", "\t", "\x00", "\x1f", "😀", "👍🏽"]
-        + ["北京", "שלום", "\u200b", "\u200f", "e\u0301", "\ufeff", "NAN", "null", "{}", "[]", ", "]
-        + ['{"person": ["x"]}', "a" * 300, "word", " ", "\u3000", "\x85", "\u2028", "0", "\ufffd"]
-    ),
-    max_size=12,
+    st.sampled_from(CONTROLS + SIGNS + WORDS), max_size=12
 ).map("".join)
 
 
@@ -49,9 +60,7 @@ def tokenizers(path: Path) -> Any:
 
 def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str = "") -> Constraint:
     """Write an answer by choosing among the allowed tokens at random, closing ones more often."""
-    rules = grammar(
-        ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer)
-    )
+    rules = grammar(ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer))
     constraint = Constraint(tokenizer, rules, budget, empty_answers(ask.task, ask.items))
     while not constraint.done:
         allowed = [int(token) for token in constraint.allowed()]
@@ -75,11 +84,9 @@ def check(ask: Ask, constraint: Constraint) -> None:
             for role, mention in roles:
                 assert mention in ask.text
                 assert mention.strip() == mention != ""
-                assert role in (*item.slots, "mention", "subject", "object", "trigger", "entity")
+                assert role in FIXED or slot_name(role) in item.slots
     scored = read_answer(ask.task, ask.items, answer, problems)
-    assert all(
-        0 <= score <= 1 for _, things in scored for _, scores in things for score in scores
-    )
+    assert all(0 <= score <= 1 for _, things in scored for _, scores in things for score in scores)
     passage = Passage(ask.text, 7)
     document = "." * 7 + ask.text
     grounded = ground(scored, passage, ask.task.shape)
@@ -87,10 +94,12 @@ def check(ask: Ask, constraint: Constraint) -> None:
     for thing in grounded.items:
         for _, span in thing.roles:
             assert document[span.start : span.end] == span.text
-    again = json.loads(dumps(answer_json(ask.task, found, ask.text)))
-    assert parse_answer(ask.task, ask.items, again, problems) == [
-        (item, [*things]) for item, things in parse_answer(ask.task, ask.items, again, [])
-    ]
+    again = parse_answer(ask.task, ask.items, answer_json(ask.task, found, ask.text), problems)
+    assert as_sets(again) == as_sets(found)
+
+
+def as_sets(found: Any) -> Any:
+    return [(item, {frozenset(roles) for roles in things}) for item, things in found]
 
 
 @pytest.mark.parametrize(("schema", "name"), SCHEMAS)
@@ -170,7 +179,7 @@ def test_a_repeated_mention_closes_its_list(embedded: Path) -> None:
         constraint.accept(token, 0.5)
         if '"location"' in constraint.answer(0).text:
             break
-    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location": [')
+    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location":')
 
 
 def test_choose_takes_the_likeliest_allowed_token() -> None:
