@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.extraction.grounding import Item, ground
@@ -19,17 +19,21 @@ from iepile_cli.extraction.reading import read_answer
 from iepile_cli.task.ask import Ask
 
 Subject = TypeVar("Subject")
+# Told of each answer: its tokens (prompt and answer), and characters of text it deals with.
+OnAnswer: TypeAlias = Callable[[int, float], None]
 
 
 @dataclass
 class Pending(Generic[Subject]):
     """What is asked about a subject, and what has come in of it.
 
-    ``failed`` is why the backend could not answer a question, "" while all went well.
+    ``share`` is how many of the questions are about the same passage. ``failed`` is why the
+    backend could not answer a question, "" while all went well.
     """
 
     subject: Subject
     asks: Sequence[tuple[Ask, Passage]]
+    share: int = 1
     items: list[Item] = field(default_factory=list)
     answered: int = 0
     truncated: int = 0
@@ -43,13 +47,13 @@ class Pending(Generic[Subject]):
         """Whether all answers have come in."""
         return self.answered == len(self.asks)
 
-    def take(self, answer: Answer) -> None:
-        """Read the answer to the next question."""
+    def take(self, answer: Answer) -> Passage:
+        """Read the answer to the next question; gives the passage it is about."""
         ask, passage = self.asks[self.answered]
         self.answered += 1
         if answer.failed:
             self.failed = self.failed or answer.failed
-            return
+            return passage
         problems: list[str] = []
         found = read_answer(ask.task, ask.items, answer, problems)
         grounded = ground(found, passage, ask.task.shape)
@@ -58,12 +62,13 @@ class Pending(Generic[Subject]):
         self.problems += len(problems)
         self.truncated += answer.truncated
         self.tokens += answer.answer_tokens
+        return passage
 
 
 def answered(
     runner: Runner,
     asked: Iterable[tuple[Pending[Subject], Iterable[Request]]],
-    on_answer: Callable[[Answer], None] | None = None,
+    on_answer: OnAnswer | None = None,
 ) -> Iterator[Pending[Subject]]:
     """Put the questions about each subject; gives each once all its answers are in, in order."""
     waiting: deque[Pending[Subject]] = deque()
@@ -80,8 +85,9 @@ def answered(
     for answer in runner.generate(requests()):
         # Subjects without a question may stand before the one that is answered.
         yield from finished()
-        waiting[0].take(answer)
+        passage = waiting[0].take(answer)
         if on_answer:
-            on_answer(answer)
+            tokens = answer.prompt_tokens + answer.answer_tokens
+            on_answer(tokens, len(passage.text) / waiting[0].share)
         yield from finished()
     yield from finished()

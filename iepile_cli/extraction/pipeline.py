@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from iepile_cli.backends import Answer, Request, Runner
+from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import IEPileError, ModelError
-from iepile_cli.extraction.answering import Pending, answered
+from iepile_cli.extraction.answering import OnAnswer, Pending, answered
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.language import detect_language
@@ -22,7 +22,7 @@ from iepile_cli.extraction.results import Result
 from iepile_cli.task.ask import Ask, batches
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
-from iepile_cli.templates import ChatTemplate, Template
+from iepile_cli.templates import Template
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ def extract(
     documents: Iterable[Document],
     asking: Asking,
     runner: Runner,
-    template: Template | ChatTemplate,
+    template: Template,
     *,
-    on_answer: Callable[[Answer], None] | None = None,
+    on_answer: OnAnswer | None = None,
     on_error: Callable[[IEPileError], None] | None = None,
 ) -> Iterator[Result]:
     """Extract from documents, lazily and in order.
 
+    ``on_answer`` is told, for each answer, how many tokens it took (prompt and answer) and how
+    many characters of text it deals with (a passage shared evenly among its schema batches).
     A document that the backend could not answer has no result; ``on_error`` is told of it, and
     without it ``ModelError`` is raised. Raises ``ModelError`` when the schema and an answer do not
     fit the model's context.
@@ -74,7 +76,7 @@ def extract(
 
 
 class _Flow:
-    def __init__(self, asking: Asking, runner: Runner, template: Template | ChatTemplate) -> None:
+    def __init__(self, asking: Asking, runner: Runner, template: Template) -> None:
         self.asking = asking
         bound = template.bind(runner.tokenizer)
         self.asker = Asker(runner, bound, asking.constrain, asking.system, asking.answer_tokens)
@@ -86,7 +88,8 @@ class _Flow:
     ) -> Iterator[tuple[Pending[Document], Iterator[Request]]]:
         for document in documents:
             asks = list(self.asks(document))
-            yield Pending(document, asks), (self.asker.request(ask) for ask, _ in asks)
+            share = max(1, len(self.batches))
+            yield Pending(document, asks, share), (self.asker.request(ask) for ask, _ in asks)
 
     def asks(self, document: Document) -> Iterator[tuple[Ask, Passage]]:
         """Every schema batch put to every passage; batches outside, for their common prompts."""
@@ -124,7 +127,7 @@ class _Flow:
             language=pending.asks[0][0].language if pending.asks else self.language(document),
             answer=merged.answer,
             items=tuple(merged.items),
-            passages=len(pending.asks) // max(1, len(self.batches)),
+            passages=len(pending.asks) // pending.share,
             truncated=pending.truncated,
             ungrounded=pending.ungrounded,
             problems=pending.problems,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from iepile_cli.backends import Answer, Request, Runner
+from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import DataError, IEPileError, ModelError, UnknownName
-from iepile_cli.extraction.answering import Pending, answered
+from iepile_cli.extraction.answering import OnAnswer, Pending, answered
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import clean
 from iepile_cli.extraction.instructions import InstructionRecord
@@ -23,7 +23,7 @@ from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.task.ask import Ask, ask_from_instruction, dumps
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
-from iepile_cli.templates import ChatTemplate, Template
+from iepile_cli.templates import Template
 
 OnError = Callable[[IEPileError], None]
 
@@ -55,9 +55,9 @@ def predict(
     records: Iterable[InstructionRecord],
     predicting: Predicting,
     runner: Runner,
-    template: Template | ChatTemplate,
+    template: Template,
     *,
-    on_answer: Callable[[Answer], None] | None = None,
+    on_answer: OnAnswer | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[Prediction]:
     """Answer records, lazily and in order.
@@ -66,9 +66,7 @@ def predict(
     ``on_error`` is told of it, and without it ``DataError`` or ``ModelError`` is raised.
     """
     bound = template.bind(runner.tokenizer)
-    asker = Asker(
-        runner, bound, predicting.constrain, predicting.system, predicting.answer_tokens
-    )
+    asker = Asker(runner, bound, predicting.constrain, predicting.system, predicting.answer_tokens)
     asked = _asked(records, predicting, asker, on_error or _raise)
     for pending in answered(runner, asked, on_answer):
         if not pending.failed:
