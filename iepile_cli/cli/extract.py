@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.predicting import predict_records, refuse
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 
@@ -24,6 +26,7 @@ Examples:
   iepile extract --schema "attack(attacker, target, place)" -o events.jsonl *.txt
   iepile extract --schema "person{birthplace, occupation}" --lines names.txt
   iepile extract --schema schema.yaml --text-field body posts.jsonl --format csv
+  iepile extract --instructions test.jsonl -o pred.jsonl
 """
 
 
@@ -33,6 +36,14 @@ def extract(
         typer.Argument(help="Files, folders or globs; - or nothing: standard input."),
     ] = None,
     schema: options.Schemas = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            "--instructions",
+            help="Answer the records that `iepile convert` made (- for standard input) as they "
+            "are: each is written with its 'output'.",
+        ),
+    ] = None,
     task: options.TaskName = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -95,10 +106,38 @@ def extract(
     from iepile_cli.extraction.outputs import FORMATS, open_writer
     from iepile_cli.extraction.pipeline import Asking
     from iepile_cli.extraction.pipeline import extract as extract_documents
+    from iepile_cli.extraction.predicting import Predicting
     from iepile_cli.task.schema import read_schema
     from iepile_cli.task.table import task_named
     from iepile_cli.task.wording import LANGUAGES
 
+    settings = Options(
+        context=context, parallel=parallel, threads=threads, verbose=console.Voice.verbose
+    )
+    opening = functools.partial(
+        open_model,
+        model,
+        adapters=adapter or (),
+        backend=backend,
+        template=template,
+        options=settings,
+    )
+    if instructions is not None:
+        refuse(
+            files=files,
+            schema=schema,
+            lang=lang,
+            lines=lines,
+            text_field=text_field,
+            split_num=split_num,
+            all_occurrences=all_occurrences,
+            format=format_ not in (None, "jsonl"),
+        )
+        asking_as = Predicting(
+            task_named(task) if task else None, answer_tokens, constrain, system
+        )
+        predict_records(instructions, asking_as, opening, output, resume=resume, limit=limit)
+        return
     if not schema:
         raise UsageError("no --schema: what is to be extracted?", hint="try --schema person,location")
     named, items = read_schema(schema, task_named(task) if task else None)
@@ -142,13 +181,8 @@ def extract(
         if first is None:
             _nothing_left(failures, writer.resumed)
             return
-        settings = Options(
-            context=context, parallel=parallel, threads=threads, verbose=console.Voice.verbose
-        )
         with watching(counting(files or ["-"], read)) as watch:
-            opened = open_model(
-                model, adapters=adapter or (), backend=backend, template=template, options=settings
-            )
+            opened = opening()
             with closing(opened.runner):
                 for result in extract_documents(
                     itertools.chain([first], rest),
@@ -156,6 +190,7 @@ def extract(
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,
+                    on_error=failed,
                 ):
                     writer.write(result)
                     watch.finished()
@@ -181,5 +216,5 @@ def _report(watch: Watch, failures: list[IEPileError]) -> None:
     )
     if failures:
         raise PartialFailure(
-            f"{len(failures)} inputs could not be read; the other {watch.documents} are written"
+            f"{len(failures)} inputs failed; the other {watch.documents} are written"
         )
