@@ -192,7 +192,8 @@ def extract(
                     on_answer=watch.answered,
                     on_error=failed,
                 ):
-                    writer.write(result)
+                    with watch.aside():
+                        writer.write(result)
                     watch.finished()
     _report(watch, failures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,18 @@ class Watch:
         self.documents += 1
         if self._view is not None:
             self._view.update(self._row, text=self._text())
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the view off the terminal while results are written to the same one."""
+        hidden = self._view is not None and sys.stdout.isatty()
+        if hidden:
+            self._view.stop()
+        try:
+            yield
+        finally:
+            if hidden:
+                self._view.start()
 
     @property
     def rate(self) -> float:
