@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import metadata, util
@@ -93,7 +94,10 @@ class LlamaRunner:
         if self._grammar_tokenizer is None:
             from llguidance.llamacpp import lltokenizer_from_vocab
 
-            self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
+            with warnings.catch_warnings():
+                # llguidance calls functions of llama.cpp by names that it has renamed.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
         return self._grammar_tokenizer
 
     def _ends(self) -> frozenset[int]:
