@@ -65,13 +65,24 @@ class Options:
     """How a model is opened; a backend takes from it what it knows.
 
     ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
-    the number of sequences (0: the backend decides); ``threads`` 0 means all cores.
+    the number of sequences (0: the backend decides); ``threads`` 0 means all cores. ``device``,
+    ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
+    weights that transformers loads; ``base_url`` and what follows for servers.
     """
 
     adapters: tuple[str, ...] = ()
     context: int = 0
     parallel: int = 0
     threads: int = 0
+    device: str = ""
+    bits: int = 0
+    max_memory: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+    base_url: str = ""
+    api_key_env: str = ""
+    server: str = ""
+    concurrency: int = 0
+    timeout: float = 0.0
     verbose: bool = False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import metadata, util
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Answer, Options, Probe, Request, batching
 from iepile_cli.backends.constrain import Constraint, Unconstrained
+from iepile_cli.backends.constraining import llguidance_of_vocab
 from iepile_cli.backends.llamacpp_context import Context, library, load_model
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
@@ -92,12 +92,7 @@ class LlamaRunner:
 
     def _constraining(self) -> LLTokenizer:
         if self._grammar_tokenizer is None:
-            from llguidance.llamacpp import lltokenizer_from_vocab
-
-            with warnings.catch_warnings():
-                # llguidance calls functions of llama.cpp by names that it has renamed.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
+            self._grammar_tokenizer = llguidance_of_vocab(self._vocab)
         return self._grammar_tokenizer
 
     def _ends(self) -> frozenset[int]:
