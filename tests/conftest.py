@@ -40,3 +40,11 @@ def vector_cases(name: str) -> list[dict[str, Any]]:
         return []
     cases: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cases"]
     return cases
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The GGUF file of the embedded model."""
+    from iepile_cli.models import DEFAULT_MODEL, resolve
+
+    return resolve(DEFAULT_MODEL).path

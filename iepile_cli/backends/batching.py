@@ -63,6 +63,8 @@ def run(
     context: Context, jobs: Iterable[Job], parallel: int, meter: Meter | None = None
 ) -> Iterator[Answer]:
     """Answer jobs, in order, ``parallel`` at a time; ``meter`` is told of computed tokens."""
+    # A run before this one may have been left in the middle.
+    context.clear()
     yield from _Scheduler(context, parallel, meter).run(iter(jobs))
 
 

@@ -188,6 +188,12 @@ class Unconstrained:
         )
 
 
+def spells(tokenizer: LLTokenizer, text: str) -> bool:
+    """Whether a vocabulary can write a text: it comes back from its tokens unchanged."""
+    raw = text.encode()
+    return bool(tokenizer.decode_bytes(tokenizer.tokenize_bytes(raw)) == raw)
+
+
 def choose(logits: NDArray[np.float32], allowed: NDArray[np.intp] | None) -> tuple[int, float]:
     """The likeliest allowed token and its probability among the allowed ones; ties to the lowest."""
     import numpy as np

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
-
-
-def llguidance_of_vocab(vocab: Any) -> LLTokenizer:
-    """For a llama.cpp vocabulary, which must stay open. Takes about a second."""
-    from llguidance.llamacpp import lltokenizer_from_vocab
-
-    with warnings.catch_warnings():
-        # llguidance calls functions of llama.cpp by names that it has renamed.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return lltokenizer_from_vocab(vocab)
 
 
 def llguidance_of_hf(tokenizer: Any) -> LLTokenizer:

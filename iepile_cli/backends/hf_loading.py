@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options
-from iepile_cli.backends.constraining import llguidance_of_hf, llguidance_of_vocab
+from iepile_cli.backends.constraining import llguidance_of_hf
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
 
@@ -188,12 +188,14 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
 
 
 def _tokenizer(path: Path, options: Options, *, gguf: bool) -> tuple[Tokenizer, LLTokenizer]:
+    from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
     from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 
     if gguf:
         # A GGUF file's tokenizer is defined by llama.cpp: what transformers makes of it differs.
-        vocabulary = LlamaCppTokenizer.open(path)
-        return vocabulary, llguidance_of_vocab(vocabulary.vocab)
+        vocabulary = load_model(path, vocab_only=True)
+        vocab = library().llama_model_get_vocab(vocabulary)
+        return LlamaCppTokenizer(vocab, vocabulary), grammar_tokenizer(vocabulary)
     from transformers import AutoTokenizer
 
     try:

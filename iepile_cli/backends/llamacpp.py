@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Answer, Options, Probe, Request, batching
-from iepile_cli.backends.constrain import Constraint, Unconstrained
-from iepile_cli.backends.constraining import llguidance_of_vocab
-from iepile_cli.backends.llamacpp_context import Context, library, load_model
+from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
+from iepile_cli.backends.llamacpp_context import (
+    Context,
+    grammar_tokenizer,
+    library,
+    load_model,
+)
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -70,6 +74,10 @@ class LlamaRunner:
         jobs = (self._job(request) for request in requests)
         return batching.run(self._context, jobs, self.parallel, self.meter)
 
+    def spells(self, text: str) -> bool:
+        """Whether the vocabulary can write a text; some lack rare bytes."""
+        return spells(self._constraining(), text)
+
     def close(self) -> None:
         """Give the model's memory back."""
         self._context.close()
@@ -92,7 +100,7 @@ class LlamaRunner:
 
     def _constraining(self) -> LLTokenizer:
         if self._grammar_tokenizer is None:
-            self._grammar_tokenizer = llguidance_of_vocab(self._vocab)
+            self._grammar_tokenizer = grammar_tokenizer(self._context.model)
         return self._grammar_tokenizer
 
     def _ends(self) -> frozenset[int]:

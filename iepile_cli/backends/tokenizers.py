@@ -26,7 +26,7 @@ class LlamaCppTokenizer:
         import llama_cpp
 
         self._lib: Any = llama_cpp
-        self.vocab = vocab
+        self._vocab = vocab
         self._size = int(llama_cpp.llama_vocab_n_tokens(vocab))
         self._known: dict[int, bool] = {}
         self.bos = self._token(llama_cpp.llama_vocab_bos(vocab))
@@ -51,7 +51,7 @@ class LlamaCppTokenizer:
         room = len(raw) + 2
         while True:
             buffer = (self._lib.llama_token * room)()
-            count = self._lib.llama_tokenize(self.vocab, raw, len(raw), buffer, room, False, False)
+            count = self._lib.llama_tokenize(self._vocab, raw, len(raw), buffer, room, False, False)
             if count >= 0:
                 return list(buffer[:count])
             room = -count
@@ -86,14 +86,14 @@ class LlamaCppTokenizer:
 
     def _looks_control(self, token_id: int) -> bool:
         lib = self._lib
-        attributes = lib.llama_vocab_get_attr(self.vocab, token_id)
+        attributes = lib.llama_vocab_get_attr(self._vocab, token_id)
         if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN):
             return True
         own = lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNUSED
         return bool(attributes & own and _WRITTEN_AS_CONTROL.fullmatch(self._string(token_id)))
 
     def _string(self, token_id: int) -> str:
-        raw: bytes = self._lib.llama_vocab_get_text(self.vocab, token_id) or b""
+        raw: bytes = self._lib.llama_vocab_get_text(self._vocab, token_id) or b""
         return raw.decode("utf-8", "replace")
 
     def _token(self, token_id: int) -> int | None:

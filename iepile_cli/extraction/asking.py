@@ -37,13 +37,15 @@ class Asker:
         words = ask.instruction if instruction is None else instruction
         return Request(
             prompt=self.template.prompt(words, self.system),
-            grammar=grammar(ask.task, ask.items, ask.text, lead=self.runner.lead)
-            if self.constrain
-            else None,
+            grammar=self._grammar(ask) if self.constrain else None,
             max_tokens=self.answer_budget(ask.items, self.measure(ask.text)),
             empties=empty_answers(ask.task, ask.items),
             ask=ask,
         )
+
+    def _grammar(self, ask: Ask) -> str:
+        runner = self.runner
+        return grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
 
     def room(self, items: Sequence[SchemaItem], empty_instruction: str) -> int:
         """The longest passage, in tokens, that fits with an instruction and its answer.
