@@ -19,4 +19,10 @@ def register(registry: Registry) -> None:
         "iepile_cli.backends.llamacpp:LLAMA_CPP",
         summary="GGUF models through llama.cpp",
     )
+    registry.add(
+        "backend",
+        "transformers",
+        "iepile_cli.backends.hf:TRANSFORMERS",
+        summary="models through transformers, on CUDA, MPS or the CPU",
+    )
     models.register(registry)

@@ -32,7 +32,20 @@ SCHEMAS = [
 ]
 HOSTILE = st.text(max_size=60) | st.lists(
     st.sampled_from(
-        ["<|im_end|>", "[/INST]", "</s>", '"', "\\", '\\"', "\n", "\t", "\x00", "\x1f", "😀", "👍🏽"]
+        [
+            "<|im_end|>",
+            "[/INST]",
+            "</s>",
+            '"',
+            "\\",
+            '\\"',
+            "\n",
+            "\t",
+            "\x00",
+            "\x1f",
+            "😀",
+            "👍🏽",
+        ]
         + ["北京", "שלום", "\u200b", "\u200f", "e\u0301", "\ufeff", "NAN", "null", "{}", "[]", ", "]
         + ['{"person": ["x"]}', "a" * 300, "word", " ", "\u3000", "\x85", "\u2028", "0", "\ufffd"]
     ),
@@ -49,9 +62,7 @@ def tokenizers(path: Path) -> Any:
 
 def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str = "") -> Constraint:
     """Write an answer by choosing among the allowed tokens at random, closing ones more often."""
-    rules = grammar(
-        ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer)
-    )
+    rules = grammar(ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer))
     constraint = Constraint(tokenizer, rules, budget, empty_answers(ask.task, ask.items))
     while not constraint.done:
         allowed = [int(token) for token in constraint.allowed()]
@@ -77,9 +88,7 @@ def check(ask: Ask, constraint: Constraint) -> None:
                 assert mention.strip() == mention != ""
                 assert role in (*item.slots, "mention", "subject", "object", "trigger", "entity")
     scored = read_answer(ask.task, ask.items, answer, problems)
-    assert all(
-        0 <= score <= 1 for _, things in scored for _, scores in things for score in scores
-    )
+    assert all(0 <= score <= 1 for _, things in scored for _, scores in things for score in scores)
     passage = Passage(ask.text, 7)
     document = "." * 7 + ask.text
     grounded = ground(scored, passage, ask.task.shape)

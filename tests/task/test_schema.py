@@ -151,7 +151,9 @@ def test_a_missing_schema_file_is_no_label() -> None:
         read_schema(["missing.json"])
 
 
-@pytest.mark.parametrize("value", ["[]", "{}", "null", "[1]", '{"a": 1}', '{"a": ["b", 1]}', "[[]]"])
+@pytest.mark.parametrize(
+    "value", ["[]", "{}", "null", "[1]", '{"a": 1}', '{"a": ["b", 1]}', "[[]]"]
+)
 def test_odd_json_never_escapes_as_another_error(value: str) -> None:
     try:
         parse_schema(value)

@@ -115,6 +115,4 @@ def test_descriptions_are_shown_beside_the_types() -> None:
         "place": "",
     }
     item = SchemaItem("person", slots=("born",), descriptions=("year of birth",))
-    assert shown(kg, [item]) == [
-        {"entity_type": "person", "attributes": {"born": "year of birth"}}
-    ]
+    assert shown(kg, [item]) == [{"entity_type": "person", "attributes": {"born": "year of birth"}}]
