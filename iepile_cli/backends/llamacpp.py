@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -63,7 +63,7 @@ class LlamaRunner:
         self._vocab = self._lib.llama_model_get_vocab(model)
         self.tokenizer = LlamaCppTokenizer(self._vocab, model)
         self.lead = " " if self._puts_space() else ""
-        self.meter: batching.Meter | None = None
+        self.meter: Callable[[int], None] | None = None
         self._grammar_tokenizer: LLTokenizer | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.fetching import offer
 from iepile_cli.cli.predicting import predict_records, refuse
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
@@ -19,6 +20,7 @@ from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 EXAMPLES = """
 Examples:
 
+\b
   iepile extract --schema person,location news.txt
   cat news.txt | iepile extract --schema person,location
   iepile extract --task re --schema "founder of,place of birth" notes/
@@ -54,7 +56,8 @@ def extract(
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Every line is a text.")] = False,
     text_field: Annotated[
-        str | None, typer.Option(help="The field of JSONL, CSV and TSV records that holds the text.")
+        str | None,
+        typer.Option(help="The field of JSONL, CSV and TSV records that holds the text."),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of the input. Default: UTF-8, or as its BOM says.")
@@ -133,13 +136,14 @@ def extract(
             all_occurrences=all_occurrences,
             format=format_ not in (None, "jsonl"),
         )
-        asking_as = Predicting(
-            task_named(task) if task else None, answer_tokens, constrain, system
-        )
+        asking_as = Predicting(task_named(task) if task else None, answer_tokens, constrain, system)
+        offer(model, adapter or ())
         predict_records(instructions, asking_as, opening, output, resume=resume, limit=limit)
         return
     if not schema:
-        raise UsageError("no --schema: what is to be extracted?", hint="try --schema person,location")
+        raise UsageError(
+            "no --schema: what is to be extracted?", hint="try --schema person,location"
+        )
     named, items = read_schema(schema, task_named(task) if task else None)
     if lang is not None and lang not in LANGUAGES:
         raise UsageError(f"no instruction in {lang!r}", hint=f"--lang {' or '.join(LANGUAGES)}")
@@ -181,6 +185,7 @@ def extract(
         if first is None:
             _nothing_left(failures, writer.resumed)
             return
+        offer(model, adapter or ())
         with watching(counting(files or ["-"], read)) as watch:
             opened = opening()
             with closing(opened.runner):
@@ -212,9 +217,7 @@ def _nothing_left(failures: list[IEPileError], resumed: int) -> None:
 
 
 def _report(watch: Watch, failures: list[IEPileError]) -> None:
-    console.detail(
-        f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s"
-    )
+    console.detail(f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s")
     if failures:
         raise PartialFailure(
             f"{len(failures)} inputs failed; the other {watch.documents} are written"

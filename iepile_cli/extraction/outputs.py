@@ -8,6 +8,7 @@ grow in ``FILE.part`` beside it, which then takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -132,8 +133,9 @@ class Csv:
             for cell in cells
         ]
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\n").writerow(safe)
-        return line.getvalue().encode("utf-8", "replace")
+        # Characters of the line end are quoted inside cells: both must be, whichever Python.
+        csv.writer(line, lineterminator="\r\n").writerow(safe)
+        return (line.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "replace")
 
 
 class Writer(Generic[Shown, Asked]):
@@ -155,6 +157,8 @@ class Writer(Generic[Shown, Asked]):
         self._target = target
         self._read = read
         self._finished: Collection[Hashable] = ()
+        self._written = 0
+        self._new = False
         self.path: str | None = target
         if target is None:
             self._stream: BinaryIO = sys.stdout.buffer
@@ -180,6 +184,7 @@ class Writer(Generic[Shown, Asked]):
         # A device or a pipe (/dev/null, >(...)) is written to as it is.
         elif os.path.isfile(target) and os.path.getsize(target):
             self.path = part
+        self._new = True
         self._stream = open(self.path or target, "wb")  # noqa: SIM115
         return False
 
@@ -195,6 +200,7 @@ class Writer(Generic[Shown, Asked]):
     def write(self, result: Shown) -> None:
         """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
         self._put(self._form.result(result))
+        self._written += 1
 
     def _put(self, data: bytes) -> None:
         self._stream.write(data)
@@ -223,9 +229,15 @@ class Writer(Generic[Shown, Asked]):
     ) -> None:
         if kind is None:
             self.close()
-        elif not issubclass(kind, BrokenPipeError):
+        elif issubclass(kind, BrokenPipeError):
+            if self._target is not None:
+                with contextlib.suppress(OSError):
+                    self._stream.close()
+        else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
             self._end()
+            if self._new and not self._written and self.path and os.path.isfile(self.path):
+                os.remove(self.path)
 
 
 def _table(on_stdout: bool) -> Form[Result]:

@@ -15,11 +15,11 @@ from iepile_cli.errors import IEPileError, ModelError
 from iepile_cli.extraction.answering import OnAnswer, Pending, answered
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.language import detect_language
 from iepile_cli.extraction.merging import merge
 from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.extraction.results import Result
 from iepile_cli.task.ask import Ask, batches
+from iepile_cli.task.language import detect_language
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template

@@ -30,26 +30,23 @@ SCHEMAS = [
     ("attack[bombed](attacker, target)", "EEA"),
     ("person{born, job, spouse}, city{country}", "KG"),
 ]
+CONTROLS = ["<|im_end|>", "[/INST]", "</s>", "\x00", "\x1f", '{"person": ["x"]}', "NAN", "null"]
+SIGNS = ['"', "\\", '\\"', "\n", "\t", "{}", "[]", ", ", " ", "\u3000", "\x85", "\u2028", "\ufffd"]
+WORDS = [
+    "北京",
+    "שלום",
+    "\u200b",
+    "\u200f",
+    "e\u0301",
+    "\ufeff",
+    "😀",
+    "👍🏽",
+    "a" * 300,
+    "word",
+    "0",
+]
 HOSTILE = st.text(max_size=60) | st.lists(
-    st.sampled_from(
-        [
-            "<|im_end|>",
-            "[/INST]",
-            "</s>",
-            '"',
-            "\\",
-            '\\"',
-            "\n",
-            "\t",
-            "\x00",
-            "\x1f",
-            "😀",
-            "👍🏽",
-        ]
-        + ["北京", "שלום", "\u200b", "\u200f", "e\u0301", "\ufeff", "NAN", "null", "{}", "[]", ", "]
-        + ['{"person": ["x"]}', "a" * 300, "word", " ", "\u3000", "\x85", "\u2028", "0", "\ufffd"]
-    ),
-    max_size=12,
+    st.sampled_from(CONTROLS + SIGNS + WORDS), max_size=12
 ).map("".join)
 
 
@@ -96,10 +93,12 @@ def check(ask: Ask, constraint: Constraint) -> None:
     for thing in grounded.items:
         for _, span in thing.roles:
             assert document[span.start : span.end] == span.text
-    again = json.loads(dumps(answer_json(ask.task, found, ask.text)))
-    assert parse_answer(ask.task, ask.items, again, problems) == [
-        (item, [*things]) for item, things in parse_answer(ask.task, ask.items, again, [])
-    ]
+    again = parse_answer(ask.task, ask.items, answer_json(ask.task, found, ask.text), problems)
+    assert as_sets(again) == as_sets(found)
+
+
+def as_sets(found: Any) -> Any:
+    return [(item, {frozenset(roles) for roles in things}) for item, things in found]
 
 
 @pytest.mark.parametrize(("schema", "name"), SCHEMAS)
@@ -179,7 +178,7 @@ def test_a_repeated_mention_closes_its_list(embedded: Path) -> None:
         constraint.accept(token, 0.5)
         if '"location"' in constraint.answer(0).text:
             break
-    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location": [')
+    assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location":')
 
 
 def test_choose_takes_the_likeliest_allowed_token() -> None:
