@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from iepile_cli.backends import Answer, Options, Probe, Request
-from iepile_cli.backends.batching import Job, Meter
+from iepile_cli.backends.batching import Job
 from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
 from iepile_cli.backends.constraining import leading_space
 from iepile_cli.backends.hf_decoding import Decoder
@@ -62,10 +62,7 @@ class TransformersRunner:
         self.context = min(options.context or self._loaded.context, self._loaded.context)
         self.lead = leading_space(self._loaded.constraining, self.tokenizer.text("{"))
         self.batch = options.parallel or _BATCH.get(kind, 8)
-        self.meter: Meter | None = None
-        self._decoder = Decoder(
-            self._loaded.model, self._loaded.device, _STEP_COST.get(kind, 64.0), self._count
-        )
+        self._decoder = Decoder(self._loaded.model, self._loaded.device, _STEP_COST.get(kind, 64.0))
 
     def spells(self, text: str) -> bool:
         """Whether the vocabulary can write a text; some lack rare bytes."""
@@ -143,10 +140,6 @@ class TransformersRunner:
             return Job(prompt, budget, partial(Unconstrained, tokens, budget, stops))
         start = partial(Constraint, tokens, request.grammar, budget, request.empties)
         return Job(prompt, budget, start)
-
-    def _count(self, tokens: int) -> None:
-        if self.meter:
-            self.meter(tokens)
 
 
 def _by_length(window: list[Request], jobs: list[Job]) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Answer
-from iepile_cli.backends.batching import Job, Meter
+from iepile_cli.backends.batching import Job
 from iepile_cli.backends.constrain import Constraint, Unconstrained, choose
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class Decoder:
     model: Any
     device: Any
     step_cost: float
-    meter: Meter | None = None
     _prefix: list[int] = field(default_factory=list)
     _prefix_layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -98,8 +97,6 @@ class Decoder:
         result = self.model(
             input_ids=ids, past_key_values=cache, use_cache=True, **given, **self._last_only
         )
-        if self.meter:
-            self.meter(ids.numel())
         logits: Tensor = result.logits[:, -1]
         return logits
 

@@ -7,7 +7,6 @@ automaton, one rule a state, in which every way through spells a mention. A pass
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -45,7 +44,7 @@ def gbnf(task: Task, items: Sequence[SchemaItem], text: str, *, answered: int = 
 
 
 def _renamed(body: str) -> str:
-    """A rule's body with names as GBNF has them: no underscore, and ``mention`` in small letters."""
+    """A rule's body with names as GBNF has them: small letters, no underscore."""
     return _PART.sub(
         lambda part: part[0] if part[0][0] == '"' else part[0].lower().replace("_", "-"), body
     )
@@ -78,10 +77,16 @@ def _factored(ways: Sequence[tuple[str, str]]) -> str:
         groups.setdefault(text[:1], []).append((text, then))
     parts = []
     for group in groups.values():
-        begin = os.path.commonprefix([text for text, _ in group])
+        begin = _beginning(group[0][0], group[-1][0])
         if len(group) == 1 or not begin:
             parts += [_factored([way]) for way in group]
         else:
             rest = _factored([(text[len(begin) :], then) for text, then in group])
             parts.append(f"{literal(begin)} ({rest})")
     return " | ".join(parts)
+
+
+def _beginning(first: str, last: str) -> str:
+    """What the first and the last of sorted texts, and so all between, begin with."""
+    same = (n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1])
+    return first[: next(same, min(len(first), len(last)))]
