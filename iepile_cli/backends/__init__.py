@@ -81,6 +81,7 @@ class Options:
     base_url: str = ""
     api_key_env: str = ""
     server: str = ""
+    tokenizer: str = ""
     concurrency: int = 0
     timeout: float = 0.0
     verbose: bool = False

@@ -6,9 +6,12 @@ its tokenizer in the forms that templates and constraints need, and its longest 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +52,11 @@ def load(path: Path, options: Options) -> Loaded:
     gguf = path.suffix == ".gguf"
     if not gguf:
         _refuse_foreign_code(path, options)
-    model = _weights(path, options, place, bits, gguf=gguf)
-    model = _adapted(model, options.adapters, merge=bits >= 16).eval()
+    # The libraries' bars go there whatever they are told; errors come as exceptions.
+    unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
+    with unseen:
+        model = _weights(path, options, place, bits, gguf=gguf)
+        model = _adapted(model, options.adapters, merge=bits >= 16).eval()
     if getattr(model, "_is_stateful", False):
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
     return Loaded(model, model.device, *_tokenizer(path, options, gguf=gguf), *_limits(model))

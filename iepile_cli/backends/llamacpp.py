@@ -30,6 +30,8 @@ _PARALLEL = 8
 class LlamaCpp:
     """The backend ``llama-cpp``."""
 
+    knows = frozenset({"context", "parallel", "threads"})
+
     def probe(self) -> Probe:
         """Whether llama.cpp is there, without loading it."""
         if util.find_spec("llama_cpp") is None:

@@ -50,7 +50,9 @@ class OpenAI:
     """The backend ``openai``."""
 
     remote = True
-    knows = frozenset({"context", "base_url", "api_key_env", "server", "concurrency", "timeout"})
+    knows = frozenset(
+        {"context", "base_url", "api_key_env", "server", "tokenizer", "concurrency", "timeout"}
+    )
 
     def probe(self) -> Probe:
         """Whether the client is there, without loading it."""
@@ -263,6 +265,6 @@ def _is_transport(error: Exception) -> bool:
     import openai
 
     module = type(error).__module__.split(".", 1)[0]
-    return isinstance(
-        error, (openai.OpenAIError, ValueError, OSError, AttributeError, TypeError)
-    ) or (module in ("httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11"))
+    return isinstance(error, (openai.OpenAIError, ValueError, OSError)) or (
+        module in ("httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11")
+    )

@@ -79,9 +79,10 @@ class Caller:
         )
         try:
             async for chunk in stream:
-                for choice in chunk.choices[:1]:
-                    piece = choice.delta.content if chat else choice.text
-                    yield piece or "", choice.finish_reason or ""
+                for choice in (getattr(chunk, "choices", None) or [])[:1]:
+                    part = getattr(choice, "delta", None) if chat else choice
+                    piece = getattr(part, "content" if chat else "text", None)
+                    yield piece or "", getattr(choice, "finish_reason", None) or ""
         finally:
             await stream.close()
 

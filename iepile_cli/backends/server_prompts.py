@@ -1,4 +1,4 @@
-"""Prompts for servers: token ids where they are taken, else text or messages without control tokens.
+"""Prompts for servers: token ids where they are taken, else text without control tokens.
 
 A server that is given text looks for control tokens in all of it. A user's text that holds the name
 of one is therefore broken up with a word joiner (U+2060), which is invisible and taken out of the

@@ -125,9 +125,9 @@ def structure(found: Found, request: Request, answered: int = 0) -> Structure:
                 return {"extra_body": named}
             return {"extra_body": {"structured_outputs": {"grammar": lark}}}
         case "gbnf":
-            form = gbnf(ask.task, ask.items, ask.text, answered=answered)
-            return {"extra_body": {"grammar": form}}
+            text = gbnf(ask.task, ask.items, ask.text, answered=answered)
+            return {"extra_body": {"grammar": text}}
         case _:
             schema = json_schema(ask.task, ask.items)
-            named = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}
-            return {"response_format": {"type": "json_schema", "json_schema": named}}
+            form = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}
+            return {"response_format": {"type": "json_schema", "json_schema": form}}

@@ -52,6 +52,8 @@ class Reader:
         self.task = task
         self.literal = literal
         self.fields = [Fields(unit, task) for unit in task.units]
+        self.labels = [len(unit.label) for unit in task.units]
+        self._single = len(task.units) == 1
         self.typed = ["subject_type" in unit.label for unit in task.units]
         # Things that are one and the same however often they come: keys of an object.
         self.distinct = [isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units]
@@ -64,7 +66,7 @@ class Reader:
 
     def empty(self) -> Facts:
         """A list for each unit."""
-        return [[] for _ in self.fields]
+        return [[]] if self._single else [[] for _ in self.fields]
 
     def _answer(self, answer: Any, facts: Facts) -> None:
         for key, value in answer.items():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.decoding import decode
 from iepile_cli.evaluation.document import Document, confusions, score, settle
+from iepile_cli.evaluation.facts import Fact
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Row, Rows
 from iepile_cli.evaluation.tally import (
@@ -174,8 +175,12 @@ def group_rows(
 def _finish(document: Document, plan: Plan) -> bool:
     """Read the gold of a document and make both sides comparable; False without gold."""
     label = document.key[3]
-    if label is not None:
-        document.gold = document.reader.label(decode(label), document.optional)
+    if label is None:
+        return False
+    optional: list[Fact] = []
+    document.gold = document.reader.label(decode(label), optional)
+    if optional:
+        document.optional = optional
     settle(document, plan)
     return document.gold is not None
 
