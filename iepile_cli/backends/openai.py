@@ -188,7 +188,7 @@ class OpenAIRunner:
             except Exception as error:
                 if not _is_transport(error):
                     raise
-                failed = f"the server's answer broke off: {type(error).__name__}: {error}"
+                failed = f"the server's answer broke off: {error or type(error).__name__}"
         return Answer("", failed=" ".join(failed.split())[:300])
 
     def _checked(self, answer: Answer) -> Answer:

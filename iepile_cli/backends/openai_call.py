@@ -17,6 +17,10 @@ from iepile_cli.backends.servers import Found, structure
 from iepile_cli.templates import Tokenizer, encode
 
 
+class BrokenOff(ValueError):
+    """A server's answer that is not whole."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Puts requests to a server.
@@ -111,4 +115,6 @@ async def _read(
                     return bytes(reader.text[: repeat.cut]) + repeat.closer, count, False
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]
+    if not reason:
+        raise BrokenOff("it ends without saying why")
     return None, count, reason == "length"

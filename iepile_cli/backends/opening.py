@@ -49,6 +49,7 @@ def open_model(
     if backend:
         known.entry("backend", backend)
     given = options or Options()
+    backend = backend or ("openai" if given.base_url else None)
     if getattr(known.get("backend", backend) if backend else None, "remote", False):
         return _open_remote(name, adapters, str(backend), asked, given)
     found = resolve(name, adapters)

@@ -28,7 +28,8 @@ class Server:
 
     ``takes_ids`` says whether a prompt may be token ids, ``takes_prompts`` whether there is a
     completions endpoint that leaves a prompt as it is. ``structure`` says how an answer is kept in
-    form: by ``grammar``, from which an answer can also be gone on with, or by ``schema``.
+    form: by a grammar (``lark``, ``gbnf``), with which it can also be gone on with, or by a
+    ``schema``. ``plainly`` undoes what a server does to probabilities unless it is told not to.
     """
 
     name: str
@@ -36,14 +37,15 @@ class Server:
     takes_prompts: bool = True
     takes_ids: bool = False
     token_limit: str = "max_tokens"
+    plainly: tuple[tuple[str, Any], ...] = ()
 
 
 SERVERS = {
     server.name: server
     for server in (
-        Server("vllm", "lark", takes_ids=True),
-        Server("llama-server", "gbnf", takes_ids=True),
-        Server("llama-cpp-python", "gbnf"),
+        Server("vllm", "lark", takes_ids=True, plainly=(("repetition_penalty", 1.0),)),
+        Server("llama-server", "gbnf", takes_ids=True, plainly=(("repeat_penalty", 1.0),)),
+        Server("llama-cpp-python", "gbnf", plainly=(("repeat_penalty", 1.0),)),
         # Its completions endpoint puts every prompt into the model's template once more.
         Server("ollama", "schema", takes_prompts=False),
         Server("openai", "schema", takes_prompts=False, token_limit="max_completion_tokens"),
@@ -112,9 +114,10 @@ def _whole(value: Any) -> int:
 
 def structure(found: Found, request: Request, answered: int = 0) -> Structure:
     """The fields of a call that keep its answer in form, behind ``answered`` of its keys."""
+    extra = dict(found.server.plainly)
     ask = request.ask
     if request.grammar is None or ask is None:
-        return {}
+        return {"extra_body": extra} if extra else {}
     match found.server.structure:
         case "lark":
             text = grammar(ask.task, ask.items, ask.text, answered=answered)
@@ -122,11 +125,11 @@ def structure(found: Found, request: Request, answered: int = 0) -> Structure:
             lark = text.replace("start: ", 'start: " "? ', 1)
             if found.version and found.version < _RENAMED:
                 named = {"guided_grammar": lark, "guided_decoding_backend": "guidance"}
-                return {"extra_body": named}
-            return {"extra_body": {"structured_outputs": {"grammar": lark}}}
+                return {"extra_body": {**extra, **named}}
+            return {"extra_body": {**extra, "structured_outputs": {"grammar": lark}}}
         case "gbnf":
             text = gbnf(ask.task, ask.items, ask.text, answered=answered)
-            return {"extra_body": {"grammar": text}}
+            return {"extra_body": {**extra, "grammar": text}}
         case _:
             schema = json_schema(ask.task, ask.items)
             form = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}

@@ -165,7 +165,8 @@ def extract(
             format=format_ not in (None, "jsonl"),
         )
         asking_as = Predicting(task_named(task) if task else None, answer_tokens, constrain, system)
-        offer(model, adapter or ())
+        if not base_url:
+            offer(model, adapter or ())
         predict_records(instructions, asking_as, opening, output, resume=resume, limit=limit)
         return
     if not schema:
@@ -216,7 +217,8 @@ def extract(
         if first is None:
             _nothing_left(failures, writer.resumed)
             return
-        offer(model, adapter or ())
+        if not base_url:
+            offer(model, adapter or ())
         with watching(counting(files or ["-"], read)) as watch:
             opened = opening()
             with closing(opened.runner):
