@@ -12,6 +12,7 @@ from iepile_cli.backends import Answer, Options, Probe, Request
 from iepile_cli.backends.batching import Job
 from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
 from iepile_cli.backends.constraining import leading_space
+from iepile_cli.backends.hf_capabilities import capabilities
 from iepile_cli.backends.hf_decoding import Decoder
 from iepile_cli.backends.hf_loading import is_out_of_memory, load
 from iepile_cli.errors import ModelError
@@ -38,6 +39,10 @@ class Transformers:
         if missing:
             return Probe(False, f"{', '.join(missing)} not installed: {_INSTALL}")
         return Probe(True, details={name: metadata.version(name) for name in _NEEDS[:2]})
+
+    def describe(self) -> dict[str, str]:
+        """What it finds on this machine, and what to install for the rest; loads torch."""
+        return capabilities()
 
     def open(self, model: Path, options: Options) -> TransformersRunner:
         """Open a folder of weights or a GGUF file; raises ``ModelError`` or ``UsageError``."""

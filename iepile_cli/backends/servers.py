@@ -122,7 +122,7 @@ def structure(found: Found, request: Request, answered: int = 0) -> Structure:
         case "lark":
             text = grammar(ask.task, ask.items, ask.text, answered=answered)
             # A SentencePiece vocabulary puts a space before any text, others do not.
-            lark = text.replace("start: ", 'start: " "? ', 1)
+            lark = text if answered else text.replace("start: ", 'start: " "? ', 1)
             if found.version and found.version < _RENAMED:
                 named = {"guided_grammar": lark, "guided_decoding_backend": "guidance"}
                 return {"extra_body": {**extra, **named}}

@@ -34,7 +34,8 @@ def gbnf(task: Task, items: Sequence[SchemaItem], text: str, *, answered: int = 
     """
     cut = pieces(text)
     rules = Rules.of(task, items, [cut])
-    lines = [f'root ::= " "? {_renamed(rules.body(answered))}']
+    space = "" if answered else '" "? '
+    lines = [f"root ::= {space}{_renamed(rules.body(answered))}"]
     for rule in rules.rules:
         name, _, body = rule.partition(": ")
         lines.append(f"{_renamed(name)} ::= {_renamed(body)}")
