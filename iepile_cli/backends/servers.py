@@ -13,7 +13,7 @@ from typing import Any
 
 from iepile_cli.backends import Request
 from iepile_cli.errors import UsageError
-from iepile_cli.task.gbnf import gbnf
+from iepile_cli.task.gbnf import gbnf, gbnf_behind_key
 from iepile_cli.task.grammar import grammar
 from iepile_cli.task.json_schema import is_closed, json_schema
 
@@ -112,15 +112,19 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def structure(found: Found, request: Request, answered: int = 0) -> Structure:
-    """The fields of a call that keep its answer in form, behind ``answered`` of its keys."""
+def structure(found: Found, request: Request, answered: int | None = None) -> Structure:
+    """The fields of a call that keep its answer in form.
+
+    With ``answered``, for what is left behind so many of its keys; in GBNF, for what stands behind
+    the key and colon that come next.
+    """
     extra = dict(found.server.plainly)
     ask = request.ask
     if request.grammar is None or ask is None:
         return {"extra_body": extra} if extra else {}
     match found.server.structure:
         case "lark":
-            text = grammar(ask.task, ask.items, ask.text, answered=answered)
+            text = grammar(ask.task, ask.items, ask.text, answered=answered or 0)
             # A SentencePiece vocabulary puts a space before any text, others do not.
             lark = text if answered else text.replace("start: ", 'start: " "? ', 1)
             if found.version and found.version < _RENAMED:
@@ -128,7 +132,10 @@ def structure(found: Found, request: Request, answered: int = 0) -> Structure:
                 return {"extra_body": {**extra, **named}}
             return {"extra_body": {**extra, "structured_outputs": {"grammar": lark}}}
         case "gbnf":
-            text = gbnf(ask.task, ask.items, ask.text, answered=answered)
+            if answered is None:
+                text = gbnf(ask.task, ask.items, ask.text)
+            else:
+                text = gbnf_behind_key(ask.task, ask.items, ask.text, answered)
             return {"extra_body": {**extra, "grammar": text}}
         case _:
             schema = json_schema(ask.task, ask.items)

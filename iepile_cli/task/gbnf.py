@@ -27,15 +27,22 @@ _ANY_STRING = (
 )
 
 
-def gbnf(task: Task, items: Sequence[SchemaItem], text: str, *, answered: int = 0) -> str:
-    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space.
-
-    With ``answered``, that of what is left of an answer after so many of its keys.
-    """
+def gbnf(task: Task, items: Sequence[SchemaItem], text: str) -> str:
+    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space."""
     cut = pieces(text)
     rules = Rules.of(task, items, [cut])
-    space = "" if answered else '" "? '
-    lines = [f"root ::= {space}{_renamed(rules.body(answered))}"]
+    return _written(f'" "? {_renamed(rules.body())}', rules, cut)
+
+
+def gbnf_behind_key(task: Task, items: Sequence[SchemaItem], text: str, answered: int) -> str:
+    """The grammar of what stands behind a key and its colon, ``answered`` other keys before it."""
+    cut = pieces(text)
+    rules = Rules.of(task, items, [cut])
+    return _written(f'" " {_renamed(rules.body(answered, opened=True))}', rules, cut)
+
+
+def _written(root: str, rules: Rules, cut: Sequence[str]) -> str:
+    lines = [f"root ::= {root}"]
     for rule in rules.rules:
         name, _, body = rule.partition(": ")
         lines.append(f"{_renamed(name)} ::= {_renamed(body)}")

@@ -81,15 +81,23 @@ class Rules:
         start = self.body(answered, lead)
         return "\n".join([f"start: {start}", *self.rules, *self.mention(), ""])
 
-    def body(self, answered: int = 0, lead: str = "") -> str:
-        """What an answer consists of, behind its first ``answered`` keys."""
-        pairs = [
-            f"{literal(dumps(item.type) + ': ')} {self.answer(self.task.shape, item, f'a{n}')}"
+    def body(self, answered: int = 0, lead: str = "", *, opened: bool = False) -> str:
+        """What an answer consists of, behind its first ``answered`` keys.
+
+        With ``opened``, behind the next key and its colon and space too.
+        """
+        behind = [
+            self.answer(self.task.shape, item, f"a{n}") if n >= answered else ""
             for n, item in enumerate(self.items)
-            if n >= answered
         ]
+        pairs = [
+            f"{literal(dumps(item.type) + ': ')} {answer}"
+            for item, answer in zip(self.items, behind, strict=True)
+        ][answered:]
         opening = literal(lead + (", " if answered else "{"))
-        return " ".join([opening, f" {literal(', ')} ".join(pairs), literal("}")])
+        if opened:
+            opening, pairs[0] = "", behind[answered]
+        return " ".join([opening, f" {literal(', ')} ".join(pairs), literal("}")]).lstrip()
 
     def mention(self) -> list[str]:
         """The terminal of a quoted mention: a run of pieces without white space at its ends."""
