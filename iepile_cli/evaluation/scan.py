@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.evaluation.decoding import decode
 from iepile_cli.evaluation.document import Document, confusions, score, settle
-from iepile_cli.evaluation.facts import Fact
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Row, Rows
 from iepile_cli.evaluation.tally import (
@@ -177,12 +175,13 @@ def _finish(document: Document, plan: Plan) -> bool:
     label = document.key[3]
     if label is None:
         return False
-    optional: list[Fact] = []
-    document.gold = document.reader.label(decode(label), optional)
+    document.gold, optional = document.reader.label(label)
+    if document.gold is None:
+        return False
     if optional:
         document.optional = optional
     settle(document, plan)
-    return document.gold is not None
+    return True
 
 
 def _close(
@@ -290,7 +289,7 @@ def _pool(size: int) -> Pool:
 
 
 def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which ends its helpers."""
+    """Leave Ctrl-C to the parent, which ends its workers."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

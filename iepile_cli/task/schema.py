@@ -16,7 +16,7 @@ from typing import Any
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.task.ask import dumps, item_from_json
 from iepile_cli.task.expression import examples, read_item, read_items, read_name, unreadable
-from iepile_cli.task.shape import SchemaItem, fixed_roles
+from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
 
 _SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
@@ -43,14 +43,7 @@ def read_schema(given: Sequence[str], task: Task | None = None) -> tuple[Task, l
         items += more
     if inferred is None or not items:
         raise UsageError("the schema is empty", hint="for example --schema person,location")
-    kept = distinct_items(items)
-    for item in kept:
-        for slot in set(item.slots) & set(fixed_roles(inferred.shape)):
-            raise UsageError(
-                f"{item.type!r} names a part {slot!r}, which every answer of {inferred.name} has",
-                hint="give that part another name, or leave it out",
-            )
-    return inferred, kept
+    return inferred, distinct_items(items)
 
 
 def distinct_items(items: Iterable[SchemaItem]) -> list[SchemaItem]:

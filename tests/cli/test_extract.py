@@ -6,10 +6,8 @@ import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,53 +126,6 @@ def test_a_table_for_people_on_a_narrow_terminal(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert max(map(len, shown.splitlines())) <= 40
     assert "\x1b" not in shown
-
-
-def test_a_closed_pipe_ends_quietly() -> None:
-    text = "Ann is here.\n" * 30
-    program = [sys.executable, "-m", "iepile_cli", "extract", *SMALL, "-s", "person", "--lines"]
-    with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
-        assert running.stdin
-        assert running.stdout
-        assert running.stderr
-        running.stdin.write(text.encode())
-        running.stdin.close()
-        assert json.loads(running.stdout.readline())["line"] == 1
-        running.stdout.close()
-        said = running.stderr.read()
-        code = running.wait(timeout=120)
-    assert (code, said) == (0, b"")
-
-
-def test_an_interrupted_run_keeps_what_is_done_and_resumes(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("".join(f"Person{n} is in Oslo.\n" for n in range(40)))
-    call = [*SMALL, "--parallel", "1", "-s", "person", "--lines", "t.txt", "-o", "out.jsonl"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "iepile_cli", "extract", *call],
-        cwd=tmp_path,
-        env={**os.environ, **OFFLINE},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as running:
-        written = tmp_path / "out.jsonl"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and (
-            not written.exists() or written.read_bytes().count(b"\n") < 3
-        ):
-            time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        assert running.stderr
-        said = running.stderr.read().decode()
-        assert running.wait(timeout=60) == 130
-    assert said.splitlines()[-1].startswith("iepile: interrupted")
-    kept = written.read_bytes()
-    done = len(objects(kept))
-    assert 3 <= done < 40
-    assert iepile("extract", *call, "--resume", cwd=tmp_path).returncode == 0
-    assert written.read_bytes().startswith(kept)
-    assert [one["line"] for one in objects(written.read_bytes())] == list(range(1, 41))
 
 
 def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
