@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections import deque
@@ -142,7 +143,8 @@ class OpenAIRunner:
 
         async def fetch(path: str) -> Any:
             try:
-                return await client.get(path, cast_to=object)
+                found = await client.get(path, cast_to=object)
+                return json.loads(found) if isinstance(found, str) else found
             except openai.APIConnectionError as error:
                 gone.append(error)
             except openai.APIStatusError as error:
