@@ -25,4 +25,16 @@ def register(registry: Registry, *, templates: bool = True) -> None:
         "iepile_cli.backends.llamacpp:LLAMA_CPP",
         summary="GGUF models through llama.cpp",
     )
+    registry.add(
+        "backend",
+        "transformers",
+        "iepile_cli.backends.hf:TRANSFORMERS",
+        summary="models through transformers, on CUDA, MPS or the CPU",
+    )
+    registry.add(
+        "backend",
+        "openai",
+        "iepile_cli.backends.openai:OPENAI",
+        summary="a server that speaks OpenAI's protocol: vLLM, llama-server, Ollama",
+    )
     models.register(registry)

@@ -68,7 +68,10 @@ def _template(template: Any, known: Registry) -> _Facts:
 
 def _backend(backend: Any, known: Registry) -> _Facts:
     probe = backend.probe()
-    return probe.ok, probe.reason, dict(probe.details)
+    facts = dict(probe.details)
+    if probe.ok and hasattr(backend, "describe"):
+        facts |= backend.describe()
+    return probe.ok, probe.reason, facts
 
 
 def _model(entry: ModelEntry, known: Registry) -> _Facts:

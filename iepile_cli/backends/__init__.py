@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from iepile_cli.task.ask import Ask
 from iepile_cli.templates import Prompt, Tokenizer
 
 
@@ -19,13 +20,15 @@ class Request:
     """A prompt, the grammar of its answer (None: unconstrained) and the answer's token budget.
 
     ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
-    closed whose budget is spent.
+    closed whose budget is spent. ``ask`` is what the request is about: a server that takes no
+    Lark grammar is given another form of it.
     """
 
     prompt: Prompt
     grammar: str | None
     max_tokens: int
     empties: tuple[str, ...] = ()
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Answer:
     the token budget ended it: what was complete was kept and the rest closed. ``token_ends[i]`` is
     where token i ends in ``text`` (in UTF-8 bytes) and ``token_probs[i]`` its probability among
     the tokens that were allowed, 1.0 for a forced one; both empty if the backend does not tell.
+    ``failed`` says in a few words why there is no answer, where others may still come.
     """
 
     text: str
@@ -44,6 +48,7 @@ class Answer:
     answer_tokens: int = 0
     token_ends: tuple[int, ...] = field(default=(), repr=False)
     token_probs: tuple[float, ...] = field(default=(), repr=False)
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,25 @@ class Options:
     """How a model is opened; a backend takes from it what it knows.
 
     ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
-    the number of sequences (0: the backend decides); ``threads`` 0 means all cores.
+    the number of sequences (0: the backend decides); ``threads`` 0 means all cores. ``device``,
+    ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
+    weights that transformers loads; ``base_url`` and what follows for servers.
     """
 
     adapters: tuple[str, ...] = ()
     context: int = 0
     parallel: int = 0
     threads: int = 0
+    device: str = ""
+    bits: int = 0
+    max_memory: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+    base_url: str = ""
+    api_key_env: str = ""
+    server: str = ""
+    tokenizer: str = ""
+    concurrency: int = 0
+    timeout: float = 0.0
     verbose: bool = False
 
 

@@ -140,12 +140,7 @@ class Constraint:
         return self.done
 
     def _close(self) -> None:
-        keep, closer, answered = self._reader.salvage()
-        head = bytes(self._reader.text[:keep]) or b"{"
-        rest = ", ".join(self._empties[answered:]).encode()
-        joint = b", " if answered and rest else b""
-        self._tail = closer + joint + rest + b"}"
-        self._reader.text[:] = head
+        self._reader.text[:], self._tail = self._reader.closed(self._empties)
         self.done = self.truncated = True
 
     def _check(self) -> None:

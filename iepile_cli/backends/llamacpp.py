@@ -30,11 +30,21 @@ _PARALLEL = 8
 class LlamaCpp:
     """The backend ``llama-cpp``."""
 
+    knows = frozenset({"context", "parallel", "threads"})
+
     def probe(self) -> Probe:
         """Whether llama.cpp is there, without loading it."""
         if util.find_spec("llama_cpp") is None:
             return Probe(False, "llama-cpp-python is not installed: pip install llama-cpp-python")
         return Probe(True, details={"llama-cpp-python": metadata.version("llama-cpp-python")})
+
+    def describe(self) -> dict[str, str]:
+        """What its build can use; loads llama.cpp."""
+        lib = library()
+        system = lib.llama_print_system_info().decode("utf-8", "replace")
+        used = [part.split("=")[0].strip(" :") for part in system.split("|") if "= 1" in part]
+        gpu = "yes" if lib.llama_supports_gpu_offload() else "no: this build is for the CPU"
+        return {"gpu": gpu, "uses": ", ".join(used)}
 
     def open(self, model: Path, options: Options) -> LlamaRunner:
         """Open a GGUF file; raises ``ModelError``."""

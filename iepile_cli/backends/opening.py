@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from iepile_cli.backends import Options, Runner
-from iepile_cli.errors import ModelError
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import Resolved, resolve
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
+# For servers that put questions into a template themselves.
+_AS_IT_IS = Template("as it is", question=("{{query}}",))
+# What every backend is given.
+_ALL_KNOW = frozenset({"adapters", "verbose"})
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -21,7 +26,8 @@ class Opened:
 
     runner: Runner
     template: Template
-    model: Resolved
+    model: Resolved | None
+    """None for a model behind a server of which nothing is on this machine."""
     backend: str
 
 
@@ -42,13 +48,14 @@ def open_model(
     asked = known.get("template", template) if template else None
     if backend:
         known.entry("backend", backend)
+    given = options or Options()
+    backend = backend or ("openai" if given.base_url else None)
+    if getattr(known.get("backend", backend) if backend else None, "remote", False):
+        return _open_remote(name, adapters, str(backend), asked, given)
     found = resolve(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
-    engine = known.get("backend", chosen)
-    probe = engine.probe()
-    if not probe.ok:
-        raise ModelError(f"the backend {chosen} cannot run here: {probe.reason}")
-    settings = replace(options or Options(), adapters=tuple(map(str, found.adapters)))
+    engine = _usable(chosen, given)
+    settings = replace(given, adapters=tuple(map(str, found.adapters)))
     runner = engine.open(found.path, settings)
     try:
         form = asked or fitting_template(found, runner.tokenizer, known)
@@ -56,6 +63,79 @@ def open_model(
     except ModelError:
         runner.close()
         raise
+
+
+def _usable(backend: str, options: Options) -> Any:
+    """A backend that can run here; raises ``UsageError`` for options that it does not know."""
+    engine = registry().get("backend", backend)
+    probe = engine.probe()
+    if not probe.ok:
+        raise ModelError(f"the backend {backend} cannot run here: {probe.reason}")
+    knows = getattr(engine, "knows", None)
+    for field in fields(options):
+        strange = knows is not None and field.name not in knows and field.name not in _ALL_KNOW
+        if strange and getattr(options, field.name) != field.default:
+            raise UsageError(
+                f"--{field.name.replace('_', '-')} says nothing to the backend {backend}",
+                hint="see iepile extract --help",
+            )
+    return engine
+
+
+def _open_remote(
+    name: str | None,
+    adapters: Sequence[str],
+    backend: str,
+    asked: Template | None,
+    options: Options,
+) -> Opened:
+    """Open a model behind a server: by its name there, with the tokenizer that is named for it.
+
+    Without a tokenizer, and without a template, the server puts questions into its own.
+    """
+    from iepile_cli.backends.openai import ServerModel
+
+    if adapters:
+        raise UsageError(
+            "--adapter: a server has the adapters that it was started with",
+            hint="name its adapter with --model; see iepile serve",
+        )
+    known = registry()
+    engine = _usable(backend, options)
+    found = resolve(options.tokenizer) if options.tokenizer else None
+    tokenizer = tokenizer_of(found) if found else None
+    form = asked
+    if found and tokenizer and not form:
+        form = fitting_template(found, tokenizer, known)
+    runner = engine.open(ServerModel(name or "", tokenizer, form is not None), options)
+    try:
+        return Opened(runner, (form or _AS_IT_IS).bind(runner.tokenizer), found, backend)
+    except ModelError:
+        runner.close()
+        raise
+
+
+def tokenizer_of(found: Resolved) -> Tokenizer:
+    """The tokenizer of a model on this machine, without its weights; raises ``ModelError``."""
+    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
+
+    if found.format == "gguf":
+        return LlamaCppTokenizer.open(found.path)
+    from iepile_cli.backends.hf_loading import quiet_libraries
+
+    try:
+        quiet_libraries()
+        from transformers import AutoTokenizer
+
+        return HFTokenizer(AutoTokenizer.from_pretrained(found.path, local_files_only=True))
+    except ImportError:
+        raise ModelError(
+            f"{found.path}: its tokenizer needs transformers",
+            hint="pip install 'iepile-cli[train]'",
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ModelError(f"{found.path}: its tokenizer cannot be loaded: {said}") from None
 
 
 def fitting_template(found: Resolved, tokenizer: Tokenizer, known: Registry) -> Template:

@@ -6,6 +6,7 @@ part that comes a second time in the same list is the sign to close that list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _QUOTE, _ESCAPE, _COMMA, _COLON = b'"\\,:'
@@ -49,6 +50,26 @@ class AnswerReader:
             if repeat is not None:
                 return repeat
         return None
+
+    @property
+    def depth(self) -> int:
+        """How many brackets are open."""
+        return len(self._stack)
+
+    @property
+    def keys(self) -> int:
+        """How many keys of the answer have begun."""
+        return len(self._stack[0].seen) if self._stack else 0
+
+    def closed(self, empties: Sequence[str]) -> tuple[bytes, bytes]:
+        """The answer closed here: what is complete of it, and what ends it.
+
+        ``empties`` are the ``"key": []`` texts of all keys, of which those still missing are used.
+        """
+        keep, closer, answered = self.salvage()
+        rest = ", ".join(empties[answered:]).encode()
+        joint = b", " if answered and rest else b""
+        return bytes(self.text[:keep]) or b"{", closer + joint + rest + b"}"
 
     def salvage(self) -> tuple[int, bytes, int]:
         """How to end the answer now and keep what is complete.

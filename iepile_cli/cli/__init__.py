@@ -18,6 +18,7 @@ from iepile_cli.cli import download as download_command
 from iepile_cli.cli import eval as eval_command
 from iepile_cli.cli import extract as extract_command
 from iepile_cli.cli import list as list_command
+from iepile_cli.cli import serve as serve_command
 from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
@@ -105,6 +106,7 @@ app.command("download", epilog=download_command.EXAMPLES)(download_command.downl
 app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
 app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
 app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
+app.command("serve", epilog=serve_command.EXAMPLES)(serve_command.serve)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import typer
 
 from iepile_cli.cli import complete, console, options
 from iepile_cli.cli.fetching import offer
+from iepile_cli.cli.predicting import predict_records, refuse
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 
@@ -26,6 +28,7 @@ Examples:
   iepile extract --schema "attack(attacker, target, place)" -o events.jsonl *.txt
   iepile extract --schema "person{birthplace, occupation}" --lines names.txt
   iepile extract --schema schema.yaml --text-field body posts.jsonl --format csv
+  iepile extract --instructions test.jsonl -o pred.jsonl
 """
 
 
@@ -35,6 +38,14 @@ def extract(
         typer.Argument(help="Files, folders or globs; - or nothing: standard input."),
     ] = None,
     schema: options.Schemas = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            "--instructions",
+            help="Answer the records that `iepile convert` made (- for standard input) as they "
+            "are: each is written with its 'output'.",
+        ),
+    ] = None,
     task: options.TaskName = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -95,6 +106,16 @@ def extract(
     context: options.Context = 0,
     parallel: options.Parallel = 0,
     threads: options.Threads = 0,
+    device: options.Device = "",
+    bits: options.Bits = 0,
+    max_memory: options.MaxMemory = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    base_url: options.BaseUrl = "",
+    api_key_env: options.ApiKeyEnv = "",
+    server: options.Server = "",
+    tokenizer: options.TokenizerName = "",
+    concurrency: options.Concurrency = 0,
+    timeout: options.Timeout = 0.0,
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends import Options
@@ -103,10 +124,51 @@ def extract(
     from iepile_cli.extraction.outputs import FORMATS, PART, RESUMABLE, open_writer
     from iepile_cli.extraction.pipeline import Asking
     from iepile_cli.extraction.pipeline import extract as extract_documents
+    from iepile_cli.extraction.predicting import Predicting
     from iepile_cli.task.schema import read_schema
     from iepile_cli.task.table import task_named
     from iepile_cli.task.wording import LANGUAGES
 
+    settings = Options(
+        context=context,
+        parallel=parallel,
+        threads=threads,
+        device=device,
+        bits=bits,
+        max_memory=tuple(max_memory or ()),
+        trust_remote_code=trust_remote_code,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        server=server,
+        tokenizer=tokenizer,
+        concurrency=concurrency,
+        timeout=timeout,
+        verbose=console.Voice.verbose,
+    )
+    opening = functools.partial(
+        open_model,
+        model,
+        adapters=adapter or (),
+        backend=backend,
+        template=template,
+        options=settings,
+    )
+    if instructions is not None:
+        refuse(
+            files=files,
+            schema=schema,
+            lang=lang,
+            lines=lines,
+            text_field=text_field,
+            split_num=split_num,
+            all_occurrences=all_occurrences,
+            format=format_ not in (None, "jsonl"),
+        )
+        asking_as = Predicting(task_named(task) if task else None, answer_tokens, constrain, system)
+        if not base_url:
+            offer(model, adapter or ())
+        predict_records(instructions, asking_as, opening, output, resume=resume, limit=limit)
+        return
     if not schema:
         raise UsageError(
             "no --schema: what is to be extracted?", hint="try --schema person,location"
@@ -155,14 +217,10 @@ def extract(
         if first is None:
             _nothing_left(failures, writer.resumed)
             return
-        settings = Options(
-            context=context, parallel=parallel, threads=threads, verbose=console.Voice.verbose
-        )
-        offer(model, adapter or ())
+        if not base_url:
+            offer(model, adapter or ())
         with watching(counting(files or ["-"], read)) as watch:
-            opened = open_model(
-                model, adapters=adapter or (), backend=backend, template=template, options=settings
-            )
+            opened = opening()
             with closing(opened.runner):
                 for result in extract_documents(
                     itertools.chain([first], rest),
@@ -170,6 +228,7 @@ def extract(
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,
+                    on_error=failed,
                 ):
                     with watch.aside():
                         writer.write(result)
@@ -205,5 +264,5 @@ def _report(watch: Watch, failures: list[IEPileError]) -> None:
     console.detail(f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s")
     if failures:
         raise PartialFailure(
-            f"{len(failures)} inputs could not be read; the other {watch.documents} are written"
+            f"{len(failures)} inputs failed; the other {watch.documents} are written"
         )

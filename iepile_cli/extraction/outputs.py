@@ -13,9 +13,9 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.extraction import resuming
@@ -29,13 +29,27 @@ _THING = "item type subject_type object_type"
 _MENTION = "role text start end score"
 
 
-class Form(Protocol):
+Shown = TypeVar("Shown", contravariant=True)
+
+
+class Keyed(Protocol):
+    """What results are of: it has a key that tells it from the others of a run."""
+
+    @property
+    def key(self) -> Hashable:
+        """The key."""
+
+
+Asked = TypeVar("Asked", bound=Keyed, contravariant=True)
+
+
+class Form(Protocol[Shown]):
     """How results become bytes: what comes first, each result, what comes last."""
 
     def begin(self, *, resumed: bool) -> bytes:
         """What stands before the first result, or before the first further one."""
 
-    def result(self, result: Result) -> bytes:
+    def result(self, result: Shown) -> bytes:
         """One result."""
 
     def end(self) -> bytes:
@@ -124,17 +138,25 @@ class Csv:
         return (line.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "replace")
 
 
-class Writer:
+class Writer(Generic[Shown, Asked]):
     """Writes results to a file or to standard output; a context manager.
 
     ``path`` is where the results now are. ``done`` says which documents an earlier run, which this
-    one resumes, has already written.
+    one resumes, has already written; ``read`` finds their keys in its file.
     """
 
-    def __init__(self, form: Form, target: str | None, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        form: Form[Shown],
+        target: str | None,
+        *,
+        resume: bool = False,
+        read: Callable[[str], tuple[Collection[Hashable], int]] = resuming.read_results,
+    ) -> None:
         self._form = form
         self._target = target
-        self._finished: set[resuming.Key] = set()
+        self._read = read
+        self._finished: Collection[Hashable] = ()
         self._written = 0
         self._new = False
         self.path: str | None = target
@@ -154,7 +176,7 @@ class Writer:
         if resume:
             self.path = part if os.path.exists(part) else target
             if os.path.exists(self.path):
-                self._finished, kept = resuming.read(self.path)
+                self._finished, kept = self._read(self.path)
                 self._stream = open(self.path, "r+b")  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
@@ -166,7 +188,7 @@ class Writer:
         self._stream = open(self.path or target, "wb")  # noqa: SIM115
         return False
 
-    def done(self, document: Document) -> bool:
+    def done(self, document: Asked) -> bool:
         """Whether the document's result is there already, from the run that this one resumes."""
         return document.key in self._finished
 
@@ -175,7 +197,7 @@ class Writer:
         """How many documents were there already."""
         return len(self._finished)
 
-    def write(self, result: Result) -> None:
+    def write(self, result: Shown) -> None:
         """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
         self._put(self._form.result(result))
         self._written += 1
@@ -196,7 +218,7 @@ class Writer:
         if self._target is not None:
             self._stream.close()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Writer[Shown, Asked]:
         return self
 
     def __exit__(
@@ -218,14 +240,14 @@ class Writer:
                 os.remove(self.path)
 
 
-def _table(on_stdout: bool) -> Form:
+def _table(on_stdout: bool) -> Form[Result]:
     from iepile_cli.extraction.view import View
 
     return View(on_stdout)
 
 
 # Each is told whether it goes to standard output, which may be a terminal.
-FORMATS: dict[str, Callable[[bool], Form]] = {
+FORMATS: dict[str, Callable[[bool], Form[Result]]] = {
     "table": _table,
     "json": lambda on_stdout: JsonArray(),
     "jsonl": lambda on_stdout: JsonLines(),
@@ -234,7 +256,9 @@ FORMATS: dict[str, Callable[[bool], Form]] = {
 RESUMABLE = ("json", "jsonl")
 
 
-def open_writer(form: str, target: str | None = None, *, resume: bool = False) -> Writer:
+def open_writer(
+    form: str, target: str | None = None, *, resume: bool = False
+) -> Writer[Result, Document]:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
@@ -245,11 +269,17 @@ def open_writer(form: str, target: str | None = None, *, resume: bool = False) -
         raise UsageError(
             f"no output format is called {form!r}", hint=f"one of {', '.join(FORMATS)}"
         )
+    target = destination(target, resume=resume)
+    if resume and form not in RESUMABLE:
+        raise UsageError(f"{form} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
+    return Writer(FORMATS[form](target is None), target, resume=resume)
+
+
+def destination(target: str | None, *, resume: bool) -> str | None:
+    """The file to write to, None for standard output; raises ``UsageError`` for what cannot be."""
     target = None if target == "-" else target
     if resume and target is None:
         raise UsageError("only a file can be resumed", hint="name it with -o")
-    if resume and form not in RESUMABLE:
-        raise UsageError(f"{form} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
     if target is not None and os.path.isdir(target):
         raise UsageError(f"{target} is a folder, not a file to write to")
-    return Writer(FORMATS[form](target is None), target, resume=resume)
+    return target

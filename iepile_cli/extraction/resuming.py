@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
+from collections.abc import Callable, Hashable
+from typing import TypeAlias, TypeVar
 
 from iepile_cli.errors import DataError
 
 # A document's source, id and line: ``Document.key``.
 Key: TypeAlias = tuple[str, str, int | None]
+AnyKey = TypeVar("AnyKey", bound=Hashable)
 
 
-def read(path: str) -> tuple[set[Key], int]:
-    """The documents whose results a JSON Lines or JSON file of ours holds, and its good length.
+def read_results(path: str) -> tuple[set[Key], int]:
+    """The documents whose results a JSON Lines or JSON file of ours holds, and its good length."""
+    return read(path, _key)
 
+
+def read(path: str, key_of: Callable[[bytes], AnyKey | None]) -> tuple[set[AnyKey], int]:
+    """The keys of the lines that an output file holds, and its good length.
+
+    ``key_of`` gives a line's key, or None when it is none of ours; it is asked in their order.
     The length, in bytes, ends with the last complete result; behind it stand at most half a line
     and the array's closing bracket. Reads line by line: a file of any size can be resumed. Raises
     ``DataError`` for a file that is something else, so that it is not written into.
     """
-    done: set[Key] = set()
+    done: set[AnyKey] = set()
     kept = place = 0
     broken = 0
     with open(path, "rb") as file:
@@ -28,7 +36,7 @@ def read(path: str) -> tuple[set[Key], int]:
             body = line.strip()
             if not body or (array and body in (b"[", b"[]", b"]")):
                 continue
-            key = _key(body.removesuffix(b",") if array else body)
+            key = key_of(body.removesuffix(b",") if array else body)
             if key is None:
                 broken = broken or number
                 continue

@@ -24,16 +24,16 @@ def grammar(
     *,
     lead: str = "",
     spells: Callable[[str], bool] | None = None,
+    answered: int = 0,
 ) -> str:
     """The Lark grammar of the answers to ``items`` about ``text``.
 
     Items that share a key are answered once, under that key. ``lead`` stands before the answer:
     the space that a SentencePiece tokenizer puts before any text. ``spells`` tells whether the
-    model's vocabulary can write a text at all; what it cannot, no mention holds.
+    model's vocabulary can write a text at all; what it cannot, no mention holds. With
+    ``answered``, the grammar is that of what is left of an answer after so many of its keys.
     """
-    by_key = {item.type: item for item in reversed(items)}
-    asked = [by_key[key] for key in dict.fromkeys(item.type for item in items)]
-    return _Rules(task, asked, _runs(text, spells)).lark(lead)
+    return Rules.of(task, items, _runs(text, spells)).lark(lead, answered)
 
 
 def _runs(text: str, spells: Callable[[str], bool] | None) -> list[list[str]]:
@@ -56,7 +56,7 @@ def empty_answers(task: Task, items: Sequence[SchemaItem]) -> tuple[str, ...]:
     return tuple(f"{dumps(key)}: {nothing}" for key in dict.fromkeys(item.type for item in items))
 
 
-class _Rules:
+class Rules:
     """Collects the rules of one grammar; each method gives the name of a rule or a literal."""
 
     def __init__(
@@ -69,14 +69,35 @@ class _Rules:
         self.mentionable = bool(named)
         self.rules: list[str] = []
 
-    def lark(self, lead: str) -> str:
-        pairs = [
-            f"{_literal(dumps(item.type) + ': ')} {self.answer(self.task.shape, item, f'a{n}')}"
+    @classmethod
+    def of(cls, task: Task, items: Sequence[SchemaItem], runs: Sequence[Sequence[str]]) -> Rules:
+        """For schema items some of which may share a key: each key is answered once."""
+        by_key = {item.type: item for item in reversed(items)}
+        asked = [by_key[key] for key in dict.fromkeys(item.type for item in items)]
+        return cls(task, asked, runs)
+
+    def lark(self, lead: str, answered: int = 0) -> str:
+        """The whole grammar in Lark form."""
+        start = self.body(answered, lead)
+        return "\n".join([f"start: {start}", *self.rules, *self.mention(), ""])
+
+    def body(self, answered: int = 0, lead: str = "", *, opened: bool = False) -> str:
+        """What an answer consists of, behind its first ``answered`` keys.
+
+        With ``opened``, behind the next key and its colon and space too.
+        """
+        behind = [
+            self.answer(self.task.shape, item, f"a{n}") if n >= answered else ""
             for n, item in enumerate(self.items)
         ]
-        body = f" {_literal(', ')} ".join(pairs)
-        opening, closing = _literal(lead + "{"), _literal("}")
-        return "\n".join([f"start: {opening} {body} {closing}", *self.rules, *self.mention(), ""])
+        pairs = [
+            f"{literal(dumps(item.type) + ': ')} {answer}"
+            for item, answer in zip(self.items, behind, strict=True)
+        ][answered:]
+        opening = literal(lead + (", " if answered else "{"))
+        if opened:
+            opening, pairs[0] = "", behind[answered]
+        return " ".join([opening, f" {literal(', ')} ".join(pairs), literal("}")]).lstrip()
 
     def mention(self) -> list[str]:
         """The terminal of a quoted mention: a run of pieces without white space at its ends."""
@@ -102,19 +123,19 @@ class _Rules:
         """A rule for what answers one schema item."""
         match node:
             case Each(element):
-                empty = _literal("[]")
+                empty = literal("[]")
                 if not self.mentionable:
                     return empty
                 part = self.part(element, item, f"{name}_x")
-                more = f"({_literal(', ')} {part})*"
-                return self.rule(name, f"{empty} | {_literal('[')} {part} {more} {_literal(']')}")
+                more = f"({literal(', ')} {part})*"
+                return self.rule(name, f"{empty} | {literal('[')} {part} {more} {literal(']')}")
             case Keyed(_, inner):
-                empty = _literal("{}")
+                empty = literal("{}")
                 if not self.mentionable:
                     return empty
-                part = f"MENTION {_literal(': ')} {self.part(inner, item, f'{name}_x')}"
-                more = f"({_literal(', ')} {part})*"
-                return self.rule(name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}")
+                part = f"MENTION {literal(': ')} {self.part(inner, item, f'{name}_x')}"
+                more = f"({literal(', ')} {part})*"
+                return self.rule(name, f"{empty} | {literal('{')} {part} {more} {literal('}')}")
             case _:
                 raise TypeError(f"{type(node).__name__} cannot answer a schema item")
 
@@ -122,15 +143,15 @@ class _Rules:
         """A rule for one extracted thing, or for a part of it."""
         match node:
             case Mention(_, absent):
-                return "MENTION" if absent is None else f"(MENTION | {_literal(dumps(absent))})"
+                return "MENTION" if absent is None else f"(MENTION | {literal(dumps(absent))})"
             case Record(fields):
                 shown = [
-                    f"{_literal(dumps(key) + ': ')} {self.part(inner, item, f'{name}_{n}')}"
+                    f"{literal(dumps(key) + ': ')} {self.part(inner, item, f'{name}_{n}')}"
                     for n, (key, inner) in enumerate(fields)
                     if not item.lacks(key)
                 ]
-                body = f" {_literal(', ')} ".join(shown)
-                return self.rule(name, f"{_literal('{')} {body} {_literal('}')}")
+                body = f" {literal(', ')} ".join(shown)
+                return self.rule(name, f"{literal('{')} {body} {literal('}')}")
             case Slots(absent):
                 return self.slots(absent, item, name)
             case _:
@@ -138,23 +159,23 @@ class _Rules:
 
     def slots(self, absent: str | None, item: SchemaItem, name: str) -> str:
         """``{}``, or the slots in order: all of them when absence has a word, else any of them."""
-        empty = _literal("{}")
+        empty = literal("{}")
         if not item.slots:
             return empty
         filler = self.filler(absent)
-        pairs = [f"{_literal(dumps(slot) + ': ')} {filler}" for slot in item.slots]
+        pairs = [f"{literal(dumps(slot) + ': ')} {filler}" for slot in item.slots]
         if absent is not None:
-            body = f" {_literal(', ')} ".join(pairs)
-            return self.rule(name, f"{empty} | {_literal('{')} {body} {_literal('}')}")
+            body = f" {literal(', ')} ".join(pairs)
+            return self.rule(name, f"{empty} | {literal('{')} {body} {literal('}')}")
         # One rule for each slot says what may follow it, so that size grows with the slots and
         # no slot can come twice.
-        tails = [_literal("}")]
+        tails = [literal("}")]
         for n in range(len(pairs) - 1, 0, -1):
-            body = f"({_literal(', ')} {pairs[n]})? {tails[-1]}"
+            body = f"({literal(', ')} {pairs[n]})? {tails[-1]}"
             tails.append(self.rule(f"{name}_t{n}", body))
         tails.reverse()
         firsts = " | ".join(f"{pair} {tails[n]}" for n, pair in enumerate(pairs))
-        return self.rule(name, f"{empty} | {_literal('{')} ({firsts})")
+        return self.rule(name, f"{empty} | {literal('{')} ({firsts})")
 
     def filler(self, absent: str | None) -> str:
         """One mention, a list of them, or the word for none.
@@ -162,9 +183,9 @@ class _Rules:
         Training data has no list of one, but a list whose second mention repeats the first must
         be free to end.
         """
-        more = f"({_literal(', ')} MENTION)*"
-        many = f"{_literal('[')} MENTION {more} {_literal(']')}"
-        none = "" if absent is None else f" | {_literal(dumps(absent))}"
+        more = f"({literal(', ')} MENTION)*"
+        many = f"{literal('[')} MENTION {more} {literal(']')}"
+        none = "" if absent is None else f" | {literal(dumps(absent))}"
         rule = f"filler: MENTION | {many}{none}"
         if rule not in self.rules:
             self.rules.append(rule)
@@ -175,6 +196,6 @@ class _Rules:
         return name
 
 
-def _literal(text: str) -> str:
-    """A Lark string literal; JSON's escapes are Lark's."""
-    return json.dumps(text)
+def literal(text: str) -> str:
+    """A string literal of a grammar; the escapes of JSON text are those of Lark and of GBNF."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,272 @@
+"""Weights for transformers: on which device, in how many bits, with which adapters.
+
+Goes in: a folder of weights or a GGUF file, and ``Options``. Comes out: a model ready to decode,
+its tokenizer in the forms that templates and constraints need, and its longest sequence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.backends import Options
+from iepile_cli.backends.constraining import llguidance_of_hf
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.templates import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+BITS = (4, 8, 16, 32)
+_INSTALL = "pip install 'iepile-cli[train]'"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An opened model; ``context`` is its longest sequence in tokens."""
+
+    model: Any
+    device: Any
+    tokenizer: Tokenizer
+    constraining: LLTokenizer
+    context: int
+    stops: frozenset[int]
+
+
+def load(path: Path, options: Options) -> Loaded:
+    """Load a model; raises ``ModelError``, and ``UsageError`` for options that cannot be."""
+    quiet_libraries()
+    place = device_for(options.device)
+    bits = options.bits or (32 if place == "cpu" else 16)
+    if bits not in BITS:
+        raise UsageError(f"--bits {bits}", hint=f"one of {', '.join(map(str, BITS))}")
+    if bits < 16 and place == "mps":
+        raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
+    gguf = path.suffix == ".gguf"
+    if not gguf:
+        _refuse_foreign_code(path, options)
+    # The libraries' bars go there whatever they are told; errors come as exceptions.
+    unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
+    with unseen:
+        model = _weights(path, options, place, bits, gguf=gguf)
+        model = _adapted(model, options.adapters, merge=bits >= 16).eval()
+    if getattr(model, "_is_stateful", False):
+        raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
+    return Loaded(model, model.device, *_tokenizer(path, options, gguf=gguf), *_limits(model))
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice off stderr, and let MPS use the CPU at need."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def device_for(asked: str) -> str:
+    """The device to use: as asked, else CUDA, else MPS, else the CPU; raises ``UsageError``."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not asked or asked == "auto":
+        return next((name for name, there in here.items() if there), "cpu")
+    kind, _, number = asked.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise UsageError(f"no device is called {asked!r}", hint="cuda, cuda:1, mps or cpu")
+    if not here.get(kind, True):
+        raise UsageError(f"--device {asked}: torch {torch.__version__} finds none here")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"--device {asked}: there are {torch.cuda.device_count()} here")
+    return asked
+
+
+def max_memory(parts: tuple[str, ...]) -> dict[int | str, str] | None:
+    """``("20GiB",)`` for every GPU, or ``("0=20GiB", "cpu=64GiB")``; raises ``UsageError``."""
+    import torch
+
+    limits: dict[int | str, str] = {}
+    for part in parts:
+        where, equals, size = part.rpartition("=")
+        if not size[:1].isdigit() or not size.upper().endswith(("GIB", "GB", "MIB", "MB")):
+            raise UsageError(f"--max-memory {part}", hint="e.g. 20GiB, or 0=20GiB,cpu=64GiB")
+        if not equals:
+            limits |= dict.fromkeys(range(torch.cuda.device_count()), size)
+        else:
+            limits[int(where) if where.isdigit() else where] = size
+    return limits or None
+
+
+def half_precision(device: str) -> Any:
+    """bfloat16 where the device computes in it, else float16."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device == "mps":
+        try:
+            torch.ones(1, dtype=torch.bfloat16, device="mps").sum().item()
+        except (RuntimeError, TypeError):
+            return torch.float16
+    return torch.bfloat16
+
+
+def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    how: dict[str, Any] = {"local_files_only": True}
+    if bits >= 16:
+        how["dtype"] = torch.float32 if bits == 32 else half_precision(place)
+    else:
+        how["quantization_config"] = _quantization(bits)
+        how["dtype"] = torch.bfloat16
+    if place == "cuda":
+        how["device_map"], how["max_memory"] = "auto", max_memory(options.max_memory)
+    else:
+        how["device_map"] = {"": place}
+    if gguf:
+        how["gguf_file"] = path.name
+        path = path.parent
+    elif options.trust_remote_code:
+        how["trust_remote_code"] = True
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, **how)
+    except ImportError as error:
+        raise ModelError(f"{path}: {_short(error)}", hint=_INSTALL) from None
+    except torch.OutOfMemoryError:
+        raise _no_memory(path, bits) from None
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise _no_memory(path, bits) from None
+        raise ModelError(f"{path}: transformers cannot load it: {_short(error)}") from None
+
+
+def _quantization(bits: int) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
+    """Lay adapters over a model, one after the other: into its weights, or beside them."""
+    if not adapters:
+        return model
+    from peft import PeftModel
+
+    names = [f"adapter{number}" for number in range(len(adapters))]
+    for name, folder in zip(names, adapters, strict=True):
+        if not Path(folder, "adapter_config.json").is_file():
+            raise ModelError(
+                f"{folder}: not a PEFT adapter", hint="GGUF adapters are for --backend llama-cpp"
+            )
+        try:
+            if merge:
+                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+            elif isinstance(model, PeftModel):
+                model.load_adapter(folder, adapter_name=name)
+            else:
+                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"{folder}: not an adapter for this model: {_short(error)}",
+                hint="an adapter fits only the base model it was trained on",
+            ) from None
+    if not merge:
+        model.base_model.set_adapter(names)
+    return model
+
+
+def _tokenizer(path: Path, options: Options, *, gguf: bool) -> tuple[Tokenizer, LLTokenizer]:
+    from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
+    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
+
+    if gguf:
+        # A GGUF file's tokenizer is defined by llama.cpp: what transformers makes of it differs.
+        vocabulary = load_model(path, vocab_only=True)
+        vocab = library().llama_model_get_vocab(vocabulary)
+        return LlamaCppTokenizer(vocab, vocabulary), grammar_tokenizer(vocabulary)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=options.trust_remote_code
+        )
+    except ImportError as error:
+        raise ModelError(f"{path}: {_short(error)}") from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path}: its tokenizer cannot be loaded: {_short(error)}") from None
+    return HFTokenizer(tokenizer), llguidance_of_hf(tokenizer)
+
+
+def _limits(model: Any) -> tuple[int, frozenset[int]]:
+    """The longest sequence in tokens, and the tokens that end an answer."""
+    config = model.config.get_text_config()
+    lengths = [
+        getattr(config, name, None)
+        for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    ]
+    longest = next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = config.eos_token_id if ends is None else ends
+    listed = ends if isinstance(ends, list) else [ends]
+    return longest, frozenset(end for end in listed if isinstance(end, int))
+
+
+def _refuse_foreign_code(path: Path, options: Options) -> None:
+    """Refuse a model that comes with code of its own, unless that is trusted."""
+    if options.trust_remote_code:
+        return
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if not isinstance(config, Mapping) or "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{path}: this model ({config.get('model_type')}) runs code that comes with it",
+            hint="--trust-remote-code runs it; do so only if you trust its publisher",
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "not enough memory" in said
+    )
+
+
+def _no_memory(path: Path, bits: int) -> ModelError:
+    smaller = "--bits 4, " if bits > 4 else ""
+    return ModelError(
+        f"{path}: its weights do not fit into memory with {bits} bits",
+        hint=f"{smaller}several GPUs with --max-memory, or a GGUF file of it",
+    )
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,272 @@
+"""Models behind a server that speaks OpenAI's protocol: vLLM, llama-server, Ollama and others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib import metadata, util
+from typing import Any, TypeVar
+
+from iepile_cli.backends import Answer, Options, Probe, Request
+from iepile_cli.backends.openai_call import Caller
+from iepile_cli.backends.server_prompts import GuessedTokenizer
+from iepile_cli.backends.servers import find_out
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.templates import Tokenizer
+
+_INSTALL = "pip install 'iepile-cli[server]'"
+_CONCURRENCY = 16
+_TIMEOUT = 120.0
+_RETRIES = 4
+# Requests that may be finished and waiting for an earlier one, for each that is under way.
+_AHEAD = 4
+# The context of a server that does not say how much it has.
+_CONTEXT = 4096
+# So many failures in a row, and no answer at all between them, are the server's fault.
+_HOPELESS = 8
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ServerModel:
+    """A model behind a server: its name there, and its tokenizer where it is at hand.
+
+    ``name`` "" takes what the server has. ``writes`` says that prompts are written here, by a
+    template, and not by the server.
+    """
+
+    name: str
+    tokenizer: Tokenizer | None = None
+    writes: bool = False
+
+
+class OpenAI:
+    """The backend ``openai``."""
+
+    remote = True
+    knows = frozenset(
+        {"context", "base_url", "api_key_env", "server", "tokenizer", "concurrency", "timeout"}
+    )
+
+    def probe(self) -> Probe:
+        """Whether the client is there, without loading it."""
+        if util.find_spec("openai") is None:
+            return Probe(False, f"openai is not installed: {_INSTALL}")
+        return Probe(True, details={"openai": metadata.version("openai")})
+
+    def open(self, model: ServerModel, options: Options) -> OpenAIRunner:
+        """Find out what server there is; raises ``ModelError`` or ``UsageError``."""
+        return OpenAIRunner(model, options)
+
+
+OPENAI = OpenAI()
+
+
+class OpenAIRunner:
+    """A server that answers requests, several at a time."""
+
+    lead = ""
+
+    def __init__(self, model: ServerModel, options: Options) -> None:
+        import openai
+
+        base = options.base_url or os.environ.get("OPENAI_BASE_URL", "")
+        if not base.startswith(("http://", "https://")):
+            said = f"--base-url {base!r} is no address" if base else "no --base-url: which server?"
+            raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
+        self._url = base.rstrip("/")
+        self.concurrency = options.concurrency or _CONCURRENCY
+        self._client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=_key(options.api_key_env, self._url),
+            timeout=options.timeout or _TIMEOUT,
+            max_retries=_RETRIES,
+        )
+        self._loop = _Background()
+        self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
+        found = self._loop.run(self._find_out(options.server, model.name)).result()
+        known = found.context or _CONTEXT
+        self.context = min(options.context, known) if options.context else known
+        self.server = found.server.name
+        takes_prompts = found.server.takes_prompts and model.writes
+        takes_ids = found.server.takes_ids and model.tokenizer is not None
+        form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
+        self._caller = Caller(self._client, found, self.tokenizer, self.context, form)
+        self._failures = 0
+
+    def spells(self, text: str) -> bool:
+        """Whether the vocabulary can write a text: taken to be so."""
+        return True
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """Answer each request, in order, ``concurrency`` at a time.
+
+        A request that the server cannot answer gives an ``Answer`` that says so in ``failed``.
+        Raises ``ModelError`` when the server is gone, refuses us, or answers nothing at all.
+        """
+        waiting: deque[Future[Answer]] = deque()
+        free = asyncio.Semaphore(self.concurrency)
+
+        async def answer(request: Request) -> Answer:
+            async with free:
+                return await self._answer(request)
+
+        try:
+            for request in requests:
+                waiting.append(self._loop.run(answer(request)))
+                while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self.concurrency):
+                    yield self._checked(waiting.popleft().result())
+            while waiting:
+                yield self._checked(waiting.popleft().result())
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._loop.run(self._client.close()).result()
+        self._loop.close()
+
+    async def _find_out(self, asked: str, model: str) -> Any:
+        import openai
+
+        gone: list[openai.APIConnectionError] = []
+        refused: list[openai.APIStatusError] = []
+        client = self._client.with_options(max_retries=0, timeout=10.0)
+
+        async def fetch(path: str) -> Any:
+            try:
+                found = await client.get(path, cast_to=object)
+                return json.loads(found) if isinstance(found, str) else found
+            except openai.APIConnectionError as error:
+                gone.append(error)
+            except openai.APIStatusError as error:
+                refused.append(error)
+            except (openai.OpenAIError, ValueError):
+                pass
+            return None
+
+        root = self._url.removesuffix("/v1")
+        found = await find_out(fetch, root, asked, model)
+        if gone:
+            raise self._gone(gone[0])
+        denied = [error for error in refused if error.status_code in (401, 403)]
+        if denied:
+            raise self._refused(denied[0])
+        if not found.model:
+            raise ModelError(
+                f"{self._url}: this server does not say which models it has",
+                hint="name one with --model; the address usually ends in /v1",
+            )
+        return found
+
+    async def _answer(self, request: Request) -> Answer:
+        """An answer, or why there is none; raises ``ModelError`` when there will be no other."""
+        import openai
+
+        failed = ""
+        for attempt in range(_RETRIES):
+            if attempt:
+                await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
+            try:
+                return await self._caller.answer(request)
+            except openai.APITimeoutError:
+                # The client itself has tried again; one more round would wait for hours.
+                return Answer("", failed=f"the server did not answer in {self._client.timeout:g} s")
+            except openai.APIStatusError as error:
+                if error.status_code in (401, 403, 404):
+                    raise self._refused(error) from None
+                return Answer("", failed=_said(error))
+            except openai.APIConnectionError as error:
+                raise self._gone(error) from None
+            # A stream that breaks off, or that holds something else than what was agreed upon.
+            except Exception as error:
+                if not _is_transport(error):
+                    raise
+                failed = f"the server's answer broke off: {error or type(error).__name__}"
+        return Answer("", failed=" ".join(failed.split())[:300])
+
+    def _checked(self, answer: Answer) -> Answer:
+        self._failures = self._failures + 1 if answer.failed else 0
+        if self._failures >= _HOPELESS:
+            raise ModelError(
+                f"{self._url}: {_HOPELESS} requests in a row failed: {answer.failed}",
+                hint="what was answered is written: go on with --resume",
+            )
+        return answer
+
+    def _gone(self, error: Exception) -> ModelError:
+        cause = error.__cause__ or error
+        return ModelError(
+            f"{self._url}: no server answers there: {' '.join(str(cause).split()) or 'no reason'}",
+            hint="see iepile serve; what was answered is written: go on with --resume",
+        )
+
+    def _refused(self, error: Any) -> ModelError:
+        hint = {401: "--api-key-env names the variable that holds the key", 404: "see --model"}
+        return ModelError(
+            f"{self._url}: the server refuses: {_said(error)}", hint=hint.get(error.status_code, "")
+        )
+
+
+class _Background:
+    """An event loop in a thread of its own, so that this one may be inside another loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start something; gives its future."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def close(self) -> None:
+        """Cancel what is under way, and end the thread."""
+
+        async def cancel() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._loop.shutdown_asyncgens()
+
+        self.run(cancel()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _key(variable: str, url: str) -> str:
+    """The API key: from the variable named; OpenAI's own goes to nobody else."""
+    if variable:
+        found = os.environ.get(variable, "").strip()
+        if not found:
+            raise UsageError(f"--api-key-env {variable}: this variable is not set or empty")
+        return found
+    host = url.split("//", 1)[1].split("/", 1)[0]
+    own = os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
+    return own or "none"
+
+
+def _said(error: Any) -> str:
+    body = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    return " ".join(f"{error.status_code} {said or error.message}".split())[:300]
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether an error comes from the connection or from what came over it."""
+    import openai
+
+    module = type(error).__module__.split(".", 1)[0]
+    return isinstance(error, (openai.OpenAIError, ValueError, OSError)) or (
+        module in ("httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11")
+    )

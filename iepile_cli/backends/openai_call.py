@@ -1,0 +1,173 @@
+"""One answer from a server, written to us as it is generated.
+
+Reading along makes it possible to stop what repeats itself: the list is closed and the server
+asked to go on behind it, as the backends that decode here do. A chat's answer cannot be gone on
+with, and with a schema the server has its own layout: these are taken as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from iepile_cli.backends import Answer, Request
+from iepile_cli.backends.repetition import AnswerReader
+from iepile_cli.backends.server_prompts import Shield, continued, messages, written
+from iepile_cli.backends.servers import Found, structure
+from iepile_cli.templates import Tokenizer, encode
+
+
+class BrokenOff(ValueError):
+    """A server's answer that is not whole."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Puts requests to a server.
+
+    ``form`` is ``ids``, ``text`` or ``chat``: what a prompt is sent as.
+    """
+
+    client: Any
+    found: Found
+    tokenizer: Tokenizer
+    context: int
+    form: str
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer one request; raises what the client raises."""
+        shield = Shield.against(self.tokenizer)
+        ids = encode(request.prompt, self.tokenizer)
+        budget = min(request.max_tokens, self.context - len(ids))
+        if budget <= 0:
+            return Answer("", failed=f"its prompt of {len(ids)} tokens fills the whole context")
+        guided = request.grammar is not None and self.found.server.structure != "schema"
+        call = _Call(self, request, ids, shield, budget)
+        if guided and self.form != "chat":
+            by_key = self.found.server.structure == "gbnf"
+            await (call.key_by_key() if by_key else call.watched())
+        else:
+            await call.plain()
+        if call.truncated and guided:
+            call.close_off()
+        said = call.reader.text.decode("utf-8", errors="replace").strip()
+        return Answer(shield.answer(said), call.truncated, len(ids), call.tokens)
+
+    def fields(self, request: Request, ids: list[int], text: str, shield: Shield) -> dict[str, Any]:
+        """What a call sends as its prompt, behind which ``text`` is answered already."""
+        if self.form == "chat":
+            return {"messages": messages(request.prompt, shield)}
+        if self.form == "ids":
+            return {"prompt": continued(ids, text, self.tokenizer)}
+        return {"prompt": written(request.prompt, shield) + text}
+
+    async def pieces(self, fields: dict[str, Any], budget: int) -> AsyncIterator[tuple[str, str]]:
+        """The pieces of an answer, each with why the answer ends there, if it does."""
+        chat = self.form == "chat"
+        calls = self.client.chat.completions if chat else self.client.completions
+        limit = {self.found.server.token_limit: budget}
+        stream = await calls.create(
+            model=self.found.model, temperature=0, stream=True, **limit, **fields
+        )
+        try:
+            async for chunk in stream:
+                for choice in (getattr(chunk, "choices", None) or [])[:1]:
+                    part = getattr(choice, "delta", None) if chat else choice
+                    piece = getattr(part, "content" if chat else "text", None)
+                    yield piece or "", getattr(choice, "finish_reason", None) or ""
+        finally:
+            await stream.close()
+
+
+@dataclass
+class _Call:
+    """One answer coming in, over one call or several."""
+
+    caller: Caller
+    request: Request
+    ids: list[int]
+    shield: Shield
+    budget: int
+    reader: AnswerReader = field(default_factory=AnswerReader)
+    tokens: int = 0
+    truncated: bool = False
+
+    async def plain(self) -> None:
+        """All in one call, whatever comes."""
+        await self.read(None, watched=False)
+
+    async def watched(self) -> None:
+        """All in one call, and another behind each list that began to repeat itself."""
+        answered = 0
+        while await self.read(answered, watched=True):
+            answered = self.reader.keys
+            if answered == len(self.request.empties):
+                self.reader.feed(b"}")
+                return
+
+    async def key_by_key(self) -> None:
+        """One call for each key, the key itself written here.
+
+        A GBNF grammar lets a model spell what is certain in whatever tokens it likes, and a key in
+        odd tokens leads it astray. The grammar goes on behind the key's list, so that a token
+        that ends it and goes on is a choice too; the call is left where the list ends.
+        """
+        for number, empty in enumerate(self.request.empties):
+            key = empty.rpartition(": ")[0]
+            self.reader.feed(f"{', ' if number else '{'}{key}:".encode())
+            await self.read(number, watched=True, one_list=True)
+            if self.truncated:
+                return
+        self.reader.feed(b"}")
+
+    async def read(self, answered: int | None, *, watched: bool, one_list: bool = False) -> bool:
+        """Make one call and read what comes; gives whether it was stopped for repeating itself."""
+        if self.budget <= 0:
+            self.truncated = True
+            return False
+        text = self.reader.text.decode("utf-8")
+        fields = self.caller.fields(self.request, self.ids, text, self.shield)
+        form = structure(self.caller.found, self.request, answered)
+        pieces = self.caller.pieces({**fields, **form}, self.budget)
+        stopped, count, self.truncated = await _read(pieces, self.reader, watched, one_list)
+        self.tokens, self.budget = self.tokens + count, self.budget - count
+        if stopped is not None:
+            self.reader = AnswerReader()
+            self.reader.feed(stopped)
+        return stopped is not None
+
+    def close_off(self) -> None:
+        """End an answer that was cut short with what is complete of it."""
+        head, tail = self.reader.closed(self.request.empties)
+        self.reader.text[:] = head + tail
+
+
+async def _read(
+    pieces: AsyncIterator[tuple[str, str]], reader: AnswerReader, watched: bool, one_list: bool
+) -> tuple[bytes | None, int, bool]:
+    """Read an answer on.
+
+    Gives the answer up to where it is left: where it began to repeat itself, its list closed, or
+    with ``one_list`` behind the list of a key; None where it ends. Then how many pieces there were
+    (about one a token), and whether it was cut short.
+    """
+    count, reason = 0, ""
+    try:
+        async for piece, why in pieces:
+            count += bool(piece)
+            reason = why or reason
+            for byte in piece.encode("utf-8", errors="replace"):
+                deep = reader.depth
+                repeat = reader.feed(bytes([byte]))
+                # Only a list that answers a key can be left: what is behind a deeper one is
+                # not said by the grammar of whole keys.
+                if watched and repeat is not None and reader.depth == 2:
+                    return bytes(reader.text[: repeat.cut]) + repeat.closer, count, False
+                if one_list and deep == 2 and reader.depth == 1:
+                    return bytes(reader.text), count, False
+    finally:
+        await pieces.aclose()  # type: ignore[attr-defined]
+    if not reason:
+        raise BrokenOff("it ends without saying why")
+    return None, count, reason == "length"

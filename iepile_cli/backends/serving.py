@@ -1,0 +1,183 @@
+"""The command that starts a server for a model and its adapters: vLLM, llama.cpp's or Ollama."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iepile_cli.errors import UsageError
+from iepile_cli.models import NotInstalled, Resolved, catalogue_entry, resolve
+
+# The ranks that vLLM keeps room for.
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served and how; ``context`` is the longest sequence in tokens, 0 for the model's.
+
+    ``gpus`` share each layer (tensor parallelism), ``nodes`` share the layers out among them
+    (pipeline parallelism, with Ray), ``parallel`` is how many answers are computed at once.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    context: int = 0
+    gpus: int = 1
+    nodes: int = 1
+    parallel: int = 8
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, the files (name to content) it needs beside it, and the name it serves under.
+
+    ``tokenizer`` is what ``extract --tokenizer`` must be given, "" where the server writes prompts.
+    """
+
+    argv: list[str]
+    served: str
+    base_url: str
+    tokenizer: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    def script(self) -> str:
+        """The command as lines for a shell."""
+        written = [
+            f"cat > {shlex.quote(name)} <<'END'\n{content}END\n"
+            for name, content in self.files.items()
+        ]
+        return "".join(written) + shlex.join(self.argv) + "\n"
+
+
+def command(
+    name: str | None,
+    adapters: Sequence[str] = (),
+    *,
+    server: str | None = None,
+    serving: Serving | None = None,
+) -> Command:
+    """The command that serves a model.
+
+    Without ``server``, a GGUF file goes to llama-server and all else to vLLM. Raises
+    ``UsageError`` for a pair that cannot be, and what ``resolve`` raises.
+    """
+    try:
+        found = resolve(name, adapters)
+    except NotInstalled as missing:
+        # vLLM fetches a model from the hub by itself, on the machine that it runs on.
+        entry = catalogue_entry(missing.name)
+        if server not in (None, "vllm") or adapters or not entry or not entry.hf:
+            raise
+        found = Resolved(missing.name, Path(entry.hf), "safetensors", entry, entry.template)
+    chosen = server or ("llama-server" if found.format == "gguf" else "vllm")
+    if chosen not in SERVERS:
+        raise UsageError(f"no server is called {chosen!r}", hint=f"one of {', '.join(SERVERS)}")
+    if found.format != "gguf" and chosen != "vllm":
+        raise UsageError(
+            f"{chosen} serves GGUF files, and {found.name} is none",
+            hint="--server vllm, or a GGUF file of the model",
+        )
+    return SERVERS[chosen](found, serving or Serving())
+
+
+def _vllm(found: Resolved, how: Serving) -> Command:
+    served = _plain(found.name)
+    argv = ["vllm", "serve", str(found.path), "--served-model-name", served]
+    if found.format == "gguf" and found.adapters:
+        raise UsageError("vLLM has no adapters for GGUF files", hint="--server llama-server")
+    tokenizer = found.name
+    if found.adapters:
+        modules = [f"{_plain(path.name)}={path}" for path in found.adapters]
+        rank = max(_rank(path) for path in found.adapters)
+        argv += ["--enable-lora", "--lora-modules", *modules, "--max-lora-rank", str(rank)]
+        served = _plain(found.adapters[-1].name)
+    if how.gpus > 1:
+        argv += ["--tensor-parallel-size", str(how.gpus)]
+    if how.nodes > 1:
+        argv += ["--pipeline-parallel-size", str(how.nodes)]
+        argv += ["--distributed-executor-backend", "ray"]
+    if how.context:
+        argv += ["--max-model-len", str(how.context)]
+    if found.entry and found.entry.remote_code:
+        argv += ["--trust-remote-code"]
+    # Only guidance knows the substrings of our grammars; the model's own sampling is not wanted.
+    argv += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
+    argv += ["--generation-config", "vllm", "--host", how.host, "--port", str(how.port)]
+    return Command(argv, served, _url(how), tokenizer)
+
+
+def _llama_server(found: Resolved, how: Serving) -> Command:
+    argv = ["llama-server", "--model", str(found.path), "--alias", _plain(found.name)]
+    for path in found.adapters:
+        argv += ["--lora", str(_gguf_adapter(path))]
+    if how.context:
+        argv += ["--ctx-size", str(how.context * how.parallel)]
+    argv += ["--parallel", str(how.parallel), "--host", how.host, "--port", str(how.port)]
+    return Command(argv, _plain(found.name), _url(how), found.name)
+
+
+def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
+    argv = [sys.executable, "-m", "llama_cpp.server", "--model", str(found.path)]
+    argv += ["--model_alias", _plain(found.name), "--n_ctx", str(how.context or 4096)]
+    if len(found.adapters) > 1:
+        raise UsageError("llama_cpp.server takes one adapter", hint="--server llama-server")
+    for path in found.adapters:
+        argv += ["--lora_path", str(_gguf_adapter(path))]
+    # Unless it is told not to, it drops a request when the next one comes.
+    argv += ["--interrupt_requests", "false", "--host", how.host, "--port", str(how.port)]
+    return Command(argv, _plain(found.name), _url(how), found.name)
+
+
+def _ollama(found: Resolved, how: Serving) -> Command:
+    lines = [f"FROM {found.path}", *(f"ADAPTER {_gguf_adapter(path)}" for path in found.adapters)]
+    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
+    lines += [f"PARAMETER num_ctx {how.context}"] if how.context else []
+    served = _plain(found.name)
+    argv = ["ollama", "create", served, "-f", "Modelfile"]
+    files = {"Modelfile": "".join(f"{line}\n" for line in lines)}
+    return Command(argv, served, "http://127.0.0.1:11434/v1", "", files)
+
+
+SERVERS: dict[str, Callable[[Resolved, Serving], Command]] = {
+    "vllm": _vllm,
+    "llama-server": _llama_server,
+    "llama-cpp-python": _llama_cpp_python,
+    "ollama": _ollama,
+}
+
+
+def _url(how: Serving) -> str:
+    host = "127.0.0.1" if how.host in ("0.0.0.0", "::") else how.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{how.port}/v1"
+
+
+def _plain(name: str) -> str:
+    """A name that every server takes: the last part of a path, without its ending."""
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].removesuffix(".gguf")
+    return re.sub(r"[^\w.-]+", "-", last) or "model"
+
+
+def _gguf_adapter(path: Path) -> Path:
+    if path.suffix != ".gguf":
+        raise UsageError(
+            f"{path}: llama.cpp takes adapters as GGUF files",
+            hint="--server vllm takes it as it is",
+        )
+    return path
+
+
+def _rank(path: Path) -> int:
+    """The rank to keep room for, for an adapter: the next that vLLM knows."""
+    try:
+        settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        ranks = [settings.get("r"), *(settings.get("rank_pattern") or {}).values()]
+        rank = max(rank for rank in ranks if isinstance(rank, int))
+    except (OSError, ValueError, AttributeError):
+        rank = 64
+    return next((known for known in _RANKS if known >= rank), rank)

@@ -1,0 +1,72 @@
+"""``iepile serve``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iepile_cli.cli import console, options
+from iepile_cli.errors import ModelError
+
+EXAMPLES = """
+Examples:
+
+  iepile serve --model oneke --gpus 2
+  iepile serve --model llama2-13b-chat --adapter llama2-13b-iepile-lora --run
+  iepile serve --server llama-cpp-python --run
+  iepile serve --model model.gguf --server ollama
+"""
+
+
+def serve(
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="vllm, llama-server, llama-cpp-python or ollama. Default: llama-server for a "
+            "GGUF file, else vllm."
+        ),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run the command, not only show it.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
+    context: Annotated[
+        int, typer.Option(min=0, help="Longest sequence in tokens; 0: the model's own.")
+    ] = 0,
+    parallel: Annotated[int, typer.Option(min=1, help="llama-server: answers at once.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, help="vllm: GPUs that share each layer.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="vllm: machines of a Ray cluster that share the layers.")
+    ] = 1,
+) -> None:
+    """Show, or run, the command that serves a model to many requests at once.
+
+    The command goes to standard output; how to extract with the server is said on stderr.
+    """
+    from iepile_cli.backends.serving import Serving, command
+
+    how = Serving(host, port, context, gpus, nodes, parallel)
+    made = command(model, adapter or (), server=server, serving=how)
+    tokenizer = f" --tokenizer {made.tokenizer}" if made.tokenizer else ""
+    console.note(
+        f"then: iepile extract --base-url {made.base_url} --model {made.served}{tokenizer}"
+    )
+    if not run:
+        typer.echo(made.script(), nl=False)
+        return
+    if shutil.which(made.argv[0]) is None:
+        raise ModelError(
+            f"{made.argv[0]} is not installed here",
+            hint="without --run the command is shown, to be run where it is",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in made.files.items():
+            Path(folder, name).write_text(content, encoding="utf-8")
+        place = folder if made.files else None
+        raise typer.Exit(subprocess.run(made.argv, cwd=place, check=False).returncode)
