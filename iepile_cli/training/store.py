@@ -180,14 +180,21 @@ def _encode_all(
         yield from map(encoder, itertools.chain(first, stream))
         return
     import multiprocessing
+    from collections import deque
 
     whole = itertools.chain(first, stream)
     chunks = iter(lambda: list(itertools.islice(whole, _CHUNK)), [])
     # A fork of a process with threads (tokenizers, torch) can hang.
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (opener,)) as pool:
-        for part in pool.imap(_encode_chunk, chunks):
-            yield from part
+        # Pool.imap would read the whole file ahead of its workers.
+        ahead: deque[Any] = deque()
+        for chunk in chunks:
+            ahead.append(pool.apply_async(_encode_chunk, (chunk,)))
+            if len(ahead) > 2 * workers:
+                yield from ahead.popleft().get()
+        while ahead:
+            yield from ahead.popleft().get()
 
 
 _worker: dict[str, Encoder] = {}

@@ -1,0 +1,209 @@
+"""The base model as training needs it: a folder for transformers, a tokenizer, a template.
+
+A GGUF file is unpacked once into the cache, weights and tokenizer, so that what follows knows one
+form only. Its examples are tokenised by llama.cpp's own vocabulary all the same, as ``extract``
+does.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iepile_cli.errors import ModelError
+from iepile_cli.models import Resolved, resolve
+from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
+from iepile_cli.registry import registry
+from iepile_cli.templates import Template, Tokenizer
+from iepile_cli.templates.rows import TEMPLATES
+from iepile_cli.templates.template import closest_template
+from iepile_cli.training.options import TrainOptions
+
+NEEDS = "pip install 'iepile-cli[train]'"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: its name, where it is, and the adapters to go on from.
+
+    ``source`` is the file or folder it was found at, ``folder`` the one transformers reads.
+    """
+
+    name: str
+    source: Path
+    folder: Path
+    adapters: tuple[Path, ...]
+    template: Template
+    remote_code: bool = False
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that encodes examples."""
+        return open_tokenizer(self.source, self.folder, self.remote_code)
+
+    @property
+    def settings(self) -> AdapterSettings | None:
+        """What the last adapter records of itself."""
+        return read_adapter_settings(self.adapters[-1]) if self.adapters else None
+
+
+def find_base(
+    options: TrainOptions, *, on_note: Callable[[str], None] = lambda _: None
+) -> Base:
+    """Find the base model, unpack it if it is a GGUF file, and settle the template.
+
+    Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
+    """
+    found = resolve(options.model or None, options.adapter)
+    folder = found.path
+    remote = options.trust_remote_code or bool(found.entry and found.entry.remote_code)
+    if found.format == "gguf":
+        folder = unpacked(found.path, on_note=on_note)
+    adapters = found.adapters if options.adapter else ()
+    template = settle_template(options.template, found, adapters)
+    tokenizer = open_tokenizer(found.path, folder, remote)
+    base = Base(found.name, found.path, folder, adapters, template.bind(tokenizer), remote)
+    base.__dict__["tokenizer"] = tokenizer
+    for adapter in adapters:
+        settings = read_adapter_settings(adapter)
+        if settings and not options.template:
+            settings.check_template(base.template.name, base.template.hash(), adapter)
+    return base
+
+
+def settle_template(asked: str, found: Resolved, adapters: tuple[Path, ...]) -> Template:
+    """The template: the one asked for, the adapter's, the catalogue's, or the model's own."""
+    recorded = read_adapter_settings(adapters[-1]) if adapters else None
+    name = asked or (recorded.template if recorded else "") or (found.template or "")
+    if name:
+        template: Template = registry().get("template", name)
+        return template
+    known = closest_template(found.name, TEMPLATES)
+    own: Template = registry().get("template", "auto")
+    return known or own
+
+
+def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
+    """The tokenizer of a GGUF file or of a folder."""
+    if source.suffix == ".gguf":
+        from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+
+        return LlamaCppTokenizer.open(source)
+    from iepile_cli.backends.tokenizers import HFTokenizer
+
+    return HFTokenizer(hf_tokenizer(folder, remote_code))
+
+
+def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
+    """The transformers tokenizer of a folder; raises ``ModelError``."""
+    transformers = training_library("transformers")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be opened: {first_line(error)}") from None
+
+
+def training_library(name: str) -> Any:
+    """Import a library that training needs; raises ``ModelError`` that says how to get it."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"training needs {name}: {first_line(error)}", hint=NEEDS) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: ``IEPILE_CACHE`` or the user's cache."""
+    named = os.environ.get("IEPILE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "iepile")
+
+
+def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of a GGUF file's weights (16 bits) and tokenizer, from the cache or made now."""
+    folder = cache_folder() / "unpacked" / f"{gguf.stem}-{_fingerprint(gguf)}"
+    if not (folder / "config.json").is_file():
+        on_note(f"unpacking {gguf.name} into {folder} (once)")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        try:
+            _unpack(gguf, partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except OSError:
+            # Another process was faster.
+            if not (folder / "config.json").is_file():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _fingerprint(path: Path) -> str:
+    """A hash of a large file's size, beginning and end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        parts = [str(size).encode()]
+        for at in (0, max(0, size // 2), max(0, size - (1 << 20))):
+            file.seek(at)
+            parts.append(file.read(1 << 20))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    torch, transformers = training_library("torch"), training_library("transformers")
+    training_library("gguf")
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    extra = {}
+    if hasattr(transformers, "GgufConfig"):
+        extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        with quiet_libraries():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                **place, dtype=torch.float32, **extra
+            )
+    except (ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"{gguf}: transformers cannot unpack it: {first_line(error)}",
+            hint="use the model's safetensors",
+        ) from None
+    largest = max(float(weight.abs().max()) for weight in model.parameters())
+    # A block format's values fit in fp16 and keep more digits there than in bf16.
+    model.to(torch.float16 if largest < 60_000 else torch.bfloat16)
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    with quiet_libraries():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+class quiet_libraries:  # noqa: N801 - used like a function, as contextlib's are
+    """Keep transformers from drawing bars and warning while we say ourselves what goes on."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._logging: Any = logging
+        self._level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        self._logging.set_verbosity(self._level)
+        self._logging.enable_progress_bar()
