@@ -36,6 +36,9 @@ class LlamaCpp:
         return LlamaRunner(model, options)
 
 
+LLAMA_CPP = LlamaCpp()
+
+
 class LlamaRunner:
     """A GGUF model that answers requests, several at a time."""
 

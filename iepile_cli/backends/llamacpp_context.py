@@ -22,6 +22,9 @@ BATCH = 512
 # The cache of keys and values grows to this size unless a context is asked for.
 _CACHE_BYTES = 1 << 30
 
+# Of enum ggml_log_level.
+_WARNING, _ERROR = 3, 4
+
 _log: dict[str, Any] = {"verbose": False, "errors": [], "callback": None}
 
 
@@ -51,15 +54,15 @@ def library(*, verbose: bool = False) -> Any:
 
 
 def _on_log(level: int, text: bytes, _: Any) -> None:
-    if _log["verbose"]:
+    if _log["verbose"] and level in (_WARNING, _ERROR):
         os.write(2, text)
-    elif level == 4 and text.strip(b". \n"):
+    if level == _ERROR and text.strip(b". \n"):
         _log["errors"].append(text.decode("utf-8", errors="replace").strip())
-        del _log["errors"][:-3]
 
 
 def _last_error() -> str:
-    found = "; ".join(_log["errors"]) or "no reason given"
+    # The first names the cause; the others say that what needed it failed too.
+    found = _log["errors"][0] if _log["errors"] else "no reason given"
     _log["errors"].clear()
     return found
 

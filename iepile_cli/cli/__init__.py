@@ -13,6 +13,7 @@ import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import console, settings
+from iepile_cli.cli.extract import EXAMPLES, extract
 from iepile_cli.errors import IEPileError
 
 app = typer.Typer(
@@ -55,6 +56,9 @@ def _options(
             for name, command in commands.items()
         }
         context.default_map = settings.defaults_by_command(config, options)
+
+
+app.command("extract", epilog=EXAMPLES)(extract)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from iepile_cli.task.ask import Ask, batches, dumps
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
-from iepile_cli.templates import ChatTemplate, Template, encode
+from iepile_cli.templates import Template, encode
 
 # The shortest passage worth asking about, in tokens.
 _LEAST = 16
@@ -71,12 +71,14 @@ def extract(
     documents: Iterable[Document],
     asking: Asking,
     runner: Runner,
-    template: Template | ChatTemplate,
+    template: Template,
     *,
-    on_answer: Callable[[Answer], None] | None = None,
+    on_answer: Callable[[int, float], None] | None = None,
 ) -> Iterator[Result]:
     """Extract from documents, lazily and in order.
 
+    ``on_answer`` is told, for each answer, how many tokens it took (prompt and answer) and how
+    many characters of text it deals with (a passage shared evenly among its schema batches).
     Raises ``ModelError`` when the schema and an answer do not fit the model's context.
     """
     yield from _Flow(asking, runner, template, on_answer).run(iter(documents))
@@ -87,8 +89,8 @@ class _Flow:
         self,
         asking: Asking,
         runner: Runner,
-        template: Template | ChatTemplate,
-        on_answer: Callable[[Answer], None] | None,
+        template: Template,
+        on_answer: Callable[[int, float], None] | None,
     ) -> None:
         self.asking, self.runner = asking, runner
         self.template = template.bind(runner.tokenizer)
@@ -100,9 +102,10 @@ class _Flow:
     def run(self, documents: Iterator[Document]) -> Iterator[Result]:
         for answer in self.runner.generate(self.requests(documents)):
             yield from self.finished()
-            self.take(self.pending[0], answer)
+            passage = self.take(self.pending[0], answer)
             if self.on_answer:
-                self.on_answer(answer)
+                tokens = answer.prompt_tokens + answer.answer_tokens
+                self.on_answer(tokens, len(passage.text) / len(self.batches))
             yield from self.finished()
         yield from self.finished()
 
@@ -176,8 +179,8 @@ class _Flow:
 
     # ------------------------------------------------------------------------------- answering
 
-    def take(self, pending: _Pending, answer: Answer) -> None:
-        """Read one answer of a document."""
+    def take(self, pending: _Pending, answer: Answer) -> Passage:
+        """Read one answer of a document; gives the passage it is about."""
         ask, passage = pending.asks[pending.answered]
         problems: list[str] = []
         found = read_answer(ask.task, ask.items, answer, problems)
@@ -188,6 +191,7 @@ class _Flow:
         pending.truncated += answer.truncated
         pending.tokens += answer.answer_tokens
         pending.answered += 1
+        return passage
 
     def result(self, pending: _Pending) -> Result:
         asking = self.asking

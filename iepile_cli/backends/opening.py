@@ -1,0 +1,54 @@
+"""From the names that a user gives to a model that answers: model, backend and template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from iepile_cli.backends import Options, Runner
+from iepile_cli.errors import ModelError
+from iepile_cli.models import Resolved, resolve
+from iepile_cli.registry import registry
+from iepile_cli.templates import AUTO, Template
+
+# What opens a model's files when no backend is named.
+_BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to answer, with the template that fits it; close the runner when done."""
+
+    runner: Runner
+    template: Template
+    model: Resolved
+    backend: str
+
+
+def open_model(
+    name: str | None = None,
+    *,
+    adapters: Sequence[str] = (),
+    backend: str | None = None,
+    template: str | None = None,
+    options: Options | None = None,
+) -> Opened:
+    """Open a model by its catalogue name, path or hub id.
+
+    Without ``backend`` the model's format decides; without ``template`` the catalogue, else the
+    model's own. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
+    """
+    known = registry()
+    asked = known.get("template", template) if template else None
+    if backend:
+        known.entry("backend", backend)
+    found = resolve(name, adapters)
+    chosen = backend or _BY_FORMAT.get(found.format, found.format)
+    engine = known.get("backend", chosen)
+    probe = engine.probe()
+    if not probe.ok:
+        raise ModelError(f"the backend {chosen} cannot run here: {probe.reason}")
+    settings = replace(options or Options(), adapters=tuple(map(str, found.adapters)))
+    runner = engine.open(found.path, settings)
+    form = asked or known.get("template", found.template or AUTO.name)
+    return Opened(runner, form.bind(runner.tokenizer), found, chosen)
