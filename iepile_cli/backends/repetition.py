@@ -84,9 +84,7 @@ class AnswerReader:
         elif byte in _OPENING:
             if container and container.closer == ord("]"):
                 container.part = at - 1
-            self._stack.append(
-                _Container(_OPENING[byte], at - 1, at, at, in_key=byte == ord("{"))
-            )
+            self._stack.append(_Container(_OPENING[byte], at - 1, at, at, in_key=byte == ord("{")))
         elif container and byte == container.closer:
             self._stack.pop()
             return self._part_ends(at)

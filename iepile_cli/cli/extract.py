@@ -43,7 +43,8 @@ def extract(
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Every line is a text.")] = False,
     text_field: Annotated[
-        str | None, typer.Option(help="The field of JSONL, CSV and TSV records that holds the text.")
+        str | None,
+        typer.Option(help="The field of JSONL, CSV and TSV records that holds the text."),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of the input. Default: UTF-8, or as its BOM says.")
@@ -100,7 +101,9 @@ def extract(
     from iepile_cli.task.wording import LANGUAGES
 
     if not schema:
-        raise UsageError("no --schema: what is to be extracted?", hint="try --schema person,location")
+        raise UsageError(
+            "no --schema: what is to be extracted?", hint="try --schema person,location"
+        )
     named, items = read_schema(schema, task_named(task) if task else None)
     if lang is not None and lang not in LANGUAGES:
         raise UsageError(f"no instruction in {lang!r}", hint=f"--lang {' or '.join(LANGUAGES)}")
@@ -177,9 +180,7 @@ def _nothing_left(failures: list[IEPileError], resumed: int) -> None:
 
 
 def _report(watch: Watch, failures: list[IEPileError]) -> None:
-    console.detail(
-        f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s"
-    )
+    console.detail(f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s")
     if failures:
         raise PartialFailure(
             f"{len(failures)} inputs could not be read; the other {watch.documents} are written"

@@ -22,6 +22,7 @@ class AdapterSettings:
     """Template name and hash, base model, rank and alpha, tasks and languages of its data.
 
     ``system`` is the system text it was trained with, ``None`` for the template's own.
+    ``over`` are adapters that were merged into the base model before: it needs them beneath.
     ``method`` is ``lora``, ``full`` or ``freeze``; rank and alpha are 0 without LoRA.
     """
 
@@ -35,6 +36,7 @@ class AdapterSettings:
     max_length: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
     version: str = ""
 
     def write(self, folder: Path) -> None:
@@ -66,7 +68,7 @@ def read_adapter_settings(path: Path) -> AdapterSettings | None:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         known = {item.name for item in fields(AdapterSettings)}
         values = {key: value for key, value in content.items() if key in known}
-        for key in ("tasks", "languages"):
+        for key in ("tasks", "languages", "over"):
             values[key] = tuple(values.get(key, ()))
         return AdapterSettings(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:

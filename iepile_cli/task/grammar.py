@@ -86,9 +86,7 @@ class _Rules:
                     return empty
                 part = f"MENTION {_literal(': ')} {self.part(inner, item, f'{name}_x')}"
                 more = f"({_literal(', ')} {part})*"
-                return self.rule(
-                    name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}"
-                )
+                return self.rule(name, f"{empty} | {_literal('{')} {part} {more} {_literal('}')}")
             case _:
                 raise TypeError(f"{type(node).__name__} cannot answer a schema item")
 

@@ -70,9 +70,7 @@ def read_annotations(task: Task, entries: Any, problems: list[str]) -> list[Gold
     return _by_head(things) if layout.by_head else things
 
 
-def _slots(
-    layout: Layout, entry: dict[str, Any], problems: list[str]
-) -> Iterable[tuple[str, str]]:
+def _slots(layout: Layout, entry: dict[str, Any], problems: list[str]) -> Iterable[tuple[str, str]]:
     if not layout.slot_role:
         return
     parts = entry.get(layout.slot_list, []) if layout.slot_list else [entry]

@@ -41,9 +41,7 @@ def read_schema(given: Sequence[str], task: Task | None = None) -> tuple[Task, l
     inferred = task
     for text in given:
         path = _as_file(text)
-        found, more = (
-            read_schema_file(path, inferred) if path else _read_expression(text, inferred)
-        )
+        found, more = read_schema_file(path, inferred) if path else _read_expression(text, inferred)
         if inferred is not None and found is not inferred:
             raise UsageError(
                 f"--schema {text!r} asks for {found.title} ({found.name}), and what stands before "
@@ -211,9 +209,7 @@ def _names(text: str, whole: str) -> tuple[str, ...]:
 def _name(text: str, whole: str) -> str:
     name = re.sub(r"\\(.)", r"\1", text.strip())
     if not name:
-        raise UsageError(
-            f"schema item {whole.strip()!r} has an empty name in it", hint=_examples()
-        )
+        raise UsageError(f"schema item {whole.strip()!r} has an empty name in it", hint=_examples())
     return name
 
 
@@ -314,8 +310,7 @@ def from_lists(
         return task, [_triple(name) for name in types]
     if task.slots:
         return task, [
-            SchemaItem(str(name), slots=tuple(map(str, slots)))
-            for name, slots in roles_of.items()
+            SchemaItem(str(name), slots=tuple(map(str, slots))) for name, slots in roles_of.items()
         ]
     names = roles if task.layout.field == "relation" else types
     return task, [SchemaItem(str(name)) for name in names]

@@ -4,7 +4,6 @@ These strings are a wire format: the published adapters were trained on them, so
 the letter, odd spaces and half-width commas included.
 """
 
-
 from __future__ import annotations
 
 LANGUAGES = ("en", "zh")

@@ -54,9 +54,7 @@ class Base:
         return read_adapter_settings(self.adapters[-1]) if self.adapters else None
 
 
-def find_base(
-    options: TrainOptions, *, on_note: Callable[[str], None] = lambda _: None
-) -> Base:
+def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda _: None) -> Base:
     """Find the base model, unpack it if it is a GGUF file, and settle the template.
 
     Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
@@ -193,7 +191,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-class quiet_libraries:  # noqa: N801 - used like a function, as contextlib's are
+class quiet_libraries:
     """Keep transformers from drawing bars and warning while we say ourselves what goes on."""
 
     def __enter__(self) -> None:
