@@ -7,12 +7,15 @@ does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,19 +137,20 @@ def cache_folder() -> Path:
 
 def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of a GGUF file's weights (16 bits) and tokenizer, from the cache or made now."""
+    from filelock import FileLock
+
     folder = cache_folder() / "unpacked" / f"{gguf.stem}-{_fingerprint(gguf)}"
-    if not (folder / "config.json").is_file():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes of a run the first one unpacks and the others wait.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if (folder / "config.json").is_file():
+            return folder
         on_note(f"unpacking {gguf.name} into {folder} (once)")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
         try:
             _unpack(gguf, partial)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-        except OSError:
-            # Another process was faster.
-            if not (folder / "config.json").is_file():
-                raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -191,17 +195,27 @@ def _unpack(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-class quiet_libraries:
-    """Keep transformers from drawing bars and warning while we say ourselves what goes on."""
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers and others from drawing bars and warning; we say what goes on."""
+    from transformers.utils import logging as transformers_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._logging: Any = logging
-        self._level = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        self._logging.set_verbosity(self._level)
-        self._logging.enable_progress_bar()
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    others = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate", "peft")]
+    before = [logger.level for logger in others]
+    for logger in others:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Between these libraries' own versions; nothing that a user could do about.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        for logger, was in zip(others, before, strict=True):
+            logger.setLevel(was)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

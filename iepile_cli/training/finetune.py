@@ -12,7 +12,14 @@ from typing import Any
 
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.training import loop
-from iepile_cli.training.base import Base, cache_folder, find_base, open_tokenizer, training_library
+from iepile_cli.training.base import (
+    Base,
+    cache_folder,
+    find_base,
+    open_tokenizer,
+    quiet_libraries,
+    training_library,
+)
 from iepile_cli.training.device import Place, choose_place
 from iepile_cli.training.encoding import Encoder, Limits
 from iepile_cli.training.estimate import Batch, Estimate, choose_batch, estimate
@@ -82,9 +89,12 @@ def train(
     check_output(options)
     prepared = prepare(options, watcher)
     watcher.note(plan(prepared).summary())
-    model = load_trainable(prepared.base, options, prepared.place, given=given, note=watcher.note)
-    start_output(options, prepared.base)
-    return _run(prepared, model, watcher)
+    with quiet_libraries():
+        model = load_trainable(
+            prepared.base, options, prepared.place, given=given, note=watcher.note
+        )
+        start_output(options, prepared.base)
+        return _run(prepared, model, watcher)
 
 
 def prepare(options: TrainOptions, watcher: Watcher) -> Prepared:
@@ -96,10 +106,9 @@ def prepare(options: TrainOptions, watcher: Watcher) -> Prepared:
     if place.device == "cpu" and processes() > 1:
         # Processes on the same cores get in each other's way.
         torch.set_num_threads(max(1, torch.get_num_threads() // processes()))
-    with _first_process_first(place):
-        base = find_base(options, on_note=watcher.note)
-        store = _encoded(options.data, base, options, watcher)
-        held_out = _held_out(options, base, store, watcher)
+    base = find_base(options, on_note=watcher.note)
+    store = _encoded(options.data, base, options, watcher)
+    held_out = _held_out(options, base, store, watcher)
     guess = estimate(base, options, place)
     batch = choose_batch(guess, options, place, store.report, processes())
     return Prepared(options, base, place, store, held_out, guess, batch)
@@ -124,13 +133,6 @@ def dry_run(options: TrainOptions, *, watcher: Watcher | None = None) -> tuple[P
     """The plan, and one example as runs of text with whether each is learnt."""
     prepared = prepare(options.checked(), watcher or Watcher())
     return plan(prepared), shown_example(prepared.train, prepared.base)
-
-
-def _first_process_first(place: Place) -> Any:
-    """Let one process of a machine make what the others then find in the cache."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=place.device == "cpu").local_main_process_first()
 
 
 def build_encoder(base: Base, options: TrainOptions) -> Encoder:

@@ -16,6 +16,7 @@ from iepile_cli.training.device import Place
 from iepile_cli.training.estimate import Batch
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.rows import answer_loss
+from iepile_cli.training.scaling import processes
 from iepile_cli.training.signals import StopRequest
 from iepile_cli.training.watcher import Watcher
 
@@ -63,8 +64,6 @@ def training_arguments(
         bf16=place.dtype == "bf16",
         fp16=place.dtype == "fp16",
         use_cpu=place.device == "cpu",
-        gradient_checkpointing=options.grad_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         neftune_noise_alpha=options.neftune or None,
         seed=options.seed,
         logging_steps=options.log_every,
@@ -77,14 +76,28 @@ def training_arguments(
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=place.device == "cuda",
-        ddp_backend="gloo" if place.device == "cpu" else None,
+        ddp_backend="gloo" if place.device == "cpu" and processes() > 1 else None,
         ddp_find_unused_parameters=False,
         **best,
+        **_checkpointing(options),
         **scaling,
     )
     # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _checkpointing(options: TrainOptions) -> dict[str, Any]:
+    """Activation checkpointing; transformers 5 renamed it on its way."""
+    if not options.grad_checkpointing:
+        return {}
+    import dataclasses
+
+    import transformers
+
+    known = {item.name for item in dataclasses.fields(transformers.TrainingArguments)}
+    kind = "activation" if "activation_checkpointing" in known else "gradient"
+    return {f"{kind}_checkpointing": True, f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
 
 
 def make_trainer(

@@ -94,6 +94,8 @@ def use_rows(model: Any) -> bool:
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
     if not getattr(model, "_supports_attention_backend", False) or not _keeps_logits(model):
         return False
     if "flash" in str(getattr(model.config, "_attn_implementation", "")):

@@ -134,15 +134,23 @@ def make_store(
     ``workers`` 0 takes all cores for a large file; without ``opener`` all is done here. Raises
     ``DataError`` when no example can be used.
     """
+    from filelock import FileLock
+
     folder = cache / key
-    if not (folder / "report.json").is_file():
-        cache.mkdir(parents=True, exist_ok=True)
+    if (folder / "report.json").is_file():
+        return Store(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Of several processes of a run the first one makes it and the others wait.
+    with FileLock(cache / f".{key}.lock"):
+        if (folder / "report.json").is_file():
+            return Store(folder)
         partial = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=cache))
         try:
             examples = itertools.chain.from_iterable(map(read_examples, paths))
             encoded = _encode_all(examples, encoder, workers or _cores(), opener)
             _write(partial, _counted(encoded, on_example), paths)
-            _move(partial, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return Store(folder)
@@ -150,16 +158,6 @@ def make_store(
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _move(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another process has made the same in the meantime, or a broken one is in the way.
-        if not (folder / "report.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
 
 
 def _counted(
