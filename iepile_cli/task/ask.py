@@ -8,7 +8,7 @@ layout (``", "`` and ``": "``, not ASCII-escaped), the wire format of the publis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 

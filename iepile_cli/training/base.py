@@ -200,7 +200,10 @@ def quiet_libraries() -> Iterator[None]:
     """Keep transformers and others from drawing bars and warning; we say what goes on."""
     from transformers.utils import logging as transformers_logging
 
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     others = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate", "peft")]
