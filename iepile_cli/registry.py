@@ -65,9 +65,12 @@ class Registry:
         self._origin = BUILT_IN
         self._plugins_loaded = False
 
-    def add(self, kind: str, name: str, target: Any, *, summary: str = "") -> None:
+    def add(
+        self, kind: str, name: str, target: Any, *, summary: str = "", origin: str = ""
+    ) -> None:
         """Register ``target`` (an object, or ``"module:attribute"``) under ``name``.
 
+        ``origin`` is from where it is, when that is not the package or plugin that registers.
         Raises ``UsageError`` for an unknown kind or a name that is taken: a plugin cannot
         silently replace what is there.
         """
@@ -80,7 +83,7 @@ class Registry:
             raise UsageError(f"{kind} {name!r} is already registered by {taken.origin}")
         if not isinstance(target, str):
             self.kinds[kind](target)
-        self._entries[kind, name] = Entry(kind, name, target, self._origin, summary)
+        self._entries[kind, name] = Entry(kind, name, target, origin or self._origin, summary)
 
     def get(self, kind: str, name: str) -> Any:
         """Give the object registered under ``name``.
@@ -134,8 +137,8 @@ class Registry:
         self._origin = distribution
         try:
             point.load()(self)
-        # A plugin is foreign code: whatever it raises must not stop the tool.
-        except Exception as error:
+        # A plugin is foreign code: whatever it raises must not stop the tool, nor may it end it.
+        except (Exception, SystemExit) as error:
             self._entries = before
             reason = f"{type(error).__name__}: {error}"
             self.failures.append(PluginFailure(point.name, distribution, reason))

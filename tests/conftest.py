@@ -23,6 +23,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,11 @@ def vector_cases(name: str) -> list[dict[str, Any]]:
         return []
     cases: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cases"]
     return cases
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The GGUF file of the embedded model."""
+    from iepile_cli.models import DEFAULT_MODEL, resolve
+
+    return resolve(DEFAULT_MODEL).path

@@ -79,6 +79,10 @@ class Runner(Protocol):
     lead: str
     """What the tokenizer puts before an answer's first character: a space, or nothing."""
 
+    def spells(self, text: str) -> bool:
+        """Whether the vocabulary can write a text; some lack rare bytes."""
+        ...
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order; lazily, reading only as far ahead as it batches."""
         ...

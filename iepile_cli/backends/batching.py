@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Answer
 from iepile_cli.backends.constrain import Constraint, Unconstrained, choose
@@ -55,19 +55,19 @@ class _Sequence:
         return len(self.job.prompt) + self.job.budget if self.job else len(self.tokens)
 
 
-class Meter(Protocol):
-    def __call__(self, tokens: int) -> None: ...
-
-
 def run(
-    context: Context, jobs: Iterable[Job], parallel: int, meter: Meter | None = None
+    context: Context, jobs: Iterable[Job], parallel: int, meter: Callable[[int], None] | None = None
 ) -> Iterator[Answer]:
     """Answer jobs, in order, ``parallel`` at a time; ``meter`` is told of computed tokens."""
+    # A run before this one may have been left in the middle.
+    context.clear()
     yield from _Scheduler(context, parallel, meter).run(iter(jobs))
 
 
 class _Scheduler:
-    def __init__(self, context: Context, parallel: int, meter: Meter | None) -> None:
+    def __init__(
+        self, context: Context, parallel: int, meter: Callable[[int], None] | None
+    ) -> None:
         self.context, self.parallel, self.meter = context, parallel, meter
         self.sequences = [_Sequence(number) for number in range(parallel + SPARE)]
         self.waiting: Job | None = None

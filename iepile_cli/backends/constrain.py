@@ -32,10 +32,15 @@ class Constraint:
     def __init__(
         self, tokenizer: LLTokenizer, grammar: str, budget: int, empties: tuple[str, ...]
     ) -> None:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         self._tokenizer = tokenizer
-        self._matcher: Any = LLMatcher(tokenizer, grammar, log_level=0)
+        # The defaults are for grammars of strangers; ours has a literal for every word, however
+        # long the word is.
+        limits = LLParserLimits(
+            initial_lexer_fuel=50_000_000, step_lexer_fuel=50_000_000, max_lexer_states=2_000_000
+        )
+        self._matcher: Any = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
         self._check()
         self._reader = AnswerReader()
         self._budget = budget
@@ -188,8 +193,14 @@ class Unconstrained:
         )
 
 
+def spells(tokenizer: LLTokenizer, text: str) -> bool:
+    """Whether a vocabulary can write a text: it comes back from its tokens unchanged."""
+    raw = text.encode()
+    return bool(tokenizer.decode_bytes(tokenizer.tokenize_bytes(raw)) == raw)
+
+
 def choose(logits: NDArray[np.float32], allowed: NDArray[np.intp] | None) -> tuple[int, float]:
-    """The likeliest allowed token and its probability among the allowed ones; ties to the lowest."""
+    """The likeliest allowed token, of equals the lowest, and its probability among the allowed."""
     import numpy as np
 
     scores = logits if allowed is None else logits[allowed]

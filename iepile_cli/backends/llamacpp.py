@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Answer, Options, Probe, Request, batching
-from iepile_cli.backends.constrain import Constraint, Unconstrained
-from iepile_cli.backends.llamacpp_context import Context, library, load_model
+from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
+from iepile_cli.backends.llamacpp_context import (
+    Context,
+    grammar_tokenizer,
+    library,
+    load_model,
+)
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -58,7 +63,7 @@ class LlamaRunner:
         self._vocab = self._lib.llama_model_get_vocab(model)
         self.tokenizer = LlamaCppTokenizer(self._vocab, model)
         self.lead = " " if self._puts_space() else ""
-        self.meter: batching.Meter | None = None
+        self.meter: Callable[[int], None] | None = None
         self._grammar_tokenizer: LLTokenizer | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
@@ -68,6 +73,10 @@ class LlamaRunner:
         """
         jobs = (self._job(request) for request in requests)
         return batching.run(self._context, jobs, self.parallel, self.meter)
+
+    def spells(self, text: str) -> bool:
+        """Whether the vocabulary can write a text; some lack rare bytes."""
+        return spells(self._constraining(), text)
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -91,9 +100,7 @@ class LlamaRunner:
 
     def _constraining(self) -> LLTokenizer:
         if self._grammar_tokenizer is None:
-            from llguidance.llamacpp import lltokenizer_from_vocab
-
-            self._grammar_tokenizer = lltokenizer_from_vocab(self._vocab)
+            self._grammar_tokenizer = grammar_tokenizer(self._context.model)
         return self._grammar_tokenizer
 
     def _ends(self) -> frozenset[int]:

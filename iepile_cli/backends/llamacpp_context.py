@@ -15,6 +15,7 @@ from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
+    from llguidance import LLTokenizer
     from numpy.typing import NDArray
 
 # Tokens that one call to llama_decode takes; also how far a long prompt goes in one step.
@@ -37,15 +38,22 @@ class Feed(NamedTuple):
     logits: bool
 
 
-def library(*, verbose: bool = False) -> Any:
-    """The llama_cpp module, its log kept quiet: errors are held for the next exception."""
+def library(*, verbose: bool | None = None) -> Any:
+    """The llama_cpp module, its log kept quiet: errors are held for the next exception.
+
+    Its OpenMP threads are told to wait for each other briefly before they sleep: the default, to
+    wait busily, makes decoding five times slower as soon as something else runs on the machine.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         raise ModelError(
             f"llama.cpp cannot be loaded: {error}", hint="pip install llama-cpp-python"
         ) from None
-    _log["verbose"] = verbose
+    if verbose is not None:
+        _log["verbose"] = verbose
     if _log["callback"] is None:
         _log["callback"] = llama_cpp.llama_log_callback(_on_log)
         llama_cpp.llama_log_set(_log["callback"], ctypes.c_void_p(0))
@@ -79,6 +87,18 @@ def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -
     return model
 
 
+def grammar_tokenizer(model: Any) -> LLTokenizer:
+    """The vocabulary of a model as grammars need it; takes a second for a large one."""
+    import warnings
+
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    with warnings.catch_warnings():
+        # It still calls llama.cpp's functions by their old names.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return lltokenizer_from_vocab(library().llama_model_get_vocab(model))
+
+
 class Context:
     """A context of ``parallel`` sequences on a loaded model.
 
@@ -89,7 +109,7 @@ class Context:
     def __init__(
         self, model: Any, *, size: int, parallel: int, threads: int, adapters: Sequence[Path] = ()
     ) -> None:
-        self._lib = lib = library(verbose=_log["verbose"])
+        self._lib = lib = library()
         self.model = model
         trained = lib.llama_model_n_ctx_train(model)
         params = lib.llama_context_default_params()
@@ -168,6 +188,10 @@ class Context:
         """
         if not self._lib.llama_memory_seq_rm(self._memory, sequence, length, -1):
             raise ModelError("this model's state cannot be taken back to an earlier token")
+
+    def clear(self) -> None:
+        """Empty all sequences."""
+        self._lib.llama_memory_clear(self._memory, False)
 
     def close(self) -> None:
         """Free the context and the model."""

@@ -12,7 +12,7 @@ from iepile_cli.registry import registry
 from iepile_cli.templates import AUTO, Template
 
 # What opens a model's files when no backend is named.
-_BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
+BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def open_model(
     if backend:
         known.entry("backend", backend)
     found = resolve(name, adapters)
-    chosen = backend or _BY_FORMAT.get(found.format, found.format)
+    chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = known.get("backend", chosen)
     probe = engine.probe()
     if not probe.ok:

@@ -62,7 +62,7 @@ class AnswerReader:
         if len(self._stack) > 1:
             inner = self._stack[1]
             return inner.end, bytes([inner.closer]), len(top.seen)
-        pending = top.end < top.part and not top.in_key
+        pending = bool(top.seen) and top.end <= top.part and not self._in_string
         return top.end, b"", len(top.seen) - pending
 
     def _read(self, byte: int) -> Repeat | None:

@@ -46,7 +46,7 @@ class LlamaCppTokenizer:
         return tokenizer
 
     def text(self, text: str) -> list[int]:
-        """Ids of plain text; llama.cpp may still merge some of it into a control token."""
+        """Ids of plain text; llama.cpp still reads the user-defined tokens in it."""
         raw = text.encode("utf-8")
         room = len(raw) + 2
         while True:

@@ -12,15 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import console, settings
-from iepile_cli.cli.extract import EXAMPLES, extract
+from iepile_cli.cli import completion, console, settings
+from iepile_cli.cli import convert as convert_command
+from iepile_cli.cli import download as download_command
+from iepile_cli.cli import eval as eval_command
+from iepile_cli.cli import extract as extract_command
+from iepile_cli.cli import list as list_command
 from iepile_cli.errors import IEPileError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="iepile",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Schema-based information extraction: name what you want, point at text, get exactly "
     "that, as valid JSON that says where in the text each item stands.",
@@ -30,6 +37,24 @@ app = typer.Typer(
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"iepile {__version__}")
+        raise typer.Exit
+
+
+def _install_completion(asked: bool) -> None:
+    if asked:
+        from iepile_cli.cli import completion_scripts as scripts
+
+        shell = scripts.current_shell()
+        path = scripts.install(shell)
+        console.note(f"completion for {shell}: {path}; it works in the next shell you open")
+        raise typer.Exit
+
+
+def _show_completion(asked: bool) -> None:
+    if asked:
+        from iepile_cli.cli import completion_scripts as scripts
+
+        typer.echo(scripts.SCRIPTS[scripts.current_shell()], nl=False)
         raise typer.Exit
 
 
@@ -46,19 +71,40 @@ def _options(
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Install completion for the shell this is called from.",
+            callback=_install_completion,
+            is_eager=True,
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            help="Show the completion script of that shell.",
+            callback=_show_completion,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
-    console.Voice.quiet, console.Voice.verbose = quiet, verbose
     config = settings.read_config()
-    if config:
-        commands: dict[str, Any] = getattr(context.command, "commands", {})
-        options = {
-            name: {parameter.name for parameter in command.params}
-            for name, command in commands.items()
-        }
-        context.default_map = settings.defaults_by_command(config, options)
+    defaults = settings.defaults_by_command(config, context.command) if config else {"": {}}
+    context.default_map = defaults
+    for name, given in (("quiet", quiet), ("verbose", verbose)):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "DEFAULT":
+            given = bool(defaults[""].get(name, given))
+        setattr(console.Voice, name, given)
 
 
-app.command("extract", epilog=EXAMPLES)(extract)
+app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
+app.command("download", epilog=download_command.EXAMPLES)(download_command.download)
+app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
+app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
+app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,20 +114,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    _open_closed_streams()
     try:
-        code = app(args=arguments, prog_name="iepile", standalone_mode=False)
+        code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except IEPileError as error:
         console.complain(error.message, error.hint)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has enough: end quietly, and keep the interpreter from
-        # complaining when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _abandon_stdout()
+    except SystemExit as error:
+        # Typer makes an exit of a closed pipe.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _abandon_stdout()
+        raise
     except (KeyboardInterrupt, typer.Abort):
-        console.complain("interrupted")
-        return 130
+        code = INTERRUPTED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         console.complain(f"{named}{error.strerror or error}")
@@ -90,10 +138,45 @@ def run(arguments: list[str] | None = None) -> int:
         # Typer's own usage errors; their class depends on Typer's version.
         if not hasattr(error, "format_message"):
             raise
-        message = error.format_message()
-        context = getattr(error, "ctx", None)
-        if message:
-            command = context.command_path if context else "iepile"
-            console.complain(message.rstrip("."), f"see {command} --help")
-        return int(getattr(error, "exit_code", 2))
+        return _wrong_usage(error)
+    # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
+    if code == INTERRUPTED:
+        console.complain("interrupted")
+    return code
+
+
+def _call(words: list[str]) -> int:
+    shell = os.environ.get(completion.VARIABLE)
+    if shell:
+        given = os.environ.get(completion.WORDS)
+        completion.answer(app, shell, words if given is None else given.split("\n"))
+        return 0
+    code = app(args=words, prog_name="iepile", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _wrong_usage(error: Any) -> int:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{message}\n")
+    elif message:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "iepile"
+        console.complain(message.rstrip("."), f"see {command} --help")
+    return int(getattr(error, "exit_code", 2))
+
+
+def _abandon_stdout() -> int:
+    """End quietly, as whoever read our output has enough.
+
+    The interpreter would complain when it flushes stdout at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def _open_closed_streams() -> None:
+    """Give a program that was started without stdout or stderr something to write to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -43,6 +43,11 @@ def complain(message: str, hint: str = "") -> None:
     sys.stderr.write(f"iepile: {line}{f' ({hint})' if hint else ''}\n")
 
 
+def may_ask() -> bool:
+    """Whether a person is there to answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not Voice.quiet
+
+
 def progress(*columns: object) -> Progress:
     """A rich progress view on stderr, shown only when stderr is a terminal and not ``--quiet``."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

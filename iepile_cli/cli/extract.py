@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.fetching import offer
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 
 EXAMPLES = """
 Examples:
 
+\b
   iepile extract --schema person,location news.txt
   cat news.txt | iepile extract --schema person,location
   iepile extract --task re --schema "founder of,place of birth" notes/
@@ -148,6 +150,7 @@ def extract(
         settings = Options(
             context=context, parallel=parallel, threads=threads, verbose=console.Voice.verbose
         )
+        offer(model, adapter or ())
         with watching(counting(files or ["-"], read)) as watch:
             opened = open_model(
                 model, adapters=adapter or (), backend=backend, template=template, options=settings

@@ -6,18 +6,26 @@ from typing import Annotated
 
 import typer
 
+from iepile_cli.cli import complete
+
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
         envvar="IEPILE_MODEL",
+        autocompletion=complete.complete_model,
         help="A name from `iepile list models`, a path or a hub id. Default: the embedded model.",
     ),
 ]
 Adapter = Annotated[
     list[str] | None,
-    typer.Option("--adapter", "-a", help="An adapter to lay over the model; may be repeated."),
+    typer.Option(
+        "--adapter",
+        "-a",
+        autocompletion=complete.complete_adapter,
+        help="An adapter to lay over the model; may be repeated.",
+    ),
 ]
 BackendName = Annotated[
     str | None,
@@ -25,6 +33,7 @@ BackendName = Annotated[
         "--backend",
         "-b",
         envvar="IEPILE_BACKEND",
+        autocompletion=complete.complete_backend,
         help="What runs the model: see `iepile list backends`. Default: what fits the model.",
     ),
 ]
@@ -33,13 +42,17 @@ TemplateName = Annotated[
     typer.Option(
         "--template",
         envvar="IEPILE_TEMPLATE",
+        autocompletion=complete.complete_template,
         help="The chat template: see `iepile list templates`. Default: what fits the model.",
     ),
 ]
 TaskName = Annotated[
     str | None,
     typer.Option(
-        "--task", "-t", help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form."
+        "--task",
+        "-t",
+        autocompletion=complete.complete_task,
+        help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form.",
     ),
 ]
 Schemas = Annotated[

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import UsageError
 
 
 def config_path() -> Path:
@@ -41,41 +41,57 @@ def read_config() -> dict[str, Any]:
         if os.environ.get("IEPILE_CONFIG"):
             raise UsageError(f"IEPILE_CONFIG names {path}, which is not there")
         return {}
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        import tomli as tomllib
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
+    from iepile_cli.toml import read_toml
+
+    return read_toml(path)
 
 
-def defaults_by_command(
-    config: dict[str, Any], options: dict[str, set[str]]
-) -> dict[str, dict[str, Any]]:
-    """Arrange a configuration as defaults for each subcommand.
+def settable(command: Any) -> dict[str, Any]:
+    """The options of a Typer command by the names that they have in a configuration."""
+    return {
+        name[2:].replace("-", "_"): option
+        for option in command.params
+        if option.param_type_name == "option" and not option.is_eager
+        for name in option.opts
+        if name.startswith("--")
+    }
 
-    ``options`` maps each subcommand to the names of its options. Raises ``UsageError`` for a key
-    that no subcommand knows.
+
+def defaults_by_command(config: dict[str, Any], group: Any) -> dict[str, dict[str, Any]]:
+    """Arrange a configuration as defaults for each subcommand of ``group``, by parameter name.
+
+    The group's own defaults stand under ``""``. Raises ``UsageError`` for a key that no command
+    knows, or a table where a value belongs.
     """
-    defaults: dict[str, dict[str, Any]] = {command: {} for command in options}
+    commands = {"": group, **group.commands}
+    options = {name: settable(command) for name, command in commands.items()}
+    defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
+    # What is said for one command is laid over what is said for all.
+    tables = {key: value for key, value in config.items() if key in group.commands}
     for key, value in config.items():
-        name = key.replace("-", "_")
-        if key in options and isinstance(value, dict):
-            for inner, setting in value.items():
-                option = inner.replace("-", "_")
-                if option not in options[key]:
-                    raise _unknown(f"{key}.{inner}")
-                defaults[key][option] = setting
-            continue
-        knowing = [command for command, names in options.items() if name in names]
-        if not knowing:
-            raise _unknown(key)
-        for command in knowing:
-            defaults[command].setdefault(name, value)
+        if key not in tables:
+            name = key.replace("-", "_")
+            knowing = [command for command in commands if name in options[command]]
+            if not knowing:
+                raise _unknown(key)
+            for command in knowing:
+                _set(defaults[command], options[command][name], key, value)
+    for command, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{config_path()}: {command} must be a table", hint=f"[{command}]")
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            if name not in options[command]:
+                raise _unknown(f"{command}.{key}")
+            _set(defaults[command], options[command][name], f"{command}.{key}", value)
     return defaults
+
+
+def _set(defaults: dict[str, Any], option: Any, key: str, value: Any) -> None:
+    if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
+        form = "a table" if isinstance(value, dict) else "a list"
+        raise UsageError(f"{config_path()}: {key} is {form}, not a value")
+    defaults[option.name] = [value] if option.multiple and not isinstance(value, list) else value
 
 
 def _unknown(key: str) -> UsageError:

@@ -37,7 +37,7 @@ def check(encoding: str | None) -> None:
     if encoding is None:
         return
     try:
-        b"".decode(encoding)
+        " ".encode(encoding)
     except (LookupError, ValueError, TypeError):
         raise UsageError(
             f"no text encoding is called {encoding!r}", hint="e.g. utf-8, latin-1, gb18030"

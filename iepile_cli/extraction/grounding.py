@@ -7,7 +7,7 @@ Goes in: parsed answers about one passage. Comes out: items whose every span sat
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from iepile_cli.extraction.passages import Passage
+from iepile_cli.extraction.sentences import SENTENCE, units
 from iepile_cli.task.pieces import pieces
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Roles, SchemaItem
 
@@ -68,6 +69,7 @@ class Occurrences:
     def __init__(self, text: str) -> None:
         self.text = text
         self._edges: bytearray | None = None
+        self._sentence_ends: list[int] | None = None
         self._known: dict[str, list[int]] = {}
 
     def of(self, mention: str) -> list[int]:
@@ -75,6 +77,13 @@ class Occurrences:
         if mention not in self._known:
             self._known[mention] = self._found(mention) if mention else []
         return self._known[mention]
+
+    def sentence(self, offset: int) -> int:
+        """How many sentences end before the offset."""
+        if self._sentence_ends is None:
+            cuts = units(self.text)
+            self._sentence_ends = [end for _, end, cut in cuts if cut >= SENTENCE]
+        return bisect_right(self._sentence_ends, offset)
 
     def _found(self, mention: str) -> list[int]:
         if self.text.find(mention) < 0:
@@ -102,10 +111,12 @@ def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
     """Find the mentions of parsed answers in their passage.
 
     The n-th listing of the same thing under a schema item goes to its n-th place. A thing of
-    several parts goes where its parts stand closest together: its first part (trigger, subject or
-    head) where the others are nearest, each other part nearest to that one; ties go to the
-    earlier place. A thing without a required part (every fixed role but a trigger, which may be
-    absent) is dropped; an optional part alone is.
+    several parts goes where its parts stand closest together, if possible in one sentence: its
+    first part (trigger, subject or head) where the others are nearest, each other part nearest to
+    that one; ties go to the earlier place.
+
+    A thing without a required part (every fixed role but a trigger, which may be absent) is
+    dropped; of an optional part, only that part.
     """
     places = Occurrences(passage.text)
     needed = required_roles(shape)
@@ -155,37 +166,51 @@ def _closest(roles: Roles, places: Occurrences, nth: int) -> list[int]:
 
     When a thing is listed more often than its anchor stands in the text, the best is taken again.
     """
-    anchors = places.of(roles[0][1])
-    others = [places.of(text) for _, text in roles[1:]]
+    (_, head), *others = roles
+    anchors = places.of(head)
 
-    def nearest(anchor: int) -> list[int]:
-        return [_nearest(starts, anchor) for starts in others]
+    def nearest(anchor: int) -> list[tuple[tuple[int, int], int]]:
+        return [_nearest(places, text, anchor, anchor + len(head)) for _, text in others]
 
-    def apart(anchor: int) -> int:
-        return sum(abs(start - anchor) for start in nearest(anchor))
+    def apart(anchor: int) -> tuple[int, int]:
+        distances = [distance for distance, _ in nearest(anchor)]
+        return sum(crossed for crossed, _ in distances), sum(gap for _, gap in distances)
 
-    if not others or len(anchors) == 1:
-        ranked = anchors
-    elif nth == 0:
-        ranked = [min(anchors, key=apart)]
-    else:
-        ranked = sorted(anchors, key=apart)
+    ranked = anchors
+    if others and len(anchors) > 1:
+        ranked = sorted(anchors, key=apart) if nth else [min(anchors, key=apart)]
     anchor = ranked[nth] if nth < len(ranked) else ranked[0]
-    return [anchor, *nearest(anchor)]
+    return [anchor, *(start for _, start in nearest(anchor))]
 
 
-def _nearest(starts: list[int], anchor: int) -> int:
-    after = bisect_left(starts, anchor)
-    if after == len(starts) or (after and anchor - starts[after - 1] <= starts[after] - anchor):
-        return starts[after - 1]
-    return starts[after]
+def _nearest(
+    places: Occurrences, mention: str, start: int, end: int
+) -> tuple[tuple[int, int], int]:
+    """The place of a mention that is nearest to a span, after its distance.
+
+    A distance is the sentence ends in between, then the characters in between.
+    """
+    starts = places.of(mention)
+    after = bisect_left(starts, start)
+    sentence = places.sentence(start)
+    return min(
+        (
+            (
+                abs(places.sentence(at) - sentence),
+                max(0, at - end, start - at - len(mention)),
+            ),
+            at,
+        )
+        for at in starts[max(0, after - 1) : after + 1]
+    )
 
 
 def _span(passage: Passage, text: str, start: int, score: float | None) -> Span:
     if passage.text[start : start + len(text)] != text:
         raise AssertionError(f"{text!r} does not stand at {start} of its passage")
     begins = passage.start + start
-    return Span(text, begins, begins + len(text), score)
+    # A reader may hand in a kind of string that knows more; what is kept is the text alone.
+    return Span(str(text), begins, begins + len(text), score)
 
 
 def joint_score(scores: Iterable[float | None]) -> float | None:
@@ -198,19 +223,19 @@ def joint_score(scores: Iterable[float | None]) -> float | None:
     return min(1.0, math.exp(sum(map(math.log, known)) / len(known)))
 
 
-def everywhere(items: Iterable[Item], text: str) -> list[Item]:
+def everywhere(items: Iterable[Item], text: str, *, spread: bool) -> list[Item]:
     """Items at all the places of a whole document's text.
 
-    A thing of one single mention becomes one item for each place; the parts of other things keep
-    their place and get ``occurrences``.
+    With ``spread``, for tasks whose things are single mentions, an item for each place; otherwise
+    the parts keep their place and get ``occurrences``.
     """
     places = Occurrences(text)
-    spread: list[Item] = []
+    found: list[Item] = []
     for item in items:
-        if len(item.roles) == 1:
+        if spread:
             ((role, span),) = item.roles
             starts = {span.start, *places.of(span.text)}
-            spread += (
+            found += (
                 replace(
                     item,
                     roles=((role, replace(span, start=start, end=start + len(span.text))),),
@@ -219,8 +244,8 @@ def everywhere(items: Iterable[Item], text: str) -> list[Item]:
             )
         else:
             roles = tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
-            spread.append(replace(item, roles=roles))
-    return spread
+            found.append(replace(item, roles=roles))
+    return found
 
 
 def _with_occurrences(span: Span, places: Occurrences) -> Span:

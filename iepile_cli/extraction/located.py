@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -23,6 +23,7 @@ class Located(str):
     __slots__ = ("end", "start")
 
     def __new__(cls, text: str, start: int, end: int) -> Located:
+        """A string that stands from ``start`` to ``end``."""
         located = super().__new__(cls, text)
         located.start, located.end = start, end
         return located

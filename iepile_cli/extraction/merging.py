@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from iepile_cli.extraction.grounding import Item, everywhere
+from iepile_cli.extraction.results import is_single
 from iepile_cli.task import Roles, SchemaItem, Task, answer_json
 
 _Place: TypeAlias = tuple[SchemaItem, tuple[tuple[str, int, int], ...]]
@@ -32,13 +33,11 @@ def merge(
     document. The same thing at the same place is listed once, with its best score; the answer
     lists each distinct thing once.
     """
-    found = list(items)
-    answer = answer_json(task, _by_item(asked, found), text)
-    if all_occurrences:
-        found = everywhere(found, text)
     order = {item: number for number, item in enumerate(asked)}
-    kept = distinct(found)
-    kept.sort(key=lambda item: (*_position(item), order.get(item.item, len(order))))
+    kept = _sorted(distinct(items), order)
+    answer = answer_json(task, _by_item(asked, kept), text)
+    if all_occurrences:
+        kept = _sorted(distinct(everywhere(kept, text, spread=is_single(task))), order)
     return Merged(kept, answer)
 
 
@@ -51,6 +50,11 @@ def distinct(items: Iterable[Item]) -> list[Item]:
         if before is None or (item.score or 0.0) > (before.score or 0.0):
             kept[place] = item
     return list(kept.values())
+
+
+def _sorted(items: list[Item], order: dict[SchemaItem, int]) -> list[Item]:
+    """The items by their places, at the same place in the order asked."""
+    return sorted(items, key=lambda item: (_position(item), order.get(item.item, len(order))))
 
 
 def _position(item: Item) -> tuple[tuple[int, int], ...]:

@@ -8,6 +8,7 @@ grow in ``FILE.part`` beside it, which then takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -118,8 +119,9 @@ class Csv:
             for cell in cells
         ]
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\n").writerow(safe)
-        return line.getvalue().encode("utf-8", "replace")
+        # Characters of the line end are quoted inside cells: both must be, whichever Python.
+        csv.writer(line, lineterminator="\r\n").writerow(safe)
+        return (line.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "replace")
 
 
 class Writer:
@@ -133,6 +135,8 @@ class Writer:
         self._form = form
         self._target = target
         self._finished: set[resuming.Key] = set()
+        self._written = 0
+        self._new = False
         self.path: str | None = target
         if target is None:
             self._stream: BinaryIO = sys.stdout.buffer
@@ -158,6 +162,7 @@ class Writer:
         # A device or a pipe (/dev/null, >(...)) is written to as it is.
         elif os.path.isfile(target) and os.path.getsize(target):
             self.path = part
+        self._new = True
         self._stream = open(self.path or target, "wb")  # noqa: SIM115
         return False
 
@@ -173,6 +178,7 @@ class Writer:
     def write(self, result: Result) -> None:
         """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
         self._put(self._form.result(result))
+        self._written += 1
 
     def _put(self, data: bytes) -> None:
         self._stream.write(data)
@@ -201,9 +207,15 @@ class Writer:
     ) -> None:
         if kind is None:
             self.close()
-        elif not issubclass(kind, BrokenPipeError):
+        elif issubclass(kind, BrokenPipeError):
+            if self._target is not None:
+                with contextlib.suppress(OSError):
+                    self._stream.close()
+        else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
             self._end()
+            if self._new and not self._written and self.path and os.path.isfile(self.path):
+                os.remove(self.path)
 
 
 def _table(on_stdout: bool) -> Form:

@@ -7,9 +7,11 @@ what is longer than a whole passage is cut inside.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from iepile_cli.errors import ModelError
@@ -64,63 +66,87 @@ def passages(text: str, budget: int, measure: Measure) -> Iterator[Passage]:
     if len(text) <= longest and stripped and measure(stripped) <= budget:
         yield Passage(stripped, len(text) - len(text.lstrip()))
         return
-    waiting: deque[_Sized] = deque()
-    filled = 0
+    packed = _Packing(text, budget, measure)
     for sized in _sized(text, budget, longest, measure):
-        gap = sized.unit.start - waiting[-1].unit.end if waiting else 0
-        while waiting and (filled + _gap_size(gap) + sized.size > budget or gap >= LONG_GAP):
-            count = len(waiting) if gap >= LONG_GAP else _best_cut(waiting, budget)
-            yield _taken(text, waiting, count, budget, measure)
-            filled = _filled(waiting)
-            gap = sized.unit.start - waiting[-1].unit.end if waiting else 0
-        filled += (_gap_size(gap) if waiting else 0) + sized.size
-        waiting.append(sized)
-    while waiting:
-        yield _taken(text, waiting, len(waiting), budget, measure)
+        yield from packed.make_room(sized)
+        packed.add(sized)
+    yield from packed.rest()
 
 
-def _gap_size(gap: int) -> int:
-    """A guess, on the safe side, at the tokens of white space between two units."""
-    return gap if gap > 2 else 0
+class _Packing:
+    """Units that wait to be put into one passage.
 
+    A passage's size is foretold from the sizes of its units. Tokens join or split at the seams, so
+    each passage is measured too, and how far off it was corrects the next.
+    """
 
-def _filled(waiting: deque[_Sized]) -> int:
-    total, end = 0, None
-    for unit, size in waiting:
-        total += size + (0 if end is None else _gap_size(unit.start - end))
-        end = unit.end
-    return total
+    def __init__(self, text: str, budget: int, measure: Measure) -> None:
+        self._text, self._budget, self._measure = text, budget, measure
+        self._waiting: deque[_Sized] = deque()
+        self._filled = 0
+        self._correction = 1.0
 
+    def add(self, sized: _Sized) -> None:
+        """Let one more unit wait."""
+        self._filled += self._gap_size(sized) + sized.size
+        self._waiting.append(sized)
 
-def _best_cut(waiting: deque[_Sized], budget: int) -> int:
-    """After how many of the waiting units a passage had best end."""
-    sums: list[int] = []
-    for _, size in waiting:
-        sums.append((sums[-1] if sums else 0) + size)
-    for kind in (PARAGRAPH, SENTENCE, LINE):
-        for count in range(len(waiting), 0, -1):
-            if sums[count - 1] < _FULL_ENOUGH[kind] * budget:
+    def make_room(self, sized: _Sized) -> Iterator[Passage]:
+        """Give passages until the next unit fits in with those that wait."""
+        while self._waiting:
+            if self._gap(sized) >= LONG_GAP:
+                yield self._take(len(self._waiting))
+                continue
+            filled = self._filled + self._gap_size(sized) + sized.size
+            if filled * self._correction <= self._budget:
+                return
+            yield self._take(self._best_cut())
+
+    def rest(self) -> Iterator[Passage]:
+        """Give passages until nothing waits."""
+        while self._waiting:
+            yield self._take(len(self._waiting))
+
+    def _gap(self, sized: _Sized) -> int:
+        return sized.unit.start - self._waiting[-1].unit.end if self._waiting else 0
+
+    def _gap_size(self, sized: _Sized) -> int:
+        """A guess, on the safe side, at the tokens of the white space before a unit."""
+        gap = self._gap(sized)
+        return gap if gap > 2 else 0
+
+    def _best_cut(self) -> int:
+        """After how many of the waiting units a passage had best end."""
+        sums = list(accumulate(size for _, size in self._waiting))
+        for kind in (PARAGRAPH, SENTENCE, LINE):
+            for count in range(len(sums), 0, -1):
+                if sums[count - 1] * self._correction < _FULL_ENOUGH[kind] * self._budget:
+                    break
+                if self._waiting[count - 1].unit.cut >= kind:
+                    return count
+        return len(sums)
+
+    def _take(self, count: int) -> Passage:
+        """Take a passage of ``count`` units off the front, of fewer when they do not fit."""
+        start = self._waiting[0].unit.start
+        sums = list(accumulate(size for _, size in self._waiting))
+        while True:
+            passage = self._text[start : self._waiting[count - 1].unit.end]
+            if count == 1:
+                self._correction = 1.0
                 break
-            if waiting[count - 1].unit.cut >= kind:
-                return count
-    return len(waiting)
-
-
-def _taken(text: str, waiting: deque[_Sized], count: int, budget: int, measure: Measure) -> Passage:
-    """Take a passage of up to ``count`` units off the front, fewer when they do not fit."""
-    start = waiting[0].unit.start
-    while True:
-        passage = text[start : waiting[count - 1].unit.end]
-        over = measure(passage) - budget if count > 1 else 0
-        if over <= 0:
-            break
-        # The units' own sizes add up to less than the whole: leave out as many as it is over.
-        while over > 0 and count > 1:
-            count -= 1
-            over -= waiting[count].size
-    for _ in range(count):
-        waiting.popleft()
-    return Passage(passage, start)
+            size = self._measure(passage)
+            self._correction = max(size, 1) / max(sums[count - 1], 1)
+            if size <= self._budget:
+                break
+            fits = bisect_right(sums, self._budget / self._correction)
+            count = max(1, min(fits, count - 1))
+        for _ in range(count):
+            self._waiting.popleft()
+        waiting, self._waiting, self._filled = self._waiting, deque(), 0
+        for sized in waiting:
+            self.add(sized)
+        return Passage(passage, start)
 
 
 def _sized(text: str, budget: int, longest: int, measure: Measure) -> Iterator[_Sized]:

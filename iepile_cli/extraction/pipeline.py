@@ -15,13 +15,13 @@ from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.grounding import Item, ground
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.language import detect_language
 from iepile_cli.extraction.merging import merge
 from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.extraction.reading import read_answer
 from iepile_cli.extraction.results import Result
 from iepile_cli.task.ask import Ask, batches, dumps
 from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.language import detect_language
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, encode
@@ -135,12 +135,14 @@ class _Flow:
         text = ask.text
         return Request(
             prompt=self.template.prompt(ask.instruction, self.asking.system),
-            grammar=grammar(ask.task, ask.items, text, lead=self.runner.lead)
-            if self.asking.constrain
-            else None,
+            grammar=self.grammar(ask) if self.asking.constrain else None,
             max_tokens=self.answer_budget(ask.items, self.measure(text)),
             empties=empty_answers(ask.task, ask.items),
         )
+
+    def grammar(self, ask: Ask) -> str:
+        runner = self.runner
+        return grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
 
     def passage_budget(self, language: str) -> int:
         """The longest passage, in tokens, that fits with its schema batch and its answer."""

@@ -25,7 +25,7 @@ Found = tuple[SchemaItem, list[tuple[Roles, Scores]]]
 def read_answer(
     task: Task, items: Sequence[SchemaItem], answer: Answer, problems: list[str]
 ) -> list[Found]:
-    """Read an answer; what is not of its form is repaired or left out, and named in ``problems``."""
+    """Read an answer; what is not of its form is repaired or left out, and told in ``problems``."""
     value = _decode(answer.text, problems)
     score = _Scorer(answer)
     return [

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from iepile_cli.task.pieces import pieces
 
+# Where a sentence that is too long is rather cut than between any two words.
+_CLAUSE_ENDS = frozenset(",;:\uff0c\u3001\uff1b\uff1a\u060c\u061b")
+
 # How good a cut after a unit is.
 PARAGRAPH, SENTENCE, LINE, WORD = 3, 2, 1, 0
 
@@ -86,9 +89,9 @@ def _trimmed(text: str, start: int, end: int, cut: int) -> Iterator[Unit]:
 def finer(text: str, unit: Unit, size: int) -> Iterator[Unit]:
     """Cut a unit into ones of about ``size`` characters, between pieces.
 
-    White space is the first choice, any piece the second; a piece that is longer than ``size`` is
-    cut between characters, where no mark or joiner clings to the one before. Reads on as it
-    goes: a unit of any length costs memory for ``size`` characters only.
+    The end of a clause is the first choice, white space the second, any piece the third; a piece
+    that is longer than ``size`` is cut between characters, where no mark or joiner clings to the
+    one before. Reads on as it goes: memory is used for ``size`` characters only.
     """
     start = unit.start
     while start < unit.end:
@@ -110,13 +113,16 @@ def _stop(text: str, start: int, end: int, size: int) -> int:
     window = pieces(text[start : min(end, start + size + 1)])[:-1]
     if not window:
         return _inside_piece(text, start, end, size)
-    stop = start + sum(map(len, window))
-    spaces = stop
+    stop = position = start + sum(map(len, window))
+    best, quality = stop, 0
     for piece in reversed(window):
-        if piece.isspace():
+        if position - start <= size // 2:
             break
-        spaces -= len(piece)
-    return spaces if spaces > start + size // 2 else stop
+        better = 2 if piece in _CLAUSE_ENDS else 1 if piece.isspace() else 0
+        if better > quality:
+            best, quality = position, better
+        position -= len(piece)
+    return best
 
 
 def _inside_piece(text: str, start: int, end: int, size: int) -> int:

@@ -8,7 +8,6 @@ it takes the place of a built-in one. Third parties add entries with
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +35,10 @@ def read_catalogue(path: Path) -> dict[str, ModelEntry]:
 
     Raises ``DataError`` that names the file when it is not TOML or a field is wrong.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from iepile_cli.toml import read_toml
+
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: _entry(name, table) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
+        return {name: _entry(name, table) for name, table in read_toml(path).items()}
     except UsageError as error:
         raise DataError(error.message, path=path, hint=error.hint) from None
 
@@ -60,9 +54,8 @@ def register(registry: Registry) -> None:
 
     Raises ``DataError`` when the user's file cannot be read.
     """
-    entries = read_catalogue(BUILT_IN)
-    own = user_catalogue()
-    if own.is_file():
-        entries |= read_catalogue(own)
-    for name, entry in entries.items():
-        registry.add("model", name, entry, summary=entry.summary)
+    path = user_catalogue()
+    own = read_catalogue(path) if path.is_file() else {}
+    for name, entry in (read_catalogue(BUILT_IN) | own).items():
+        origin = str(path) if name in own else ""
+        registry.add("model", name, entry, summary=entry.summary, origin=origin)

@@ -6,6 +6,7 @@ looks at the disk or the network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,6 +16,8 @@ from iepile_cli.errors import UsageError
 KINDS = ("base", "gguf", "adapter", "data")
 SOURCES = ("hf", "modelscope", "wisemodel")
 
+# A name is a folder's name too.
+_NAME = re.compile(r"\w[\w.+-]*")
 # What a download takes without being asked: weights that cannot run code, settings, tokenizers
 # and texts. Pickles (*.bin, *.pt) come only with an entry that says its publisher has no others.
 SAFE_FILES = (
@@ -40,6 +43,10 @@ class Split:
     name: str
     file: str
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not isinstance(self.size, int | None):
+            raise TypeError(f"split {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class ModelEntry:
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(f"{self.name!r} is not a name: letters, digits, '.', '-', '_', '+'")
         if self.kind not in KINDS:
             raise UsageError(
                 f"{self.name}: no kind {self.kind!r}", hint=f"kinds: {', '.join(KINDS)}"

@@ -12,12 +12,13 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from iepile_cli.models.entry import ModelEntry
+from iepile_cli.models.entry import PICKLED_WEIGHTS, ModelEntry
 
 MANIFEST = "iepile-download.json"
+_FORMS = {"gguf": ("*.gguf",), "safetensors": ("*.safetensors",), "pytorch": PICKLED_WEIGHTS}
 
 
 def models_folder() -> Path:
@@ -33,6 +34,13 @@ def models_folder() -> Path:
     else:
         data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return data / "iepile" / "models"
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path that somebody else gave stays inside the folder that it is relative to."""
+    parts = (*PurePosixPath(path).parts, *PureWindowsPath(path).parts)
+    anchored = path.startswith("/") or PureWindowsPath(path).anchor
+    return bool(path) and path.isprintable() and not anchored and ".." not in parts
 
 
 def folder_name(name: str) -> str:
@@ -80,18 +88,28 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder; ``None`` when there is none or it cannot be read."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        texts = [str(content.get(key, "")) for key in ("kind", "source", "repository", "revision")]
-        return Manifest(folder, str(content["name"]), *texts, files=dict(content["files"]))
+        return Manifest(
+            folder,
+            name=str(content["name"]),
+            kind=str(content["kind"]),
+            source=str(content["source"]),
+            repository=str(content["repository"]),
+            revision=str(content["revision"]),
+            files={
+                path: dict(facts) for path, facts in content["files"].items() if is_inside(path)
+            },
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def installed() -> list[Manifest]:
     """What is downloaded into the models folder, sorted by name."""
-    folder = models_folder()
-    if not folder.is_dir():
+    try:
+        folders = [path for path in models_folder().iterdir() if path.is_dir()]
+    except OSError:
         return []
-    found = (read_manifest(path) for path in folder.iterdir() if path.is_dir())
+    found = map(read_manifest, folders)
     return sorted((manifest for manifest in found if manifest), key=lambda item: item.name)
 
 
@@ -101,6 +119,16 @@ def downloaded(name: str) -> Manifest | None:
     if manifest is None or not all((manifest.folder / file).is_file() for file in manifest.files):
         return None
     return manifest
+
+
+def place_of(entry: ModelEntry) -> Path | None:
+    """Where an entry lies on this machine: embedded, downloaded, or in the hub's own cache."""
+    if entry.embedded:
+        return embedded_file(entry)
+    stored = downloaded(entry.name)
+    if stored:
+        return stored.folder
+    return hub_cache(entry.hf, entry.revision) if entry.hf else None
 
 
 def embedded_file(entry: ModelEntry) -> Path | None:
@@ -122,7 +150,8 @@ def hub_cache(repository: str, revision: str = "") -> Path | None:
     home = os.environ.get("HF_HOME") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
     )
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    cache = Path(named or Path(home, "hub")).expanduser()
     stored = cache / f"models--{repository.replace('/', '--')}"
     try:
         commit = (stored / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
@@ -135,16 +164,17 @@ def hub_cache(repository: str, revision: str = "") -> Path | None:
 def weights_format(path: Path) -> str:
     """What a file or folder holds: ``gguf``, ``safetensors``, ``pytorch``, or ``""`` for nothing.
 
-    An index of shards counts only when every shard is there.
+    Weights in several shards count only when every shard that their index names is there.
     """
     if path.is_file():
         return "gguf" if path.suffix == ".gguf" else ""
-    for index in path.glob("*.index.json"):
-        if not _all_shards(index):
-            return ""
-    for suffix, kind in ((".gguf", "gguf"), (".safetensors", "safetensors"), (".bin", "pytorch")):
-        if any(path.glob(f"*{suffix}")):
-            return kind
+    for kind, patterns in _FORMS.items():
+        if any(any(path.glob(pattern)) for pattern in patterns):
+            indexes = [
+                index for pattern in patterns for index in path.glob(f"{pattern}.index.json")
+            ]
+            if all(map(_all_shards, indexes)):
+                return kind
     return ""
 
 

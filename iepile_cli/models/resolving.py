@@ -11,18 +11,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iepile_cli.errors import ModelError, UnknownName, UsageError
 from iepile_cli.models.entry import ModelEntry, readable_size
 from iepile_cli.models.places import (
     downloaded,
-    embedded_file,
     hub_cache,
+    place_of,
     read_manifest,
     weights_format,
 )
-from iepile_cli.registry import Registry
-from iepile_cli.registry import registry as shared_registry
+
+if TYPE_CHECKING:
+    from iepile_cli.registry import Registry
 
 DEFAULT_MODEL = "smollm2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -69,7 +71,7 @@ def resolve(
     ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
     ``ModelError`` for a path that holds no model.
     """
-    known = registry if registry is not None else shared_registry()
+    known = _known(registry)
     overlays = [_adapter(adapter, known) for adapter in adapters]
     chosen = name or _base_of(overlays) or DEFAULT_MODEL
     path, entry = _locate(chosen, known)
@@ -95,7 +97,7 @@ def resolve(
 
 def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry | None:
     """The entry of a catalogue name or of a hub id that an entry names; ``None`` if unknown."""
-    known = registry if registry is not None else shared_registry()
+    known = _known(registry)
     if "/" not in name:
         try:
             entry: ModelEntry = known.get("model", name)
@@ -109,13 +111,22 @@ def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry |
     return None
 
 
+def _known(registry: Registry | None) -> Registry:
+    if registry is not None:
+        return registry
+    # Looked up late: the registry costs more to import than this module.
+    from iepile_cli.registry import registry as shared_registry
+
+    return shared_registry()
+
+
 def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, ModelEntry | None]:
     """The path of a name and its entry: embedded, installed, local path, hub id."""
     is_path = name.startswith((".", "~", "/", "\\")) or Path(name).is_absolute()
     entry = None if is_path else catalogue_entry(name, known)
     if entry:
         _refuse_other_kind(name, entry, what)
-        found = _entry_path(entry)
+        found = place_of(entry)
         if found:
             return found, entry
     path = Path(name).expanduser()
@@ -137,15 +148,6 @@ def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, Mode
         raise ModelError(f"{name}: no such file or folder")
     known.entry("model", name)
     raise AssertionError(name)
-
-
-def _entry_path(entry: ModelEntry) -> Path | None:
-    if entry.embedded:
-        return embedded_file(entry)
-    stored = downloaded(entry.name)
-    if stored:
-        return stored.folder
-    return hub_cache(entry.hf, entry.revision) if entry.hf else None
 
 
 def _missing(entry: ModelEntry, what: str) -> ModelError:
@@ -171,10 +173,11 @@ def _base_of(overlays: Sequence[tuple[str, Path, ModelEntry | None]]) -> str:
     if not overlays:
         return ""
     _, path, entry = overlays[0]
-    return entry.base if entry else _recorded_base(path)
+    return entry.base if entry else recorded_base(path)
 
 
-def _recorded_base(path: Path) -> str:
+def recorded_base(path: Path) -> str:
+    """The base model that an adapter folder names in its own settings, ``""`` if none."""
     try:
         settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         return str(settings.get("base_model_name_or_path") or "")
@@ -197,7 +200,7 @@ def _refuse_other_kind(name: str, entry: ModelEntry, what: str) -> None:
 
 def _refuse_adapter_folder(name: str, path: Path) -> None:
     if path.is_dir() and (path / "adapter_config.json").is_file():
-        base = _recorded_base(path) or "BASE"
+        base = recorded_base(path) or "BASE"
         raise UsageError(
             f"{name!r} is an adapter, not a model", hint=f"use --model {base} --adapter {name}"
         )
@@ -211,7 +214,7 @@ def _refuse_other_base(
 ) -> None:
     """Refuse an adapter that is known to belong to another model than the one given."""
     adapter, path, own = overlay
-    base = own.base if own else _recorded_base(path)
+    base = own.base if own else recorded_base(path)
     wanted = catalogue_entry(base, known) if base else None
     if wanted and entry and wanted.name != entry.name:
         raise UsageError(

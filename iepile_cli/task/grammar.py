@@ -9,7 +9,7 @@ the passage, so it belongs to a request, not to a model.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from iepile_cli.task.ask import dumps
 from iepile_cli.task.pieces import pieces
@@ -17,15 +17,37 @@ from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, SchemaItem
 from iepile_cli.task.table import Task
 
 
-def grammar(task: Task, items: Sequence[SchemaItem], text: str, *, lead: str = "") -> str:
+def grammar(
+    task: Task,
+    items: Sequence[SchemaItem],
+    text: str,
+    *,
+    lead: str = "",
+    spells: Callable[[str], bool] | None = None,
+) -> str:
     """The Lark grammar of the answers to ``items`` about ``text``.
 
     Items that share a key are answered once, under that key. ``lead`` stands before the answer:
-    the space that a SentencePiece tokenizer puts before any text.
+    the space that a SentencePiece tokenizer puts before any text. ``spells`` tells whether the
+    model's vocabulary can write a text at all; what it cannot, no mention holds.
     """
     by_key = {item.type: item for item in reversed(items)}
     asked = [by_key[key] for key in dict.fromkeys(item.type for item in items)]
-    return _Rules(task, asked, text).lark(lead)
+    return _Rules(task, asked, _runs(text, spells)).lark(lead)
+
+
+def _runs(text: str, spells: Callable[[str], bool] | None) -> list[list[str]]:
+    """The pieces of a text, in runs between those that cannot be written."""
+    cut = pieces(text)
+    if spells is None or spells(text):
+        return [cut]
+    runs: list[list[str]] = [[]]
+    for piece in cut:
+        if piece.isascii() or spells(piece):
+            runs[-1].append(piece)
+        elif runs[-1]:
+            runs.append([])
+    return runs
 
 
 def empty_answers(task: Task, items: Sequence[SchemaItem]) -> tuple[str, ...]:
@@ -37,12 +59,14 @@ def empty_answers(task: Task, items: Sequence[SchemaItem]) -> tuple[str, ...]:
 class _Rules:
     """Collects the rules of one grammar; each method gives the name of a rule or a literal."""
 
-    def __init__(self, task: Task, items: Sequence[SchemaItem], text: str) -> None:
+    def __init__(
+        self, task: Task, items: Sequence[SchemaItem], runs: Sequence[Sequence[str]]
+    ) -> None:
         self.task, self.items = task, items
-        cut = pieces(text)
-        self.chunks = [dumps(piece)[1:-1] for piece in cut]
         # Without a piece that could be mentioned only empty answers are left.
-        self.mentionable = any(not piece.isspace() for piece in cut)
+        named = [run for run in runs if any(not piece.isspace() for piece in run)]
+        self.runs = [[dumps(piece)[1:-1] for piece in run] for run in named]
+        self.mentionable = bool(named)
         self.rules: list[str] = []
 
     def lark(self, lead: str) -> str:
@@ -58,16 +82,20 @@ class _Rules:
         """The terminal of a quoted mention: a run of pieces without white space at its ends."""
         if not self.mentionable:
             return []
-        chunks = json.dumps({"substring_chunks": self.chunks}, ensure_ascii=False)
+        runs = [
+            f"RUN{n}: %regex {json.dumps({'substring_chunks': run}, ensure_ascii=False)}"
+            for n, run in enumerate(self.runs)
+        ]
         # White space that JSON does not escape, and the escapes of white space that it does.
         blank = r"[ \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{85}]"
         escaped = r"\\(n|t|r|f|u000b|u001c|u001d|u001e|u001f)"
         edge = f"({blank}|{escaped})"
         return [
-            f"PIECE: %regex {chunks}",
+            *runs,
+            "PIECES: " + " | ".join(f"RUN{n}" for n in range(len(runs))),
             # An escape at the end is white space only when its backslash is not itself escaped.
             rf"EDGED: /(?s:{edge}.*|.*{blank}|([^\\]|\\.)*{escaped}|)/",
-            'MENTION: "\\"" (PIECE & ~EDGED) "\\""',
+            'MENTION: "\\"" (PIECES & ~EDGED) "\\""',
         ]
 
     def answer(self, node: Node, item: SchemaItem, name: str) -> str:

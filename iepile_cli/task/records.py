@@ -106,3 +106,40 @@ def _text(entry: dict[str, Any], key: str) -> str:
 def distinct(things: Iterable[Gold]) -> list[Gold]:
     """The things without exact repetitions, first ones first."""
     return list(dict.fromkeys(things))
+
+
+def write_annotations(task: Task, things: Iterable[Gold]) -> list[dict[str, Any]]:
+    """The entries of an annotation list; ``read_annotations`` gives the same things back.
+
+    A head without any attribute has no entry, as its layout cannot hold one.
+    """
+    layout = task.layout
+    fixed = {role for role, _ in layout.roles}
+    entries = []
+    for thing in things:
+        named = dict(thing.roles)
+        slots = [(role, text) for role, text in thing.roles if role not in fixed]
+        if layout.by_head:
+            entries += [
+                {
+                    layout.roles[0][1]: named[layout.roles[0][0]],
+                    layout.type: thing.type,
+                    layout.slot_role: role,
+                    layout.slot_text: text,
+                }
+                for role, text in slots
+            ]
+            continue
+        entry: dict[str, Any] = {}
+        ends = (layout.subject_type, thing.subject_type), (layout.object_type, thing.object_type)
+        for (role, key), (type_key, type_) in zip(layout.roles, ends, strict=False):
+            # Between the two ends of a relation stands its type, as in the published files.
+            entry[key] = named.get(role, "")
+            entry.update({type_key: type_} if type_key else {})
+            entry.setdefault(layout.type, thing.type)
+        if layout.slot_list:
+            entry[layout.slot_list] = [
+                {layout.slot_text: text, layout.slot_role: role} for role, text in slots
+            ]
+        entries.append(entry)
+    return entries

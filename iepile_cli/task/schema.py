@@ -361,7 +361,8 @@ def _from_object(value: dict[str, Any], task: Task | None) -> tuple[Task, list[S
     for name, parts in value.items():
         if isinstance(parts, (list, dict)):
             task = task or TASKS["EE"]
-            described = tuple(str(text or "") for text in parts.values()) if _is_dict(parts) else ()
+            texts = parts.values() if isinstance(parts, dict) else ()
+            described = tuple(str(text or "") for text in texts)
             items.append(SchemaItem(str(name), tuple(map(str, parts)), descriptions=described))
         elif isinstance(parts, str) or parts is None:
             task = task or TASKS["NER"]
@@ -373,10 +374,6 @@ def _from_object(value: dict[str, Any], task: Task | None) -> tuple[Task, list[S
     if task is None:
         raise UsageError("the schema is empty", hint=_examples())
     return task, items
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _from_part(part: Any, task: Task | None) -> tuple[Task, SchemaItem]:

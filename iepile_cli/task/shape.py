@@ -45,7 +45,7 @@ class SchemaItem:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """``"Bob"``: a piece of the text in ``role``; ``absent`` is the word for 'none', if there is one."""
+    """``"Bob"``: a piece of the text in ``role``; ``absent`` is the word for none, if any."""
 
     role: str
     absent: str | None = None
@@ -107,7 +107,7 @@ def parse(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list
                 problems.append(f"{item.type}: {_kind(value)} where an object belongs")
                 return []
             found = [
-                [(role, key), *(_read(inner, part, item, problems) or ())] if key else None
+                [(role, key), *_read(inner, part, item, problems)] if key else []
                 for key, part in value.items()
             ]
         case _:
@@ -173,7 +173,7 @@ def render(node: Node, found: Iterable[Roles], item: SchemaItem) -> Any:
     match node:
         case Each(element):
             return [_write(element, roles, item) for roles in found]
-        case Keyed(role, inner):
+        case Keyed(_, inner):
             # A head that comes twice keeps its first place and gets what is said of it each time.
             merged: dict[str, Roles] = {}
             for roles in found:

@@ -20,7 +20,8 @@ class Layout:
 
     ``roles`` maps each fixed role to an entry's key. Slots stand either as a list in the entry
     (``slot_list``, with ``slot_role`` and ``slot_text`` in each element) or, with ``by_head``, as
-    one entry for each slot value, all entries with the same first role making one thing.
+    one entry for each slot value, all entries with the same first role making one thing. Of
+    entries that agree in the ``unique`` keys only the first counts; without any, all count.
     """
 
     field: str
@@ -32,6 +33,27 @@ class Layout:
     subject_type: str = ""
     object_type: str = ""
     by_head: bool = False
+    unique: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is counted when answers are scored: the fields that make two things the same.
+
+    ``label`` names what is said of the mentions: ``type`` (the answer's key), ``subject_type``,
+    ``object_type``, or ``slot``; its first field is what scores per type go by. ``mentions`` are
+    pieces of the text: fixed roles, or ``filler`` for what stands in a slot. A unit with ``slot``
+    or ``filler`` counts every slot value, any other one every thing.
+    """
+
+    name: str
+    label: tuple[str, ...]
+    mentions: tuple[str, ...]
+
+    @property
+    def slotted(self) -> bool:
+        """Whether slot values are counted, not whole things."""
+        return "filler" in self.mentions
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,13 @@ class Task:
     ``item_keys`` are the keys of a schema item in the instruction, each with the ``SchemaItem``
     field it shows; empty means that an item is its bare type. ``slots`` is the key that holds a
     thing's slots in an item's and a result's JSON. ``batch_size`` is how many schema items are
-    asked at once by default (``split_num``).
+    asked at once by default (``split_num``). ``units`` are scored apart, the main one first.
+    ``comparable`` is False where the evaluation script of the IEPile repository has no score.
+
+    ``negatives`` says which parts of a schema a training record may leave out: ``"types"`` and
+    ``"slots"``; a part that is not named is always asked. ``asks_gold_types``: only types that
+    the record has are asked, as their triggers are given. ``asks_nothing``: a training record
+    with no type to ask still makes one row, with an empty schema (so upstream does for events).
     """
 
     name: str
@@ -49,10 +77,15 @@ class Task:
     instruction: Mapping[str, str]
     shape: Node
     layout: Layout
+    units: tuple[Unit, ...]
     item_keys: tuple[tuple[str, str], ...] = ()
     slots: str = ""
     batch_size: int = 4
     example: str = ""
+    negatives: tuple[str, ...] = ("types",)
+    asks_gold_types: bool = False
+    asks_nothing: bool = False
+    comparable: bool = True
 
 
 _EVENT = Layout(
@@ -63,6 +96,8 @@ _EVENT = Layout(
     slot_role="role",
     slot_text="argument",
 )
+_ARGUMENT = Unit("argument", label=("type", "slot"), mentions=("filler",))
+_TRIGGER = Unit("event", label=("type",), mentions=("trigger",))
 _TRIPLE = (("subject", "head"), ("object", "tail"))
 _PAIR = Record((("subject", Mention("subject")), ("object", Mention("object"))))
 
@@ -74,7 +109,13 @@ TASKS: dict[str, Task] = {
             title="named entities",
             instruction=wording.NER,
             shape=Each(Mention("mention")),
-            layout=Layout("entity", "entity_type", roles=(("mention", "entity"),)),
+            layout=Layout(
+                "entity",
+                "entity_type",
+                roles=(("mention", "entity"),),
+                unique=("entity", "entity_type"),
+            ),
+            units=(Unit("entity", label=("type",), mentions=("mention",)),),
             batch_size=6,
             example="person,location",
         ),
@@ -83,7 +124,10 @@ TASKS: dict[str, Task] = {
             title="relations",
             instruction=wording.RE,
             shape=Each(_PAIR),
-            layout=Layout("relation", "relation", roles=_TRIPLE),
+            layout=Layout(
+                "relation", "relation", roles=_TRIPLE, unique=("head", "relation", "tail")
+            ),
+            units=(Unit("relation", label=("type",), mentions=("subject", "object")),),
             example="founder of,place of birth",
         ),
         Task(
@@ -97,12 +141,21 @@ TASKS: dict[str, Task] = {
                 roles=_TRIPLE,
                 subject_type="head_type",
                 object_type="tail_type",
+                unique=("head", "head_type", "relation", "tail", "tail_type"),
+            ),
+            units=(
+                Unit(
+                    "relation",
+                    label=("type", "subject_type", "object_type"),
+                    mentions=("subject", "object"),
+                ),
             ),
             item_keys=(
                 ("subject_type", "subject_type"),
                 ("predicate", "type"),
                 ("object_type", "object_type"),
             ),
+            comparable=False,
             example="person -works for-> organization",
         ),
         Task(
@@ -113,9 +166,12 @@ TASKS: dict[str, Task] = {
                 Record((("trigger", Mention("trigger", absent=NAN)), ("arguments", Slots(NAN))))
             ),
             layout=_EVENT,
+            units=(_TRIGGER, _ARGUMENT),
             item_keys=(("event_type", "type"), ("trigger", "trigger"), ("arguments", "slots")),
             slots="arguments",
             example="attack(attacker, target, place)",
+            negatives=("types", "slots"),
+            asks_nothing=True,
         ),
         Task(
             name="EET",
@@ -123,6 +179,7 @@ TASKS: dict[str, Task] = {
             instruction=wording.EET,
             shape=Each(Mention("trigger")),
             layout=Layout("event", "event_type", roles=(("trigger", "event_trigger"),)),
+            units=(_TRIGGER,),
             example="attack,meeting",
         ),
         Task(
@@ -131,9 +188,12 @@ TASKS: dict[str, Task] = {
             instruction=wording.EEA,
             shape=Each(Slots(NAN)),
             layout=_EVENT,
+            units=(Unit("event", label=("type",), mentions=()), _ARGUMENT),
             item_keys=(("event_type", "type"), ("trigger", "triggers"), ("arguments", "slots")),
             slots="arguments",
             example="attack[bombed](attacker, target)",
+            negatives=("slots",),
+            asks_gold_types=True,
         ),
         Task(
             name="KG",
@@ -148,10 +208,16 @@ TASKS: dict[str, Task] = {
                 slot_text="tail",
                 by_head=True,
             ),
+            units=(
+                Unit("attribute", label=("slot",), mentions=("entity", "filler")),
+                Unit("entity", label=("type",), mentions=("entity",)),
+            ),
             item_keys=(("entity_type", "type"), ("attributes", "slots")),
             slots="attributes",
             batch_size=1,
+            comparable=False,
             example="person{birthplace, occupation}",
+            negatives=("slots",),
         ),
     )
 }

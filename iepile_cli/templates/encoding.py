@@ -1,8 +1,8 @@
 """From pieces to token ids, so that no text ever becomes a control token.
 
-Tokenizers disagree on what plain text is. llama.cpp merges the text ``</s>`` into the control
-token of that name in SentencePiece vocabularies, and every library matches the added tokens that
-are not marked as special. So the ids of a text are looked at, and where they hold a control token
+Told to read no control tokens, tokenizers still read some: llama.cpp those that a vocabulary calls
+user-defined, transformers the added tokens that are not marked as special; and a template may use
+tokens of the ordinary kind. So the ids of a text are looked at, and where they hold a control token
 the text is cut inside the name of that token and its parts are tokenised apart.
 """
 

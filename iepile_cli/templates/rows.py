@@ -25,7 +25,7 @@ _RESPECTFUL = (
 _BILINGUAL = "You are a helpful assistant. 你是一个乐于助人的助手。"
 
 
-def _llama2(name: str, system: str, models: tuple[str, ...]) -> Template:
+def _llama2(name: str, system: str, models: tuple[str, ...], summary: str) -> Template:
     return Template(
         name,
         question=("[INST] {{query}} [/INST]",),
@@ -33,10 +33,11 @@ def _llama2(name: str, system: str, models: tuple[str, ...]) -> Template:
         system=system,
         system_in_query=True,
         models=models,
+        summary=summary,
     )
 
 
-def _llama3(name: str, system: str, models: tuple[str, ...]) -> Template:
+def _llama3(name: str, system: str, models: tuple[str, ...], summary: str) -> Template:
     start, end, over = (
         Token("<|start_header_id|>"),
         Token("<|end_header_id|>"),
@@ -50,6 +51,7 @@ def _llama3(name: str, system: str, models: tuple[str, ...]) -> Template:
         stop=("<|eot_id|>",),
         replace_eos=True,
         models=models,
+        summary=summary,
     )
 
 
@@ -62,6 +64,7 @@ TEMPLATES: tuple[Template, ...] = (
         system="Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.",
         models=(r"alpaca", r"llama-?3-8b-iepile"),
+        summary="Alpaca; the form of llama3-8b-iepile-lora",
     ),
     Template(
         "aquila",
@@ -73,6 +76,7 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("</s>",),
         efficient_eos=True,
         models=(r"aquilachat",),
+        summary="AquilaChat",
     ),
     Template(
         "baichuan",
@@ -80,6 +84,7 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=_SYSTEM,
         efficient_eos=True,
         models=(r"baichuan-",),
+        summary="Baichuan",
     ),
     Template(
         "baichuan2",
@@ -87,6 +92,7 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=_SYSTEM,
         efficient_eos=True,
         models=(r"baichuan2-",),
+        summary="Baichuan2; the form of baichuan2-13b-iepile-lora",
     ),
     Template(
         "belle",
@@ -94,12 +100,14 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=_SYSTEM,
         separator=("\n\n",),
         models=(r"belle",),
+        summary="BELLE",
     ),
     Template(
         "bluelm",
         question=(Token("[|Human|]:"), "{{query}}", Token("[|AI|]:")),
         prefix=_SYSTEM,
         models=(r"bluelm",),
+        summary="BlueLM",
     ),
     Template(
         "chatglm2",
@@ -108,6 +116,7 @@ TEMPLATES: tuple[Template, ...] = (
         separator=("\n\n",),
         efficient_eos=True,
         models=(r"chatglm2",),
+        summary="ChatGLM2",
     ),
     Template(
         "chatglm3",
@@ -118,6 +127,7 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("<|user|>", "<|observation|>"),
         efficient_eos=True,
         models=(r"chatglm3",),
+        summary="ChatGLM3",
     ),
     Template(
         "deepseek",
@@ -131,6 +141,7 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("<|EOT|>",),
         efficient_eos=True,
         models=(r"deepseek-coder-.*instruct",),
+        summary="DeepSeek Coder Instruct",
     ),
     Template(
         "default",
@@ -138,6 +149,7 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=_SYSTEM,
         separator=("\n",),
         system=_CURIOUS_USER,
+        summary="a plain dialogue of Human and Assistant",
     ),
     Template(
         "falcon",
@@ -146,6 +158,7 @@ TEMPLATES: tuple[Template, ...] = (
         separator=("\n",),
         efficient_eos=True,
         models=(r"falcon-",),
+        summary="Falcon",
     ),
     Template(
         "intern",
@@ -155,27 +168,46 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("<eoa>",),
         efficient_eos=True,
         models=(r"internlm-",),
+        summary="InternLM",
     ),
     _llama2(
         "llama2",
         "You are a helpful, respectful and honest assistant. " + _RESPECTFUL.format(gap=" "),
         (r"llama-?2-",),
+        "Llama 2 Chat; the form of llama2-13b-iepile-lora",
     ),
-    _llama2("llama2_zh", _BILINGUAL, (r"chinese-?(llama|alpaca)-?2-", r"oneke")),
-    _llama3("llama3", "You are a helpful assistant.", (r"(meta-)?llama-?3-(?!8b-iepile)",)),
-    _llama3("llama3_zh", _BILINGUAL, (r"llama-?3-chinese", r"chinese-?llama-?3")),
+    _llama2(
+        "llama2_zh",
+        _BILINGUAL,
+        (r"chinese-?(llama|alpaca)-?2-", r"oneke"),
+        "Chinese-LLaMA-2; the form of OneKE",
+    ),
+    _llama3(
+        "llama3",
+        "You are a helpful assistant.",
+        (r"(meta-)?llama-?3-(?!8b-iepile)",),
+        "Llama 3 Instruct",
+    ),
+    _llama3(
+        "llama3_zh",
+        _BILINGUAL,
+        (r"llama-?3-chinese", r"chinese-?llama-?3"),
+        "Llama 3 tuned for Chinese",
+    ),
     Template(
         "mistral",
         question=("[INST] {{query}} [/INST]",),
         prefix=_SYSTEM,
         separator=(" ",),
         models=(r"mistral-7b(-chat|-v0\.1|-instruct-v0\.[12])?($|[-.](?!(chat|v|instruct)))",),
+        summary="Mistral 7B Instruct, to version 0.2",
     ),
     Template(
         "openba",
         question=(Token("<S>"), "{{query}}", Token("<extra_id_0>")),
         prefix=_SYSTEM,
         models=(r"openba",),
+        summary="OpenBA",
     ),
     Template(
         "openchat",
@@ -189,6 +221,7 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("<|end_of_turn|>",),
         efficient_eos=True,
         models=(r"openchat",),
+        summary="OpenChat 3.5",
     ),
     Template(
         "qwen",
@@ -207,6 +240,7 @@ TEMPLATES: tuple[Template, ...] = (
         efficient_eos=True,
         replace_eos=True,
         models=(r"qwen(1\.5|2|2\.5)?-",),
+        summary="Qwen to Qwen2.5 and other ChatML models; the form of qwen1.5-14b-iepile-lora",
     ),
     Template(
         "starchat",
@@ -222,20 +256,28 @@ TEMPLATES: tuple[Template, ...] = (
         stop=("<|end|>",),
         efficient_eos=True,
         models=(r"starchat",),
+        summary="StarChat",
     ),
-    Template("vanilla", question=("{{query}}",), keeps_history=False),
+    Template(
+        "vanilla",
+        question=("{{query}}",),
+        keeps_history=False,
+        summary="the question and nothing else",
+    ),
     Template(
         "vicuna",
         question=("USER: {{query}} ASSISTANT:",),
         prefix=_SYSTEM,
         system=_CURIOUS_USER,
         models=(r"vicuna",),
+        summary="Vicuna",
     ),
     Template(
         "xverse",
         question=("Human: {{query}}\n\nAssistant: ",),
         prefix=_SYSTEM,
         models=(r"xverse",),
+        summary="XVERSE",
     ),
     Template(
         "yayi",
@@ -246,6 +288,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Wenge Technology Co.,Ltd. " + _RESPECTFUL.format(gap="  "),
         stop=("<|End|>",),
         models=(r"yayi",),
+        summary="YaYi",
     ),
     Template(
         # Zephyr's published tokenizer has no role tokens: it reads them as text.
@@ -259,6 +302,7 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=(Token("<|system|>", or_text=True), "\n{{system}}", Token("</s>")),
         system="You are a friendly chatbot who always responds in the style of a pirate",
         models=(r"zephyr",),
+        summary="Zephyr",
     ),
     Template(
         "ziya",
@@ -266,5 +310,6 @@ TEMPLATES: tuple[Template, ...] = (
         prefix=_SYSTEM,
         separator=("\n",),
         models=(r"ziya",),
+        summary="Ziya",
     ),
 )

@@ -1,0 +1,144 @@
+"""``iepile download``: models, adapters and corpora from the hubs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iepile_cli.cli import console
+from iepile_cli.cli.complete import complete_download
+from iepile_cli.cli.fetching import fetch
+from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
+
+if TYPE_CHECKING:
+    from iepile_cli.hub import Plan
+
+
+EXAMPLES = """
+Examples:
+
+\b
+  iepile download oneke
+  iepile download llama3-8b-iepile-lora llama3-8b-instruct --token-env HF_TOKEN
+  iepile download Qwen/Qwen2.5-7B-Instruct-GGUF --include '*q4_k_m*.gguf'
+  iepile download iepile --source https://hf-mirror.com
+  iepile download --remove oneke
+"""
+
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME...",
+        help="Names of the catalogue, or hub ids: owner/name, datasets/owner/name.",
+        autocompletion=complete_download,
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--source",
+        metavar="hf|modelscope|URL",
+        help="Where from: Hugging Face, ModelScope, or the address of a mirror of the former. "
+        "By default Hugging Face (HF_ENDPOINT is respected).",
+    ),
+]
+Revision = Annotated[
+    str, typer.Option("--revision", help="A branch, tag or commit, instead of the newest.")
+]
+Include = Annotated[
+    list[str],
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help="Take the files that match, and no others, whatever they are. Repeatable.",
+    ),
+]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", file_okay=False, help="Put NAME into this folder, not among the models."),
+]
+TokenVariable = Annotated[
+    str,
+    typer.Option(
+        "--token-env",
+        metavar="VAR",
+        help="The environment variable that holds the hub's token. By default the token of "
+        "HF_TOKEN or of a login with the hub's own tool.",
+    ),
+]
+
+
+def download(
+    names: Names,
+    source: Source = "",
+    revision: Revision = "",
+    include: Include = [],  # noqa: B006
+    directory: Directory = None,
+    token_env: TokenVariable = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the files and their sizes in bytes.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete what was downloaded under these names.")
+    ] = False,
+) -> None:
+    """Download models, adapters and corpora; go on where an earlier download stopped.
+
+    Only weights that cannot run code, settings, tokenizers and JSON are taken, unless --include
+    says otherwise. Each file is checked against the size and hash that the hub gives.
+    """
+    from iepile_cli.hub import plan_download
+
+    token = os.environ.get(token_env) if token_env else None
+    if token_env and not token:
+        raise UsageError(f"--token-env: the environment variable {token_env} is not set")
+    failures: list[IEPileError] = []
+    for name in names:
+        try:
+            if remove:
+                _remove(name, directory)
+                continue
+            plan = plan_download(
+                name,
+                source=source,
+                revision=revision,
+                include=include,
+                directory=directory,
+                token=token,
+            )
+            _list_files(plan) if dry_run else fetch(plan)
+        except IEPileError as error:
+            if len(names) == 1:
+                raise
+            console.complain(f"{name}: {error.message}", error.hint)
+            failures.append(error)
+    if failures:
+        raise _outcome(failures, len(names))
+
+
+def _outcome(failures: list[IEPileError], tried: int) -> IEPileError:
+    if len(failures) < tried:
+        return PartialFailure(f"{len(failures)} of {tried} failed; the others are done")
+    wrong_usage = all(isinstance(error, UsageError) for error in failures)
+    return (UsageError if wrong_usage else DownloadError)(f"none of {tried} could be done")
+
+
+def _list_files(plan: Plan) -> None:
+    from iepile_cli.models import readable_size
+
+    for remark in plan.remarks:
+        console.note(remark)
+    for file in plan.files:
+        typer.echo(f"{'' if file.size is None else file.size}\t{file.path}")
+    console.note(f"{len(plan.files)} files, {readable_size(plan.size)}, to {plan.folder}")
+
+
+def _remove(name: str, directory: Path | None) -> None:
+    from iepile_cli.hub import remove
+    from iepile_cli.models import readable_size
+
+    console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")

@@ -1,0 +1,216 @@
+"""Which schema items are put to a record: its own, negatives, hard negatives; in which order.
+
+Source: IEPile section 3 and upstream ``convert_func.py``; where that is wrong or depends on
+chance, the comments say what is done instead.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from iepile_cli.conversion.plan import Plan, label_of
+from iepile_cli.task.ask import batch_bounds, batches
+from iepile_cli.task.shape import SchemaItem
+
+# What gold must agree in to answer a schema item: its type, for typed relations all three.
+Key: TypeAlias = str | tuple[str, str, str]
+Batch: TypeAlias = tuple[SchemaItem, ...]
+Dice: TypeAlias = Callable[[], random.Random]
+
+_MASK = (1 << 64) - 1
+_One = TypeVar("_One")
+
+
+class Parts(NamedTuple):
+    """What a record's gold of one type has: slot names and trigger words, first ones first."""
+
+    slots: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+
+
+Own: TypeAlias = Mapping[Key, Parts]
+
+
+def key_of(item: SchemaItem) -> Key:
+    """The key under which gold answers an item."""
+    typed = item.subject_type or item.object_type
+    return (item.type, item.subject_type, item.object_type) if typed else item.type
+
+
+def item_of(key: Key) -> SchemaItem:
+    """A bare schema item for a type that the schema lacks."""
+    return SchemaItem(key) if isinstance(key, str) else SchemaItem(key[0], (), key[1], key[2])
+
+
+def dice_for(seed: int, number: int) -> random.Random:
+    """The randomness of one record: it depends on the seed and the record's place, on no other."""
+    # Multiplying by a large odd constant takes neighbouring records to far-off seeds.
+    return random.Random((seed << 64) ^ (number * 0x9E3779B97F4A7C15 & _MASK))
+
+
+class Chooser:
+    """Chooses the batches of schema items for each record of a set."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.task = plan.task
+        self.items: dict[Key, SchemaItem] = {key_of(item): item for item in plan.items}
+        self.trains = plan.split == "train"
+        self.draws_types = "types" in self.task.negatives
+        self.draws_slots = "slots" in self.task.negatives
+        # Without gold that decides and without chance, every record is asked the same.
+        certain = plan.neg_ratio in (1, -1) and not plan.shuffle and plan.hard is None
+        self.same_for_all = not self.task.asks_gold_types and (not self.trains or certain)
+        self.whole: list[Batch] = []
+        if self.same_for_all:
+            self.whole = self._cut(self._ordered(list(plan.items), None))
+
+    def batches(self, own: Own | None, dice: Dice) -> Sequence[Batch]:
+        """The batches to put to a record whose gold is ``own`` (None: not annotated).
+
+        A test record is asked the whole schema in the schema's order, a training record its own
+        types, in the schema or not, and negatives.
+        """
+        if self.same_for_all and (not self.trains or not self.strays(own or {})):
+            return self.whole
+        if not self.trains:
+            return self._cut(self._gold_types(own))
+        items = self._training_items(own or {}, dice)
+        if not items:
+            return [()] if self.task.asks_nothing else []
+        return self._cut(items)
+
+    def strays(self, own: Own) -> bool:
+        """Whether gold has a type or a slot that the schema lacks."""
+        for key, parts in own.items():
+            item = self.items.get(key)
+            if item is None or not all(slot in item.slots for slot in parts.slots):
+                return True
+        return False
+
+    def _gold_types(self, own: Own | None) -> list[SchemaItem]:
+        if own is None:
+            return list(self.plan.items)
+        return [
+            self._given_triggers(self.items[key], parts)
+            for key, parts in own.items()
+            if key in self.items
+        ]
+
+    def _given_triggers(self, item: SchemaItem, parts: Parts) -> SchemaItem:
+        shown = parts.triggers if self.plan.shows_triggers and parts.triggers else True
+        return replace(item, trigger=shown)
+
+    # ------------------------------------------------------------------------------- training
+
+    def _training_items(self, own: Own, dice: Dice) -> list[SchemaItem]:
+        keys: list[Key] = list(own)
+        if self.draws_types:
+            keys += self._negatives(own, dice)
+        elif not self.task.asks_gold_types:
+            keys = list(dict.fromkeys((*self.items, *own)))
+        items = [self._with_slots(key, own.get(key, Parts()), dice) for key in keys]
+        if not self.draws_types and len(items) > 1:
+            # A type of which nothing is asked teaches nothing.
+            items = [item for item in items if item.slots] or items[:1]
+        return self._ordered(items, dice)
+
+    def _negatives(self, own: Own, dice: Dice) -> list[Key]:
+        """Types that the record lacks and is asked all the same."""
+        absent = [key for key in self.items if key not in own]
+        hard = self.plan.hard
+        if hard is None:
+            return _drawn(absent, self.plan.neg_ratio, dice, at_least=0 if own else 1)
+        if len(self.items) == 1:
+            return absent
+        if not own:
+            return _drawn(absent, abs(self.plan.neg_ratio) / 2, dice, at_least=1)
+        labels = {key: label_of(self.items[key]) for key in absent}
+        wanted = {name for key in own for name in hard.get(label_of(item_of(key)), ())}
+        first = [key for key in absent if labels[key] in wanted]
+        return first + self._few([key for key in absent if labels[key] not in wanted], dice)
+
+    def _few(self, others: list[_One], dice: Dice) -> list[_One]:
+        """At most ``split_num`` of the others, as in IEPile's hard-negative sets."""
+        few = self.plan.batch_size if self.plan.batch_size > 0 else self.task.batch_size
+        return others if len(others) <= few else dice().sample(others, few)
+
+    def _with_slots(self, key: Key, parts: Parts, dice: Dice) -> SchemaItem:
+        item = self.items.get(key) or item_of(key)
+        if not self.task.slots:
+            return item
+        absent = [slot for slot in item.slots if slot not in parts.slots]
+        hard, ratio = self.plan.hard, self.plan.neg_ratio
+        if self.draws_types and (ratio == 0 or hard is not None):
+            # Here the ratio is about types: an event type that is asked keeps all its roles.
+            drawn = absent
+        elif hard is not None:
+            wanted = {name for slot in parts.slots for name in hard.get(slot, ())}
+            others = [slot for slot in absent if slot not in wanted]
+            drawn = [slot for slot in absent if slot in wanted] + self._few(others, dice)
+        else:
+            drawn = _drawn(absent, ratio, dice, at_least=0 if parts.slots else 1)
+        if self.task.asks_gold_types:
+            item = self._given_triggers(item, parts)
+        return with_slots(item, [*parts.slots, *drawn])
+
+    # ---------------------------------------------------------------------------------- order
+
+    def _ordered(self, items: list[SchemaItem], dice: Dice | None) -> list[SchemaItem]:
+        """Sorted by label for training, or shuffled; in the schema's own order for a test."""
+        if not self.trains:
+            return items
+        random_ = dice() if self.plan.shuffle and dice is not None else None
+        items = sorted(items, key=label_of)
+        if random_ is not None:
+            random_.shuffle(items)
+        for index, item in enumerate(items):
+            if len(item.slots) > 1:
+                slots = sorted(item.slots)
+                if random_ is not None:
+                    random_.shuffle(slots)
+                items[index] = with_slots(item, slots)
+        return items
+
+    def _cut(self, items: list[SchemaItem]) -> list[Batch]:
+        size = self.plan.split_arguments
+        if size:
+            # Parts of one type share their answer's key, so they stand in different batches.
+            parts = [part for item in items for part in split_slots(item, size)]
+            return batches(parts, self.plan.batch_size)
+        bounds = batch_bounds(len(items), self.plan.batch_size)
+        return [tuple(items[start:stop]) for start, stop in bounds]
+
+
+def _drawn(absent: list[_One], ratio: float, dice: Dice, *, at_least: int) -> list[_One]:
+    """Each of ``absent`` with probability ``ratio`` (negative: all), ``at_least`` so many.
+
+    Upstream draws their number from Binomial(all labels, ratio) instead, which asks for more
+    negatives than the ratio says (bug C12).
+    """
+    if ratio < 0 or ratio == 1:
+        return absent
+    if ratio == 0 or not absent:
+        return []
+    random_ = dice()
+    drawn = [one for one in absent if random_.random() < ratio]
+    return drawn or ([random_.choice(absent)] if at_least else [])
+
+
+def with_slots(item: SchemaItem, slots: Sequence[str]) -> SchemaItem:
+    """The item with these slots, each keeping its description."""
+    if not item.descriptions:
+        return replace(item, slots=tuple(slots))
+    texts = dict(zip(item.slots, item.descriptions, strict=True))
+    return replace(
+        item, slots=tuple(slots), descriptions=tuple(texts.get(slot, "") for slot in slots)
+    )
+
+
+def split_slots(item: SchemaItem, size: int) -> list[SchemaItem]:
+    """Cut an item with more than ``size`` slots into items of at most ``size`` each."""
+    starts = range(0, max(len(item.slots), 1), size)
+    return [with_slots(item, item.slots[start : start + size]) for start in starts]

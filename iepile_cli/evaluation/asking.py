@@ -1,0 +1,118 @@
+"""What each record asked: the instruction string taken apart, quickly.
+
+Half a million records share a few schema batches, so the part of an instruction before the text
+is decoded once and remembered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from iepile_cli.evaluation.decoding import decode
+from iepile_cli.task.ask import items_from_json
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import Task, Unit
+
+INPUT = '"input": "'
+# More distinct schema batches than this are decoded each time.
+_REMEMBERED = 50_000
+
+Labels = frozenset[tuple[str, ...]]
+
+
+class Batch(NamedTuple):
+    """One schema batch: ``number`` is the same for equal batches, 0 where the schema is empty.
+
+    ``labels`` holds for each unit of the task the labels that were asked for; ``ends`` the types
+    of both ends that were asked for under each key, for typed relations.
+    """
+
+    number: int
+    labels: tuple[Labels, ...]
+    ends: dict[str, tuple[tuple[str, str], ...]]
+
+
+NOTHING_ASKED = Batch(0, (), {})
+
+
+class Instructions:
+    """Reads the instructions of one task: what was asked, and about which text."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        # What stands before the text -> its batch; None for what has to be read in full.
+        self.by_head: dict[str, Batch | None] = {}
+        self._by_schema: dict[tuple[SchemaItem, ...], Batch] = {(): NOTHING_ASKED}
+
+    def batch(self, instruction: object) -> Batch:
+        """The schema batch that was asked; ``NOTHING_ASKED`` for what is no instruction."""
+        if type(instruction) is str:
+            head = instruction[: instruction.find(INPUT)]
+            if head not in self.by_head:
+                self._remember(head)
+            batch = self.by_head.get(head)
+            if batch is not None:
+                return batch
+        value = _whole(instruction)
+        return self._batch(value.get("schema")) if value else NOTHING_ASKED
+
+    def text(self, instruction: object) -> str | None:
+        """The text that was asked about; None when it cannot be told."""
+        if type(instruction) is str:
+            at = instruction.find(INPUT)
+            if self.by_head.get(instruction[:at]) is not None and instruction.endswith('"}'):
+                plain = instruction[at + len(INPUT) : -2]
+                if "\\" not in plain and '"' not in plain:
+                    return plain
+                text = decode(instruction[at + len(INPUT) - 1 : -1])
+                if type(text) is str:
+                    return text
+        value = _whole(instruction)
+        found = value.get("input") if value else None
+        return found if isinstance(found, str) else None
+
+    def _remember(self, head: str) -> None:
+        if len(self.by_head) >= _REMEMBERED:
+            return
+        value = decode(head + '"input": ""}')
+        whole = isinstance(value, dict) and value.get("input") == ""
+        self.by_head[head] = self._batch(value.get("schema")) if whole else None
+
+    def _batch(self, schema: object) -> Batch:
+        try:
+            items = items_from_json(self.task, schema)
+        except (ValueError, RecursionError):
+            return NOTHING_ASKED
+        batch = self._by_schema.get(items)
+        if batch is None:
+            batch = Batch(
+                len(self._by_schema),
+                tuple(_labels(unit, items) for unit in self.task.units),
+                _ends(items),
+            )
+            self._by_schema[items] = batch
+        return batch
+
+
+def _whole(instruction: object) -> dict[str, Any] | None:
+    value = decode(instruction) if isinstance(instruction, str) else instruction
+    return value if isinstance(value, dict) else None
+
+
+def _labels(unit: Unit, items: tuple[SchemaItem, ...]) -> Labels:
+    return frozenset(
+        tuple(slot if part == "slot" else getattr(item, part) for part in unit.label)
+        for item in items
+        for slot in (item.slots if "slot" in unit.label else ("",))
+    )
+
+
+def _ends(items: tuple[SchemaItem, ...]) -> dict[str, tuple[tuple[str, str], ...]]:
+    ends: dict[str, tuple[tuple[str, str], ...]] = {}
+    for item in items:
+        if item.subject_type or item.object_type:
+            ends[item.type] = (
+                *ends.get(item.type, ()),
+                (item.subject_type, item.object_type),
+            )
+    return ends

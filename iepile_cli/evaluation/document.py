@@ -1,0 +1,186 @@
+"""One document's score: its gold and predicted facts, compared.
+
+Goes in: the facts of a text's gold label and of the answers of all its schema batches. Comes out:
+for each unit and type how many are gold, predicted, credited (in halves) and hallucinated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias
+
+from iepile_cli.evaluation.asking import Batch
+from iepile_cli.evaluation.facts import Fact, Facts, Reader
+from iepile_cli.evaluation.matching import FULL, Pair, align, confused, strict_hits
+from iepile_cli.evaluation.plan import Plan
+
+# Of one type: gold facts, predicted facts, credit for the gold ones and for the predicted ones (in
+# halves; they differ only where labels may differ), predicted facts with an invented mention.
+Counts: TypeAlias = list[int]
+GOLD, PREDICTED, FOUND, RIGHT, INVENTED = range(5)
+
+
+# What makes rows one document: task, source, id and the gold label as it stands in the row.
+Key: TypeAlias = tuple[str, str, str, str | None]
+
+
+class Document:
+    """A text with its gold facts and everything that was predicted for it.
+
+    ``gold`` is None until the label has been read, and when there is none; ``optional`` is gold
+    that need not be answered. ``batches`` are the schema batches asked so far, ``broken`` the
+    answers that could not be read. Where mentions are offsets, ``surfaces`` has their text.
+    """
+
+    __slots__ = (
+        "batches",
+        "broken",
+        "gold",
+        "key",
+        "optional",
+        "predicted",
+        "reader",
+        "surfaces",
+        "text",
+    )
+
+    def __init__(self, key: Key, reader: Reader, text: str | None) -> None:
+        self.key = key
+        self.reader = reader
+        self.text = text
+        self.predicted: Facts = [[] for _ in reader.fields]
+        self.gold: Facts | None = None
+        self.batches: dict[int, Batch] = {}
+        self.broken: list[str] = []
+        self.optional: list[Fact] = []
+        self.surfaces: dict[tuple[int, int], str] = {}
+
+
+def settle(document: Document, plan: Plan) -> None:
+    """Bring both sides into comparable form: typed relations, asked labels, keys that repeat."""
+    reader = document.reader
+    if document.gold is None or not (
+        reader.unusual
+        or document.optional
+        or plan.match == "set"
+        or (plan.asked_only and document.batches)
+    ):
+        return
+    gold, predicted = document.gold, document.predicted
+    for fact in document.optional:
+        if predicted[0].count(fact) > gold[0].count(fact):
+            gold[0].append(fact)
+    for number in range(len(reader.task.units)):
+        if reader.typed[number]:
+            predicted[number] = _with_ends(gold[number], predicted[number])
+        if reader.distinct[number] and any(not fact[0] for fact in gold[number]):
+            # Gold that does not say the type of its entities cannot be held against an answer.
+            gold[number], predicted[number] = [], []
+        if reader.distinct[number] or plan.match == "set":
+            gold[number] = list(dict.fromkeys(gold[number]))
+            predicted[number] = list(dict.fromkeys(predicted[number]))
+        if plan.asked_only and document.batches:
+            gold[number] = _asked_gold(gold[number], number, document)
+
+
+def _asked_gold(gold: list[Fact], number: int, document: Document) -> list[Fact]:
+    batches = document.batches.values()
+    asked = frozenset().union(*(batch.labels[number] for batch in batches))
+    if document.reader.typed[number]:
+        # Gold that does not say the types of its ends goes with every relation of its name.
+        asked |= {(kind, "", "") for batch in batches for kind in batch.ends}
+    labels = len(document.reader.task.units[number].label)
+    return [fact for fact in gold if fact[:labels] in asked]
+
+
+def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
+    """Decide the types of both ends where a prediction leaves them open.
+
+    An answer says the predicate only. Where several typed relations asked at once share it, or it
+    is not known which were asked, an answer counts for any that is gold and not yet answered.
+    """
+    left = Counter(gold)
+    found: list[Fact] = []
+    for fact in predicted:
+        if type(fact[1]) is tuple:
+            kind, pairs, _, *mentions = fact
+            candidates = [(kind, *pair, *mentions) for pair in (*pairs, ("", ""))]
+            if not pairs:
+                candidates += [f for f in left if f[0] == kind and list(f[3:]) == mentions]
+            fact = next((one for one in candidates if left[one] > 0), candidates[0])
+        elif not left[fact] and left[untyped := (fact[0], "", "", *fact[3:])] > 0:
+            # Gold without types is met by any types.
+            fact = untyped
+        left[fact] -= 1
+        found.append(fact)
+    return found
+
+
+def score(document: Document, plan: Plan) -> list[dict[str, Counts]]:
+    """For each unit of the task, the counts of each type; ``settle`` comes first."""
+    return [
+        _score_unit(document, plan, number) for number in range(len(document.reader.task.units))
+    ]
+
+
+def _score_unit(document: Document, plan: Plan, number: int) -> dict[str, Counts]:
+    counts: dict[str, Counts] = {}
+    gold = document.gold[number] if document.gold else []
+    predicted = document.predicted[number]
+    text = document.text
+    labels = len(document.reader.task.units[number].label)
+    for fact in gold:
+        entry = counts.get(fact[0])
+        if entry is None:
+            entry = counts[fact[0]] = [0, 0, 0, 0, 0]
+        entry[GOLD] += 1
+    for fact in predicted:
+        entry = counts.get(fact[0])
+        if entry is None:
+            entry = counts[fact[0]] = [0, 0, 0, 0, 0]
+        entry[PREDICTED] += 1
+        if text is not None:
+            for mention in fact[labels:]:
+                if type(mention) is str and mention not in text:
+                    entry[INVENTED] += 1
+                    break
+    if not gold or not predicted:
+        return counts
+    if plan.mode == "strict":
+        for fact in strict_hits(gold, predicted):
+            entry = counts[fact[0]]
+            entry[FOUND] += FULL
+            entry[RIGHT] += FULL
+    else:
+        for one, other, credit in align(gold, predicted, labels, plan.mode, text):
+            if one is not None and other is not None:
+                counts[one[0]][FOUND] += credit
+                counts[other[0]][RIGHT] += credit
+    return counts
+
+
+def pairs(document: Document, plan: Plan, number: int) -> list[Pair]:
+    """Gold and predicted facts of one unit side by side, with the credit for each pair."""
+    gold = document.gold[number] if document.gold else []
+    labels = len(document.reader.task.units[number].label)
+    return align(gold, document.predicted[number], labels, plan.mode, document.text)
+
+
+def confusions(document: Document) -> list[tuple[str, str]]:
+    """(gold type, predicted type) of what got the right mentions and the wrong label.
+
+    Correct pairs are there too, with twice the same type. "" stands for nothing: a gold type with
+    "" was missed, "" with a predicted type is spurious.
+    """
+    units = document.reader.task.units
+    number = document.reader.named_unit
+    if document.gold is None:
+        return []
+    gold, predicted = document.gold[number], document.predicted[number]
+    mixed, missed, spurious = confused(gold, predicted, len(units[number].label))
+    return [
+        *((fact[0], fact[0]) for fact in strict_hits(gold, predicted)),
+        *((one[0], other[0]) for one, other in mixed),
+        *((fact[0], "") for fact in missed),
+        *(("", fact[0]) for fact in spurious),
+    ]

@@ -1,0 +1,266 @@
+"""Scores from tallies: micro and macro precision, recall and F1, with their intervals.
+
+Micro counts every fact alike; macro is the plain mean over the types that occur in the gold or in
+the predictions. All in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
+from iepile_cli.evaluation.plan import Plan
+from iepile_cli.evaluation.resampling import (
+    SUMS,
+    blocked,
+    draws,
+    f1_parts,
+    interval,
+    resampled,
+)
+from iepile_cli.evaluation.tally import (
+    CELL,
+    DIGEST,
+    DOCUMENT,
+    GROUP,
+    ROW_COUNTS,
+    Tally,
+)
+from iepile_cli.task.table import TASKS
+
+if TYPE_CHECKING:
+    from iepile_cli.evaluation.resampling import Table
+
+# Types resampled together; bounds the memory where there are thousands.
+_COLUMNS = 256
+_SUMMED = (GOLD, PREDICTED, FOUND, RIGHT)
+
+
+@dataclass
+class Score:
+    """Counts of one set of facts, and what follows from them."""
+
+    gold: int = 0
+    predicted: int = 0
+    found: float = 0
+    right: float = 0
+    hallucinated: int = 0
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, counts: Iterable[int]) -> None:
+        """Add one type's counts; credits come in halves."""
+        gold, predicted, found, right, invented = counts
+        self.gold += gold
+        self.predicted += predicted
+        self.found += found / 2
+        self.right += right / 2
+        self.hallucinated += invented
+
+    @property
+    def precision(self) -> float:
+        """In percent; 0 when nothing was predicted."""
+        return 100 * self.right / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """In percent; 0 when there is no gold."""
+        return 100 * self.found / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of the unrounded precision and recall, in percent."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The form of the report."""
+        correct = int(self.right) if self.right == int(self.right) else self.right
+        shown = {
+            "P": round(self.precision, 2),
+            "R": round(self.recall, 2),
+            "F1": round(self.f1, 2),
+            "gold": self.gold,
+            "predicted": self.predicted,
+            "correct": correct,
+            "hallucinated": self.hallucinated,
+        }
+        return {**shown, "interval_95": self.intervals} if self.intervals else shown
+
+
+@dataclass
+class UnitScores:
+    """Scores of one unit of a task: all, per type, per source, and per type within a source."""
+
+    name: str
+    micro: Score = field(default_factory=Score)
+    macro: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, Score] = field(default_factory=dict)
+    sources: dict[str, Score] = field(default_factory=dict)
+    source_types: dict[str, dict[str, Score]] = field(default_factory=dict)
+
+
+@dataclass
+class TaskScores:
+    """Everything that is known about one task of a file."""
+
+    task: str
+    documents: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    units: list[UnitScores] = field(default_factory=list)
+    source_documents: dict[str, int] = field(default_factory=dict)
+    source_rows: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def macro(types: dict[str, Score]) -> dict[str, float]:
+    """The mean over types of precision, recall and F1."""
+    count = max(1, len(types))
+    return {
+        "P": round(sum(score.precision for score in types.values()) / count, 2),
+        "R": round(sum(score.recall for score in types.values()) / count, 2),
+        "F1": round(sum(score.f1 for score in types.values()) / count, 2),
+    }
+
+
+def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
+    """Score everything in a tally, task by task."""
+    import numpy as np
+
+    documents = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
+    cells = np.array(tally.cells, dtype=np.int32).reshape(-1, CELL)
+    result: dict[str, TaskScores] = {}
+    of_group = np.bincount(documents[:, GROUP], minlength=len(tally.groups)).tolist()
+    for (task, source), number in tally.groups.items():
+        scores = result.setdefault(task, TaskScores(task, rows=dict.fromkeys(ROW_COUNTS, 0)))
+        scores.documents += of_group[number]
+        scores.source_documents[source] = of_group[number]
+        rows = dict(zip(ROW_COUNTS, tally.row_counts[number], strict=True))
+        scores.source_rows[source] = rows
+        for name, count in rows.items():
+            scores.rows[name] += count
+    labels, groups = list(tally.labels), list(tally.groups)
+    for scores in result.values():
+        scores.units = [UnitScores(unit.name) for unit in TASKS[scores.task].units]
+    for group, label, counts in _summed(documents, cells, len(labels)):
+        task, unit, kind = labels[label]
+        into = result[task].units[unit]
+        source = groups[group][1]
+        into.micro.add(counts)
+        into.types.setdefault(kind, Score()).add(counts)
+        into.sources.setdefault(source, Score()).add(counts)
+        into.source_types.setdefault(source, {}).setdefault(kind, Score()).add(counts)
+    for scores in result.values():
+        for unit_scores in scores.units:
+            for source in scores.source_documents:
+                unit_scores.sources.setdefault(source, Score())
+            unit_scores.macro = macro(unit_scores.types)
+        if plan.resamples:
+            _add_intervals(scores, tally, documents, cells, plan)
+    return result
+
+
+def _summed(documents: Any, cells: Any, labels: int) -> Iterable[tuple[int, int, list[int]]]:
+    """Sums over documents: (group, label, counts) of every group and label that occur."""
+    import numpy as np
+
+    key = documents[cells[:, 0], GROUP] * max(1, labels) + cells[:, 1]
+    distinct, place = np.unique(key, return_inverse=True)
+    columns = [
+        np.bincount(place, weights=cells[:, 2 + column], minlength=len(distinct))
+        for column in range(CELL - 2)
+    ]
+    for number, both in enumerate(distinct.tolist()):
+        yield both // labels, both % labels, [int(column[number]) for column in columns]
+
+
+def _add_intervals(
+    scores: TaskScores, tally: Tally, documents: Any, cells: Any, plan: Plan
+) -> None:
+    """Resample the documents of one task and write down 95 % intervals."""
+    import numpy as np
+
+    groups = list(tally.groups)
+    ours = [number for number, (task, _) in enumerate(groups) if task == scores.task]
+    mine = np.isin(documents[:, GROUP], ours)
+    if not mine.any():
+        return
+    order = np.cumsum(mine) - 1
+    mine_cells = cells[mine[cells[:, 0]]]
+    block, blocks = blocked(order[mine_cells[:, 0]], int(mine.sum()))
+    weights = draws(blocks, plan.resamples, plan.seed)
+    for number, unit in enumerate(scores.units):
+        # Where each type, and each source, of this unit stands in the table of sums.
+        kinds = {kind: place for place, kind in enumerate(unit.types)}
+        sources = {source: place for place, source in enumerate(unit.sources)}
+        kind_of = np.full(len(tally.labels), -1)
+        for (task, label_unit, kind), label in tally.labels.items():
+            if (task, label_unit) == (scores.task, number):
+                kind_of[label] = kinds.get(kind, -1)
+        source_of = np.array([sources.get(source, -1) for _, source in groups])
+        here = kind_of[mine_cells[:, 1]] >= 0
+        some, where = mine_cells[here], block[here]
+        kind_place = kind_of[some[:, 1]]
+        source_place = source_of[documents[some[:, 0], GROUP]]
+        _write([unit.micro], weights, _sums(some, where, 0 * kind_place, 0, 1, blocks))
+        means = np.zeros((plan.resamples, 3))
+        occurring = np.zeros((plan.resamples, 1))
+        for start in range(0, len(kinds), _COLUMNS):
+            chunk = list(unit.types.values())[start : start + _COLUMNS]
+            table = _sums(some, where, kind_place, start, len(chunk), blocks)
+            for part, values in enumerate(_write(chunk, weights, table)):
+                means[:, part] += values.sum(axis=1)
+            # A type that a resample does not hold is no part of its mean.
+            there = resampled(weights, table)[..., :2].sum(axis=2) > 0
+            occurring[:, 0] += there.sum(axis=1)
+        if kinds:
+            bounds = interval(means / np.maximum(1, occurring))
+            unit.macro["interval_95"] = dict(zip(("P", "R", "F1"), bounds, strict=True))
+        for start in range(0, len(sources), _COLUMNS):
+            chunk = list(unit.sources.values())[start : start + _COLUMNS]
+            _write(chunk, weights, _sums(some, where, source_place, start, len(chunk), blocks))
+
+
+def _sums(cells: Any, block: Any, place: Any, start: int, size: int, blocks: int) -> Table:
+    """Sums of cells whose ``place`` is in [start, start + size): blocks x size x ``SUMS``."""
+    import numpy as np
+
+    here = (place >= start) & (place < start + size)
+    key = block[here] * size + place[here] - start
+    columns = [
+        np.bincount(key, weights=cells[here, 2 + column], minlength=blocks * size)
+        for column in _SUMMED
+    ]
+    table: Table = np.stack(columns, axis=-1).reshape(blocks, size, SUMS).astype(np.float64)
+    # Credits are counted in halves.
+    table[..., 2:] /= 2
+    return table
+
+
+def _write(scores: list[Score], weights: Table, table: Table) -> tuple[Table, Table, Table]:
+    parts = f1_parts(resampled(weights, table))
+    for name, values in zip(("P", "R", "F1"), parts, strict=True):
+        for score, bounds in zip(scores, interval(values), strict=True):
+            score.intervals[name] = bounds
+    return parts
+
+
+def unit_sums(tally: Tally, task: str, unit: int) -> tuple[Table, Any]:
+    """Sums of one unit for each document of a task, and these documents' digests."""
+    import numpy as np
+
+    documents = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
+    cells = np.array(tally.cells, dtype=np.int32).reshape(-1, CELL)
+    wanted = np.array(
+        [(name, number) == (task, unit) for name, number, _ in tally.labels], dtype=bool
+    )
+    mine = cells[wanted[cells[:, 1]]] if len(wanted) else cells[:0]
+    table = np.zeros((len(documents), SUMS))
+    for place, column in enumerate(_SUMMED):
+        table[:, place] = np.bincount(
+            mine[:, 0], weights=mine[:, 2 + column], minlength=len(documents)
+        )
+    table[:, 2:] /= 2
+    ours = [number for number, (name, _) in enumerate(tally.groups) if name == task]
+    keep = np.isin(documents[:, GROUP], ours)
+    return table[keep], documents[keep][:, DIGEST]

@@ -1,0 +1,301 @@
+"""Completion: what the program answers, and three real shells."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+
+from iepile_cli.cli import app, completion_scripts
+from iepile_cli.cli.completion import VARIABLE, WORDS, completions
+from iepile_cli.errors import UsageError
+from iepile_cli.registry import registry
+from iepile_cli.task.table import TASKS
+
+ROOT = Path(__file__).parents[2]
+# How much slower than a usual machine this one may be.
+SLOWNESS = float(os.environ.get("IEPILE_TEST_SLOWNESS", "1.5"))
+SHELLS = ("bash", "zsh", "fish")
+
+
+def names(*words: str) -> list[str]:
+    return [name for name, _ in completions(app, words)]
+
+
+def test_subcommands() -> None:
+    assert "extract" in names("")
+    assert names("ext") == ["extract"]
+    assert names("-q", "ext") == ["extract"]
+    assert names("nothing", "") == names("")
+
+
+def test_options_and_their_descriptions() -> None:
+    found = dict(completions(app, ["extract", "--t"]))
+    assert {"--task", "--template"} <= set(found)
+    assert found["--template"].startswith("The chat template")
+    assert "--help" in names("extract", "--")
+    assert {"--help", "-h", "--quiet", "-q"} <= set(names("-"))
+    assert "-q" not in names("--")
+    assert names("extract", "--no-con") == ["--no-constrain"]
+
+
+def test_given_options_are_not_offered_again_unless_they_may_be() -> None:
+    offered = names("extract", "--model", "x", "--lines", "--schema", "a", "--")
+    assert "--schema" in offered
+    assert not {"--model", "--lines"} & set(offered)
+
+
+def test_values() -> None:
+    assert names("extract", "--task", "") == [task.name for task in TASKS.values()]
+    assert names("extract", "-t", "e") == ["ee", "eet", "eea"]
+    assert names("extract", "--template", "llama3") == ["llama3", "llama3_zh"]
+    assert names("extract", "--template=llama3") == ["--template=llama3", "--template=llama3_zh"]
+    assert names("extract", "--backend", "") == registry().names("backend")
+    models = names("extract", "--model", "")
+    assert "smollm2" in models
+    assert models == [
+        entry.name
+        for entry in registry().entries("model")
+        if entry.target.kind not in {"adapter", "data"}
+    ]
+    assert names("extract", "--adapter", "llama2-13b") == ["llama2-13b-iepile-lora"]
+
+
+def test_what_is_left_to_files() -> None:
+    assert names("extract", "") == []
+    assert names("extract", "some", "fi") == []
+    assert names("extract", "--output", "") == []
+    assert names("extract", "--model", "./mod") == []
+    assert names("extract", "--", "--t") == []
+
+
+def test_bash_cuts_words_at_the_equals_sign() -> None:
+    for words in (["extract", "--template", "=", "llama3"], ["extract", "--template", "="]):
+        found = [name for name, _ in completions(app, words, splits_at_equals=True)]
+        assert {"llama3", "llama3_zh"} <= set(found)
+        assert not [name for name in found if "=" in name]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["="], ["--x", "=", "y"], ["extract", "--nothing"], ["\ud800", "--"], ["-", "-"]]
+)
+def test_odd_words_are_no_error(words: list[str]) -> None:
+    completions(app, words)
+    completions(app, words, splits_at_equals=True)
+
+
+def test_a_broken_catalogue_of_the_user_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("= broken", encoding="utf-8")
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "iepile_cli", "extract", "--model", ""],
+        env={**os.environ, VARIABLE: "zsh", "IEPILE_CONFIG": str(tmp_path / "config.toml")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def ask(shell: str, *words: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "iepile_cli", *words],
+        env={**os.environ, VARIABLE: shell, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_lines_for_each_shell() -> None:
+    assert "--task\n" in ask("bash", "extract", "--")
+    for shell in ("zsh", "fish", "powershell"):
+        assert "--task\tNER, RE," in ask(shell, "extract", "--")
+    assert ask("bash", "extract", "--template", "=", "llama3") == "llama3\nllama3_zh\n"
+    # PowerShell would drop the empty last word, so the words come in a variable.
+    given = ask("powershell", **{WORDS: "extract\n--template\nllama3"})
+    assert given == "llama3\tLlama 3 Instruct\nllama3_zh\tLlama 3 tuned for Chinese\n"
+    assert "extract" in ask("powershell", **{WORDS: ""})
+
+
+def test_answers_come_before_the_key_is_forgotten() -> None:
+    # Processor time, not the clock: other work on the machine must not fail the test. The best of
+    # a few, as the first run also compiles.
+    times = []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "smollm2" in ask("zsh", "extract", "--model", "")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.2 * SLOWNESS, times
+
+
+def test_no_heavy_module_is_loaded_for_an_answer() -> None:
+    code = (
+        "import os, sys; from iepile_cli.cli import run; run(['extract', '--model', '']);"
+        "heavy = {'rich', 'jinja2', 'numpy', 'llama_cpp', 'torch', 'pydantic', 'yaml'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, VARIABLE: "zsh"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_scripts_in_the_repository_are_those_of_the_program(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "iepile_cli.cli.completion_scripts", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+    )
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    shipped = {path.name: path.read_bytes() for path in (ROOT / "completions").iterdir()}
+    assert written == shipped
+    assert set(written) == {"iepile.bash", "_iepile", "iepile.fish", "iepile.ps1"}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home and a PATH on which the program is called ``iepile``."""
+    program = tmp_path / "bin" / "iepile"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m iepile_cli "$@"\n')
+    program.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    return {
+        "HOME": str(home),
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TERM": "xterm",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def shell_path(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+COMMANDS = {
+    "bash": ["bash", "-i"],
+    "zsh": ["zsh", "-i"],
+    "fish": ["fish", "-i"],
+}
+
+
+def prepare(shell: str, home: Path) -> None:
+    """A plain prompt, and no questions to a new user."""
+    if shell == "bash":
+        (home / ".bashrc").write_text("PS1='ready> '\n# no newline at the end")
+    elif shell == "zsh":
+        (home / ".zshrc").write_text("PS1='ready> '\nunsetopt PROMPT_SP\n")
+    else:
+        (home / ".config" / "fish").mkdir(parents=True)
+        (home / ".config" / "fish" / "config.fish").write_text(
+            "set -g fish_greeting\nset -g fish_autosuggestion_enabled 0\n"
+            "function fish_prompt\n echo 'ready> '\nend\n"
+        )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_installed_completion_works_in_a_real_shell(
+    shell: str, environment: dict[str, str]
+) -> None:
+    shell_path(shell)
+    prepare(shell, Path(environment["HOME"]))
+    for _ in range(2):
+        with Terminal(COMMANDS[shell], environment) as terminal:
+            terminal.wait_for("ready> ")
+            terminal.press("iepile --install-completion; exit\r")
+            assert f"completion for {shell}" in terminal.rest()[0]
+    lines = [
+        line
+        for path in Path(environment["HOME"]).glob(".*rc")
+        for line in path.read_text().splitlines()
+        if "_iepile" in line or "iepile'" in line or "compinit" in line
+    ]
+    assert len(lines) == (0 if shell == "fish" else 1)
+    with Terminal(COMMANDS[shell], environment) as terminal:
+        terminal.wait_for("ready> ")
+        terminal.press("iepile ext\t")
+        terminal.wait_for("iepile extract ")
+        terminal.press("--templ\t")
+        terminal.wait_for("--template ")
+        terminal.press("chatglm\t\t")
+        terminal.wait_for("chatglm2(.|\n)*chatglm3")
+        terminal.press("3 --no-cons\t")
+        terminal.wait_for("--no-constrain ")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_files_are_completed_where_the_program_has_nothing_to_say(
+    shell: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    shell_path(shell)
+    home = Path(environment["HOME"])
+    prepare(shell, home)
+    (home / "newspaper.txt").write_text("text")
+    script = ROOT / "completions" / completion_scripts.FILES[shell]
+    load = f"autoload -Uz compinit; compinit -u; . {script}" if shell == "zsh" else f". {script}"
+    with Terminal(COMMANDS[shell], environment) as terminal:
+        terminal.wait_for("ready> ")
+        terminal.press(f"cd; {load}; echo loa''ded\r")
+        terminal.wait_for("loaded")
+        terminal.press("iepile extract --model smollm2 newsp\t")
+        terminal.wait_for(r"newspaper\.txt")
+
+
+def test_bash_completes_behind_an_equals_sign(environment: dict[str, str]) -> None:
+    shell_path("bash")
+    script = ROOT / "completions" / "iepile.bash"
+    check = (
+        f". {script}; COMP_WORDS=(iepile extract --template = chatglm); COMP_CWORD=4; _iepile;"
+        "echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", check], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "chatglm2 chatglm3\n"
+
+
+def test_fish_shows_descriptions(environment: dict[str, str]) -> None:
+    shell_path("fish")
+    script = ROOT / "completions" / "iepile.fish"
+    done = subprocess.run(
+        ["fish", "-c", f"source {script}; complete -C 'iepile extract --templ'"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("--template\tThe chat template")
+
+
+def test_another_shell_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion_scripts, "_detected", lambda: "tcsh")
+    with pytest.raises(UsageError, match="tcsh"):
+        completion_scripts.current_shell()
+    monkeypatch.setattr(completion_scripts, "_detected", lambda: "pwsh")
+    assert completion_scripts.current_shell() == "powershell"
+    with pytest.raises(UsageError, match="PowerShell") as caught:
+        completion_scripts.install("powershell")
+    assert "$PROFILE" in caught.value.hint
+    monkeypatch.setattr(completion_scripts, "_detected", lambda: "")
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert completion_scripts.current_shell() == "fish"

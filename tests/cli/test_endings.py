@@ -1,0 +1,69 @@
+"""How a run ends when it is cut short: Ctrl-C and a reader that has enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXTRACT = [sys.executable, "-m", "iepile_cli", "extract", "--schema", "person", "--lines"]
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of another kind"),
+]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"Line {number} of Bob in Rome.\n" for number in range(300)))
+    return path
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*EXTRACT, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_reader_that_has_enough_ends_the_run_quietly(lines: Path) -> None:
+    process = started(str(lines))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["line"] == 1
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() == 0
+
+
+def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(lines: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    process = started(str(lines), "-o", str(path))
+    while process.poll() is None and (not path.exists() or path.stat().st_size < 500):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "iepile: interrupted\n")
+    assert process.returncode == 130
+    done = numbers(path)
+    assert 2 <= len(done) < 300
+    again = started(str(lines), "-o", str(path), "--resume", "--limit", str(len(done) + 3))
+    assert again.communicate() == ("", "")
+    assert again.returncode == 0
+    assert numbers(path) == [*done, *(len(done) + further for further in (1, 2, 3))]
+
+
+def numbers(path: Path) -> list[int]:
+    return [row["line"] for row in json.loads(path.read_text())]

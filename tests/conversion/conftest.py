@@ -1,0 +1,27 @@
+"""Runs the command line inside the test's process."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from iepile_cli import cli
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+    """Give exit code, stdout and stderr of ``iepile`` with some arguments."""
+
+    def call(*arguments: object) -> Result:
+        code = cli.run([str(argument) for argument in arguments])
+        out, err = capfdbinary.readouterr()
+        return Result(code, out.decode(), err.decode())
+
+    return call

@@ -1,0 +1,134 @@
+"""The quick way of making rows gives the bytes that ``json.dumps`` gives."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iepile_cli.conversion import Plan
+from iepile_cli.conversion.choosing import Chooser, dice_for
+from iepile_cli.conversion.converter import Converter, id_of
+from iepile_cli.conversion.gold import distinct_entries, key_of_gold, parts_of, read_gold
+from iepile_cli.task.ask import answer_json, dumps, instruction
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import TASKS
+
+LETTERS = 'ab"\\\n\t\x00\x1f\x7f/\u2028é中😀 \ud7ff'
+words = st.text(LETTERS, min_size=1, max_size=4)
+names = st.text('ab"\\ 中', min_size=1, max_size=3)
+
+
+def plain_rows(plan: Plan, record: dict[str, Any], number: int) -> list[bytes]:
+    """What a record becomes, written with ``task/ask.py`` and ``json.dumps`` alone."""
+    task, text = plan.task, record["text"]
+    entries = distinct_entries(task.layout, record[task.layout.field])
+    gold = read_gold(task, entries, plan.items)
+    dice = dice_for(plan.seed, number)
+    rows = []
+    for batch in Chooser(plan).batches(parts_of(task, gold, text), lambda: dice):
+        asked = instruction(task, batch, text, plan.language)
+        row: dict[str, Any] = {"task": task.name, "source": plan.source, "instruction": asked}
+        if plan.split == "test":
+            row = {"id": id_of(text), **row, "label": dumps(entries)}
+        else:
+            found = [(item, [one.roles for one in gold if one.answers(item)]) for item in batch]
+            row["output"] = dumps(answer_json(task, found, text))
+        rows.append(dumps(row).encode() + b"\n")
+    return rows
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Plan, dict[str, Any]]:
+    task = TASKS[draw(st.sampled_from(sorted(TASKS)))]
+    text = " ".join(draw(st.lists(words, min_size=1, max_size=6)))
+    kinds = draw(st.lists(names, min_size=1, max_size=9, unique=True))
+    slots = tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True)))
+    typed = bool(task.layout.subject_type)
+    items = tuple(
+        SchemaItem(kind, slots if task.slots else (), *(("s", "o") if typed else ()))
+        for kind in kinds
+    )
+    if typed:
+        items += tuple(SchemaItem(kind, (), "t", "o") for kind in kinds[:2])
+    mention = st.one_of(st.sampled_from(text.split() or [text]), words)
+    roles = dict(task.layout.roles)
+    entry = st.fixed_dictionaries(
+        {key: mention for key in roles.values()}
+        | {task.layout.type: st.sampled_from([*kinds, "stray"])}
+        | ({"head_type": st.sampled_from("st"), "tail_type": st.just("o")} if typed else {})
+        | (
+            {
+                "arguments": st.lists(
+                    st.fixed_dictionaries(
+                        {"argument": mention, "role": st.sampled_from([*slots, "stray"])}
+                    ),
+                    max_size=3,
+                )
+            }
+            if task.layout.slot_list
+            else {}
+        )
+        | ({"relation": st.sampled_from(slots), "tail": mention} if task.layout.by_head else {})
+    )
+    record = {"text": text, task.layout.field: draw(st.lists(entry, max_size=5))}
+    plan = Plan(
+        task.name,
+        items,
+        split=draw(st.sampled_from(["train", "test"])),
+        source=draw(names),
+        language=draw(st.sampled_from(["en", "zh"])),
+        split_num=draw(st.sampled_from([None, -1, 1, 2, 3])),
+        neg_ratio=draw(st.sampled_from([0, 0.5, 1, -1])),
+        shuffle=draw(st.booleans()),
+        seed=draw(st.integers(-5, 5)),
+    )
+    return plan, record
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.integers(1, 10**9))
+def test_quick_rows_are_the_bytes_of_plain_ones(
+    case: tuple[Plan, dict[str, Any]], number: int
+) -> None:
+    plan, record = case
+    if plan.task.asks_gold_types and not record[plan.task.layout.field]:
+        expected = []
+    elif plan.task.asks_gold_types:
+        plan_rows = plain_rows(plan, record, number)
+        expected = plan_rows
+    else:
+        expected = plain_rows(plan, record, number)
+    rows, empty = Converter(plan).convert(record, number, lambda kind, what: None)
+    assert rows == expected
+    assert Converter(plan, fast=False).convert(record, number, lambda k, w: None)[0] == expected
+    if plan.split == "train":
+        answers = [json.loads(json.loads(row)["output"]) for row in rows]
+        assert empty == [not any(answer.values()) for answer in answers]
+
+
+def test_many_ordinary_records_take_the_quick_way() -> None:
+    dice = random.Random(3)
+    kinds = [f"type {number}" for number in range(18)]
+    plan = Plan("NER", tuple(map(SchemaItem, kinds)), source="s", language="en")
+    converter = Converter(plan)
+    assert converter.flat is not None
+    for number in range(1, 300):
+        tokens = [dice.choice(["Ann", "Bob", "of", "Rome", "IBM", "the"]) for _ in range(30)]
+        entries = [
+            {"entity": dice.choice(tokens), "entity_type": dice.choice(kinds)} for _ in range(4)
+        ]
+        record = {"text": " ".join(tokens), "entity": entries}
+        assert converter.flat.things(entries, record["text"]) is not None
+        made, _ = converter.convert(record, number, lambda kind, what: None)
+        assert made == plain_rows(plan, record, number)
+
+
+def test_gold_keys_tell_typed_relations_apart() -> None:
+    task = TASKS["SPO"]
+    entry = {"head": "a", "head_type": "S", "relation": "r", "tail": "b", "tail_type": "O"}
+    (gold,) = read_gold(task, [entry], ())
+    assert key_of_gold(gold) == ("r", "S", "O")

@@ -1,0 +1,166 @@
+"""Grounded results against grounded gold: offsets decide, all tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_rows import counts, scored, write
+
+from iepile_cli.errors import DataError, UsageError
+from iepile_cli.evaluation import Plan, evaluated
+
+TEXT = "Ann met Ann in Rome"
+
+
+def at(start: int, end: int, **more: Any) -> dict[str, Any]:
+    return {"text": TEXT[start:end], "start": start, "end": end, **more}
+
+
+def result(task: str, items: Any, **more: Any) -> dict[str, Any]:
+    return {"source": "a.txt", "task": task, "answer": {}, "items": items, **more}
+
+
+ANN, OTHER_ANN, ROME = at(0, 3), at(8, 11), at(15, 19)
+
+# Task: gold items, predicted items, and (gold, predicted, correct) of each unit.
+CASES: dict[str, tuple[list[Any], list[Any], list[tuple[int, int, float]]]] = {
+    "NER": (
+        [{"type": "PER", **ANN}, {"type": "LOC", **ROME}],
+        [{"type": "PER", **OTHER_ANN, "score": 0.9}, {"type": "LOC", **ROME}],
+        [(2, 2, 1)],
+    ),
+    "EET": ([{"type": "Meet", **at(4, 7)}], [{"type": "Meet", **at(4, 7)}], [(1, 1, 1)]),
+    "RE": (
+        [{"type": "in", "subject": ANN, "object": ROME}],
+        [
+            {"type": "in", "subject": ANN, "object": ROME},
+            {"type": "in", "subject": OTHER_ANN, "object": ROME},
+        ],
+        [(1, 2, 1)],
+    ),
+    "SPO": (
+        [{"type": "in", "subject_type": "P", "object_type": "L", "subject": ANN, "object": ROME}],
+        [{"type": "in", "subject_type": "P", "object_type": "X", "subject": ANN, "object": ROME}],
+        [(1, 1, 0)],
+    ),
+    "EE": (
+        [
+            {
+                "type": "Meet",
+                "trigger": at(4, 7),
+                "arguments": [{"role": "who", **ANN}, {"role": "who", **OTHER_ANN}],
+            }
+        ],
+        [{"type": "Meet", "trigger": at(4, 7), "arguments": [{"role": "who", **ANN}]}],
+        [(1, 1, 1), (2, 1, 1)],
+    ),
+    "EEA": (
+        [{"type": "Meet", "arguments": [{"role": "who", **ANN}]}],
+        [{"type": "Meet", "arguments": [{"role": "where", **ROME}, {"role": "who", **ANN}]}],
+        [(1, 1, 1), (1, 2, 1)],
+    ),
+    "KG": (
+        [{"type": "person", "entity": ANN, "attributes": [{"role": "city", **ROME}]}],
+        [{"type": "place", "entity": ANN, "attributes": [{"role": "city", **ROME}]}],
+        [(1, 1, 1), (1, 1, 0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_task_by_offsets(name: str, tmp_path: Path) -> None:
+    gold_items, items, expected = CASES[name]
+    gold = write(tmp_path / "gold.jsonl", [result(name, gold_items)])
+    found = write(tmp_path / "found.jsonl", [result(name, items)])
+    scores = scored(found, gold=gold)
+    assert [counts(scores, number) for number in range(len(scores.units))] == expected
+    perfect = scored(gold, gold=gold)
+    assert all(unit.micro.f1 == 100 for unit in perfect.units)
+
+
+def test_modes_compare_offsets(tmp_path: Path) -> None:
+    gold = write(tmp_path / "g", [result("NER", [{"type": "PER", **at(0, 7)}])])
+    found = write(tmp_path / "f", [result("NER", [{"type": "PER", **at(4, 11)}])])
+    credits = [
+        counts(scored(found, gold=gold, mode=mode))[2]
+        for mode in ("strict", "boundary", "partial", "type")
+    ]
+    assert credits == [0, 0, 0.5, 1]
+
+
+def test_gold_without_offsets_is_compared_by_text(tmp_path: Path) -> None:
+    gold = write(tmp_path / "g", [result("NER", [{"type": "PER", "text": "Ann"}])])
+    found = write(tmp_path / "f", [result("NER", [{"type": "PER", **OTHER_ANN}])])
+    assert counts(scored(found, gold=gold)) == (1, 1, 1)
+
+
+def test_a_mention_without_place_is_hallucinated(tmp_path: Path) -> None:
+    gold = write(tmp_path / "g", [result("NER", [{"type": "PER", **ANN}])])
+    invented = {"type": "PER", "text": "Zoe", "start": None, "end": None}
+    found = write(tmp_path / "f", [result("NER", [invented, {"type": "PER", **ANN}])])
+    scores = scored(found, gold=gold)
+    assert counts(scores) == (1, 2, 1)
+    assert scores.units[0].micro.hallucinated == 1
+
+
+def test_unanswered_gold_is_missed_and_answers_without_gold_are_reported(tmp_path: Path) -> None:
+    entity = [{"type": "PER", **ANN}]
+    gold = write(tmp_path / "g", [result("NER", entity, id=str(n)) for n in range(3)])
+    found = write(
+        tmp_path / "f",
+        [
+            result("NER", entity, id="2", truncated=True),
+            result("NER", entity, id="1"),
+            result("NER", entity, id="9"),
+            result("NER", "oops", id="0"),
+        ],
+    )
+    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+        scores = evaluation.scores["NER"]
+        assert counts(scores) == (3, 2, 2)
+        assert scores.rows["unlabelled"] == 1
+        assert scores.rows["malformed"] == 1
+        assert scores.rows["truncated"] == 1
+        failure = evaluation.failure(None)
+        assert failure is not None
+        assert failure.exit_code == 3
+
+
+ODD_ITEMS: list[Any] = [
+    3,
+    None,
+    [],
+    {},
+    {"type": 3},
+    {"type": "PER"},
+    {"type": "PER", "text": None},
+    {"type": "PER", "text": "Ann", "start": "0", "end": 3},
+    {"type": "PER", "text": "Ann", "start": 5, "end": 2},
+    {"type": "PER", "text": "Ann", "start": True, "end": 3},
+    {"type": "PER", "text": "Ann", "start": -1, "end": 10**30},
+]
+
+
+@pytest.mark.parametrize("task", CASES)
+@pytest.mark.parametrize("item", range(len(ODD_ITEMS)))
+def test_odd_items_never_raise(item: int, task: str, tmp_path: Path) -> None:
+    gold = write(tmp_path / "g", [result(task, CASES[task][0])])
+    found = write(tmp_path / "f", [result(task, [ODD_ITEMS[item], *CASES[task][0]])])
+    scores = scored(found, gold=gold, mode="partial")
+    assert counts(scores)[0] == counts(scores)[2]
+    odd_gold = write(tmp_path / "o", [result(task, [ODD_ITEMS[item]])])
+    scored(found, gold=odd_gold)
+
+
+def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
+    gold = write(tmp_path / "g", [result("NER", [], id="1")])
+    found = write(tmp_path / "f", [result("NER", [], id="2", source="b.txt")])
+    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+        assert evaluation.scores["NER"].rows["unlabelled"] == 1
+    with pytest.raises(UsageError, match="--gold cannot be combined"):
+        scored(found, gold=gold, literal=True)
+    empty = write(tmp_path / "e", ["oops"])
+    with pytest.raises(DataError, match="no result to compare"):
+        scored(found, gold=empty)

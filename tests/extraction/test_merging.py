@@ -1,0 +1,131 @@
+"""Passages and batches made one result."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iepile_cli.extraction.grounding import Item, Span, ground
+from iepile_cli.extraction.merging import merge
+from iepile_cli.extraction.passages import passages
+from iepile_cli.task import TASKS, Roles, SchemaItem, parse_answer
+
+
+def item(kind: SchemaItem, *roles: tuple[str, str, int], score: float | None = 0.5) -> Item:
+    spans = tuple((role, Span(text, at, at + len(text), score)) for role, text, at in roles)
+    return Item(kind, spans, score)
+
+
+PERSON, PLACE = SchemaItem("person"), SchemaItem("place")
+TEXT = "Bob met Ann in Rome. Ann met Bob in Oslo."
+
+
+def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
+    items = [
+        item(PERSON, ("mention", "Ann", 21)),
+        item(PLACE, ("mention", "Rome", 15)),
+        item(PERSON, ("mention", "Bob", 0)),
+        item(PERSON, ("mention", "Ann", 8)),
+    ]
+    merged = merge(TASKS["NER"], [PLACE, SchemaItem("event"), PERSON], items, TEXT)
+    assert [found.roles[0][1].start for found in merged.items] == [0, 8, 15, 21]
+    assert list(merged.answer.items()) == [
+        ("place", ["Rome"]),
+        ("event", []),
+        ("person", ["Bob", "Ann"]),
+    ]
+
+
+def test_the_same_thing_at_the_same_place_is_listed_once_with_its_best_score() -> None:
+    items = [item(PERSON, ("mention", "Bob", 0), score=score) for score in (None, 0.2, 0.9, 0.4)]
+    other = item(PLACE, ("mention", "Bob", 0), score=None)
+    merged = merge(TASKS["NER"], [PERSON, PLACE], [*items, other], TEXT)
+    assert [(found.item, found.score) for found in merged.items] == [(PERSON, 0.9), (PLACE, None)]
+    assert merged.answer == {"person": ["Bob"], "place": ["Bob"]}
+
+
+def test_nested_items_come_longest_last_and_equal_ones_in_schema_order() -> None:
+    both = [item(PLACE, ("mention", "Bob met", 0)), item(PLACE, ("mention", "Bob", 0))]
+    merged = merge(
+        TASKS["NER"], [PERSON, PLACE], [*both, item(PERSON, ("mention", "Bob", 0))], TEXT
+    )
+    assert [(found.item.type, found.roles[0][1].text) for found in merged.items] == [
+        ("person", "Bob"),
+        ("place", "Bob"),
+        ("place", "Bob met"),
+    ]
+
+
+def test_an_entity_of_two_passages_gets_all_its_attributes() -> None:
+    kind = SchemaItem("person", ("met", "in"))
+    items = [
+        item(kind, ("entity", "Bob", 29), ("in", "Oslo", 36)),
+        item(kind, ("entity", "Bob", 0), ("met", "Ann", 8), ("in", "Rome", 15)),
+    ]
+    merged = merge(TASKS["KG"], [kind], items, TEXT)
+    assert merged.answer == {"person": {"Bob": {"met": "Ann", "in": ["Rome", "Oslo"]}}}
+    assert len(merged.items) == 2
+
+
+def test_relations_that_share_a_predicate_share_its_list() -> None:
+    first = SchemaItem("met", subject_type="a", object_type="b")
+    second = SchemaItem("met", subject_type="b", object_type="a")
+    items = [
+        item(second, ("subject", "Ann", 21), ("object", "Bob", 29)),
+        item(first, ("subject", "Bob", 0), ("object", "Ann", 8)),
+    ]
+    merged = merge(TASKS["SPO"], [first, second], items, TEXT)
+    assert merged.answer == {
+        "met": [{"subject": "Bob", "object": "Ann"}, {"subject": "Ann", "object": "Bob"}]
+    }
+    assert [found.item for found in merged.items] == [first, second]
+
+
+def test_all_occurrences_are_those_of_the_document() -> None:
+    items = [item(PERSON, ("mention", "Ann", 8)), item(PERSON, ("mention", "Ann", 21), score=0.9)]
+    merged = merge(TASKS["NER"], [PERSON], items, TEXT, all_occurrences=True)
+    assert [(found.roles[0][1].start, found.score) for found in merged.items] == [
+        (8, 0.9),
+        (21, 0.9),
+    ]
+    assert merged.answer == {"person": ["Ann"]}
+
+
+def test_an_event_of_a_trigger_alone_stays_one_event() -> None:
+    met = SchemaItem("meeting", ("place",))
+    found = [item(met, ("trigger", "met", 4))]
+    merged = merge(TASKS["EE"], [met], found, TEXT, all_occurrences=True)
+    assert [one.roles[0][1].occurrences for one in merged.items] == [((4, 7), (25, 28))]
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_nothing_found_is_an_empty_answer_for_every_key(task: str) -> None:
+    asked = [SchemaItem("a", ("r",)), SchemaItem("b", ("r",))]
+    merged = merge(TASKS[task], asked, [], "text")
+    assert merged.items == []
+    assert list(merged.answer) == ["a", "b"]
+    assert not any(merged.answer.values())
+
+
+@given(
+    st.lists(st.sampled_from(["Bob", "Ann", "北京", "<|im_end|>", '"', "x y"]), max_size=12),
+    st.integers(20, 60),
+)
+def test_the_answer_reads_back_as_the_things_found(names: list[str], budget: int) -> None:
+    text = "\n\n".join(names)
+    asked = [PERSON, PLACE]
+    found: list[Item] = []
+    for passage in passages(text, budget, len):
+        things: list[tuple[Roles, list[float | None]]] = [
+            ((("mention", name),), [0.5]) for name in names if name in passage.text
+        ]
+        found += ground([(PERSON, things), (PLACE, [])], passage, TASKS["NER"].shape).items
+    merged = merge(TASKS["NER"], asked, found, text)
+    problems: list[str] = []
+    read = dict(parse_answer(TASKS["NER"], asked, merged.answer, problems))
+    assert problems == []
+    assert {roles for roles in read[PERSON]} == {(("mention", name),) for name in names}
+    assert {found.texts for found in merged.items} == set(read[PERSON])
+    positions = [found.roles[0][1].start for found in merged.items]
+    assert positions == sorted(positions)

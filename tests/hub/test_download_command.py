@@ -1,0 +1,221 @@
+"""``iepile download`` as a process: exit codes, lines, signals, limits, two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub.hub_server import HubServer
+
+from iepile_cli.models import resolve
+
+BIG = random.Random(7).randbytes(3_000_000)
+
+
+def environment(hub: HubServer | None, **more: str) -> dict[str, str]:
+    wanted = {**os.environ, "COLUMNS": "100", "PYTHONPATH": os.pathsep.join(sys.path), **more}
+    return wanted | ({"HF_ENDPOINT": hub.url} if hub else {})
+
+
+def start(hub: HubServer | None, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "iepile_cli", "download", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(hub, **more),
+    )
+
+
+def run(hub: HubServer | None, *arguments: str, **more: str) -> tuple[int, str, str]:
+    process = start(hub, *arguments, **more)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def publish(hub: HubServer, *names: str) -> None:
+    for name in names:
+        hub.add(name, {"model.safetensors": BIG, "config.json": b"{}"})
+
+
+def test_downloads_says_where_and_is_quiet_on_stdout(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    code, out, err = run(hub, "owner/one")
+    assert (code, out) == (0, "")
+    assert err.splitlines() == [f"owner/one: 3.0 MB in {store / 'owner--one'}"]
+
+
+def test_dry_run_lists_sizes_and_paths_only(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    code, out, err = run(hub, "owner/one", "--dry-run")
+    assert (code, out) == (0, "3000000\tmodel.safetensors\n2\tconfig.json\n")
+    assert err == f"2 files, 3.0 MB, to {store / 'owner--one'}\n"
+    assert not store.exists()
+    assert hub.log == []
+
+
+def test_some_of_several_failed_is_exit_3(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    code, _, err = run(hub, "owner/one", "owner/none")
+    assert code == 3
+    assert "iepile: owner/none: owner/none: not at http://" in err
+    assert err.splitlines()[-1] == "iepile: 1 of 2 failed; the others are done"
+    code, _, err = run(hub, "owner/none", "owner/neither")
+    assert (code, err.count("iepile: ")) == (1, 3)
+
+
+def test_another_folder(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    publish(hub, "owner/one")
+    code, _, _ = run(hub, "owner/one", "--dir", str(tmp_path / "here"))
+    assert code == 0
+    assert (tmp_path / "here" / "owner--one" / "model.safetensors").read_bytes() == BIG
+    code, _, err = run(hub, "--remove", "owner/one", "--dir", str(tmp_path / "here"))
+    assert (code, "3.0 MB freed" in err) == (0, True)
+
+
+def test_adapter_says_what_base_it_needs_and_fetches_nothing(hub: HubServer, store: Path) -> None:
+    name = "qwen1.5-14b-iepile-lora"
+    hub.add(f"zjunlp/{name}", {"adapter_model.safetensors": b"x", "adapter_config.json": b"{}"})
+    code, _, err = run(hub, name)
+    assert code == 0
+    assert "needs its base model: iepile download qwen1.5-14b-chat (28.3 GB)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "no model is called 'nope'"),
+        (["owner/a--b"], "'owner/a--b' is not a name at"),
+        (["a/b/c"], "'a/b/c' is not a hub id"),
+        (["oneke", "--source", "ftp"], "cannot download from 'ftp'"),
+        (["oneke", "--source", "wisemodel"], "by hand: https://wisemodel.cn/models/zjunlp/OneKE"),
+        (["oneke", "--token-env", "NO_SUCH"], "variable NO_SUCH is not set"),
+        (["--remove", "smollm2"], "comes with the installation"),
+        ([], "see iepile download --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(store: Path, arguments: list[str], words: str) -> None:
+    code, out, err = run(None, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_no_network_is_one_line_within_ten_seconds(store: Path) -> None:
+    begun = time.monotonic()
+    code, out, err = run(None, "oneke", HF_ENDPOINT="http://127.0.0.1:9")
+    assert time.monotonic() - begun < 10
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("iepile: cannot reach http://127.0.0.1:9: ")
+    assert "works without a network: --model smollm2" in err
+
+
+def test_offline_mode_is_honoured(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    code, _, err = run(hub, "owner/one", HF_HUB_OFFLINE="1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "offline mode is on" in err
+    assert run(hub, "owner/one")[0] == 0
+    code, _, err = run(hub, "owner/one", HF_HUB_OFFLINE="1")
+    assert (code, "is on this machine" in err) == (0, True)
+
+
+def test_proxy_of_the_environment_is_used(hub: HubServer, store: Path) -> None:
+    code, _, err = run(None, "owner/one", HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=hub.url)
+    # The small hub is asked as a proxy and does not know the repository.
+    assert (code, "owner/one: not at http://hub.invalid" in err) == (1, True)
+
+
+def test_interrupt_keeps_what_has_come(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    hub.pause = 0.1
+    process = start(hub, "owner/one")
+    wait_for(lambda: hub.sent("model.safetensors") > 1_500_000)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 3
+    assert process.returncode == 130
+    assert "goes on where this one stopped" in err
+    assert "Traceback" not in err
+    hub.pause = 0
+    hub.log.clear()
+    code, _, err = run(hub, "owner/one")
+    assert (code, "going on: " in err) == (0, True)
+    assert hub.starts("model.safetensors")[0] >= 1_000_000
+    assert (store / "owner--one" / "model.safetensors").read_bytes() == BIG
+
+
+def test_two_at_once_share_one_transfer(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    hub.pause = 0.03
+    processes = [start(hub, "owner/one") for _ in range(2)]
+    outcomes = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("another process is downloading" in err for err in outcomes) == 1
+    assert hub.sent("model.safetensors") == len(BIG)
+
+
+def test_file_that_cannot_be_written_is_one_line(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    command = [sys.executable, "-m", "iepile_cli", "download", "owner/one"]
+    limit = 1_500_000
+    done = subprocess.run(
+        command,
+        env=environment(hub),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "owner/one/model.safetensors: cannot write: File too large" in done.stderr
+    assert "goes on where it stopped" in done.stderr
+    hub.log.clear()
+    assert run(hub, "owner/one")[0] == 0
+    assert hub.starts("model.safetensors")[0] > 0
+
+
+def test_unwritable_place_is_one_line(hub: HubServer, tmp_path: Path) -> None:
+    publish(hub, "owner/one")
+    (tmp_path / "file").write_text("")
+    code, _, err = run(hub, "owner/one", IEPILE_MODELS=str(tmp_path / "file" / "models"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "Not a directory" in err
+
+
+def wait_for(condition: object, limit: float = 20) -> None:
+    end = time.monotonic() + limit
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.model
+def test_downloaded_model_extracts(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    weights = resolve("smollm2").path.read_bytes()
+    hub.add("owner/small-gguf", {"model.gguf": weights, "README.md": b"hello"})
+    command = [sys.executable, "-m", "iepile_cli"]
+    text = tmp_path / "a.txt"
+    text.write_text("Ada Lovelace met Charles Babbage in London.")
+    extract = [*command, "extract", "--schema", "person", "--model", "owner/small-gguf", str(text)]
+    extract += ["--answer-tokens", "12", "--threads", "1"]
+    kept = {"env": environment(hub), "capture_output": True, "text": True, "timeout": 120}
+    before = subprocess.run(extract, stdin=subprocess.DEVNULL, **kept)
+    assert before.returncode == 1
+    assert "get it with: iepile download owner/small-gguf" in before.stderr
+    assert hub.log == []
+    assert run(hub, "owner/small-gguf")[0] == 0
+    assert (store / "owner--small-gguf" / "model.gguf").read_bytes() == weights
+    after = subprocess.run(extract, stdin=subprocess.DEVNULL, **kept)
+    assert (after.returncode, after.stderr) == (0, "")
+    assert json.loads(after.stdout)["items"] is not None

@@ -1,0 +1,174 @@
+"""Third parties' plugins: installed as packages, used through the registry and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = """
+from iepile_cli.templates import Control, Template
+
+def register(registry):
+    registry.add(
+        "template",
+        "tiny",
+        Template("tiny", question=(Control("<q>"), "{{query}}", Control("<a>"))),
+        summary="for a tiny model",
+    )
+    registry.add("backend", "nowhere", Nowhere(), summary="runs nowhere")
+    registry.add("backend", "late", "tiny_plugin:missing")
+
+class Nowhere:
+    def probe(self):
+        from iepile_cli.backends import Probe
+        return Probe(False, "there is no such machine", {"version": "7"})
+
+    def open(self, model, options):
+        raise NotImplementedError
+"""
+
+
+def package_files(name: str, code: str, entry: str) -> dict[str, str]:
+    """The files of a package with an entry point, as they lie in a wheel."""
+    module = name.replace("-", "_")
+    info = f"{module}-1.2.dist-info"
+    return {
+        f"{module}.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[iepile.plugins]\n{name} = {entry}\n",
+    }
+
+
+def write_package(folder: Path, name: str, code: str, entry: str) -> None:
+    """Put a package where an installer would."""
+    for path, content in package_files(name, code, entry).items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(content, encoding="utf-8")
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    write_package(tmp_path, "tiny-plugin", TEMPLATE, "tiny_plugin:register")
+    return tmp_path
+
+
+def test_an_installed_package_brings_its_template(tmp_path: Path) -> None:
+    pytest.importorskip("pip")
+    wheel, site = tmp_path / "tiny_plugin-1.2-py3-none-any.whl", tmp_path / "site"
+    files = package_files("tiny-plugin", TEMPLATE, "tiny_plugin:register")
+    record = "".join(f"{path},,\n" for path in (*files, "tiny_plugin-1.2.dist-info/RECORD"))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in {**files, "tiny_plugin-1.2.dist-info/RECORD": record}.items():
+            archive.writestr(path, content)
+    install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-index"]
+    done = run(site, *install, "--no-deps", "--target", str(site), str(wheel))
+    assert done.returncode == 0, done.stderr
+    assert "tiny\ttiny-plugin 1.2\tyes\t\tfor a tiny model\n" in listing(site, "templates")
+
+
+def listing(site: Path, kind: str, *options: str) -> str:
+    done = run(site, "-m", "iepile_cli", "list", kind, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_names_are_listed_with_their_origin(site: Path) -> None:
+    lines = listing(site, "templates").splitlines()
+    assert "tiny\ttiny-plugin 1.2\tyes\t\tfor a tiny model" in lines
+    assert "auto\tbuilt-in\tyes\t\tthe model's own chat template" in lines
+    assert len(lines) == 29
+
+
+def test_what_cannot_run_says_why(site: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(listing(site, "backends", "--json"))}
+    assert rows["llama-cpp"]["ready"] is True
+    assert rows["nowhere"] == {
+        "name": "nowhere",
+        "origin": "tiny-plugin 1.2",
+        "ready": False,
+        "reason": "there is no such machine",
+        "summary": "runs nowhere",
+        "details": {"version": "7"},
+    }
+    assert not rows["late"]["ready"]
+    assert "missing" in rows["late"]["reason"]
+
+
+def test_a_plugins_template_is_used_like_a_built_in_one(site: Path) -> None:
+    code = (
+        "from iepile_cli.registry import registry; "
+        "template = registry().get('template', 'tiny'); "
+        "print(template.prompt('why?').pieces, registry().entry('template', 'tiny').origin)"
+    )
+    done = run(site, "-c", code)
+    assert done.stdout == (
+        "(Bos(), Control(token='<q>', or_text=False), Text(text='why?'), "
+        "Control(token='<a>', or_text=False)) tiny-plugin 1.2\n"
+    )
+
+
+def test_a_plugins_names_are_completed(site: Path) -> None:
+    done = run(site, "-m", "iepile_cli", "extract", "--template", "ti", _IEPILE_COMPLETE="zsh")
+    assert done.stdout == "tiny\tfor a tiny model\n"
+
+
+def test_plugins_can_be_switched_off(site: Path) -> None:
+    done = run(site, "-m", "iepile_cli", "list", "templates", IEPILE_PLUGINS="off")
+    assert "tiny" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def register(registry): 1 / 0", "ZeroDivisionError"),
+        ("register = None", "TypeError"),
+        ("def register(registry): registry.add('template', 'qwen', None)", "already registered"),
+        ("def register(registry): registry.add('template', 'other', 'x')\n" * 2, ""),
+        ("def register(registry): registry.add('model', 'other', 3)", "ModelEntry"),
+        ("def register(registry): registry.add('spoon', 'other', 3)", "spoon"),
+    ],
+)
+def test_a_broken_plugin_is_named_and_stops_nothing(site: Path, code: str, reason: str) -> None:
+    write_package(site, "bad-plugin", code, "bad_plugin:register")
+    done = run(site, "-m", "iepile_cli", "list", "templates")
+    assert done.returncode == 0
+    assert "tiny\ttiny-plugin 1.2\tyes" in done.stdout
+    if reason:
+        assert done.stderr.startswith("iepile: the plugin bad-plugin of bad-plugin 1.2 cannot be")
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "\nother\t" not in done.stdout
+    else:
+        # Named as "module:attribute" it is looked at only when it is used or listed.
+        assert "other\tbad-plugin 1.2\tno\t" in done.stdout
+
+
+def test_an_unknown_name_brings_close_ones(site: Path) -> None:
+    code = "from iepile_cli.registry import registry; registry().get('template', 'llama2_hz')"
+    done = run(site, "-c", code)
+    assert "no template is called 'llama2_hz'" in done.stderr
+    write_package(site, "bad-plugin", "import nothing_at_all", "bad_plugin:register")
+    arguments = ("extract", "--schema", "a", "--template", "tni", str(ROOT / "pyproject.toml"))
+    done = run(site, "-m", "iepile_cli", *arguments)
+    assert done.returncode == 2
+    assert "tiny" in done.stderr

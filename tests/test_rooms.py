@@ -1,0 +1,79 @@
+"""The rules of the house: which room imports which, and where tasks are known by name."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iepile_cli.task.table import TASKS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "iepile_cli"
+
+
+def test_rooms_import_downward_only() -> None:
+    pytest.importorskip("importlinter")
+    lint = (
+        "import sys; from importlinter.cli import lint_imports; "
+        "sys.exit(lint_imports(no_cache=True))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_code_outside_task_knows_a_task_by_name() -> None:
+    names = {name.casefold() for name in TASKS}
+    found = [
+        f"{module}:{node.lineno}: {node.value!r}"
+        for module, tree in modules()
+        if not module.startswith("task/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.casefold() in names
+    ]
+    assert found == []
+
+
+def test_tasks_load_nothing_but_the_standard_library() -> None:
+    allowed = {*sys.stdlib_module_names, "iepile_cli"}
+    found = [
+        f"{module}:{node.lineno}: {name}"
+        for module, tree in modules()
+        if module.startswith("task/")
+        for node in tree.body
+        for name in imported(node)
+        if name.partition(".")[0] not in allowed
+    ]
+    assert found == []
+
+
+def imported(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
+def test_library_code_neither_prints_nor_exits() -> None:
+    found = [
+        f"{module}:{node.lineno}: {ast.unparse(node.func)}"
+        for module, tree in modules()
+        if not module.startswith("cli/") and module != "__main__.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"print", "sys.exit", "exit", "quit", "typer.echo"}
+    ]
+    assert found == []
