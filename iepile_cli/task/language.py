@@ -7,7 +7,7 @@ import re
 # Enough to tell; a long text is not read to its end for it.
 SAMPLE = 50_000
 # Below this share of kana among Han and kana, the kana are quotations in Chinese text.
-KANA_SHARE = 0.1
+KANA_SHARE = 0.2
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KANA = re.compile("[\u3041-\u30ff\uff66-\uff9f]")
@@ -23,6 +23,8 @@ def detect_language(text: str) -> str:
     A Han character weighs as much as a word of another script, so Chinese with many Latin names
     stays Chinese. Japanese is told by its kana.
     """
+    if text.isascii():
+        return "en"
     sample = text[:SAMPLE]
     han = len(_HAN.findall(sample))
     if not han:
