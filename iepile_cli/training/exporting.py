@@ -10,32 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models.adapter_settings import FILE, AdapterSettings, read_adapter_settings
+from iepile_cli.errors import UsageError
+from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.training.base import Base, find_base, hf_tokenizer, quiet_libraries
+from iepile_cli.training.export_options import FORMS, ExportOptions
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import writing_folder
 from iepile_cli.training.weights import adapter_config, merge_adapters
 
-FORMS = ("merged", "gguf-adapter", "gguf", "ollama")
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What is exported, to which form and where; ``quantise`` is a type of llama.cpp's."""
-
-    model: str = ""
-    adapter: tuple[str, ...] = ()
-    to: str = "gguf-adapter"
-    output: str = ""
-    quantise: str = "f16"
-    template: str = ""
-    overwrite: bool = False
-    trust_remote_code: bool = False
 
 
 def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
@@ -158,5 +143,3 @@ _MAKERS: dict[str, Callable[[Base, ExportOptions, Path, Note], Path]] = {
     "gguf": _gguf,
     "ollama": _ollama,
 }
-
-__all__ = ["FILE", "FORMS", "ExportOptions", "ModelError", "export", "read_adapter_settings"]

@@ -7,13 +7,13 @@ recipe, and what is written into the output folder as ``train.toml``.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from iepile_cli.errors import DataError, UsageError
+from iepile_cli.toml import read_toml
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method": ("lora", "full", "freeze"),
@@ -193,17 +193,8 @@ def read_table(path: Path) -> dict[str, Any]:
 
     Keys are option names, ``-`` or ``_`` alike. Raises ``DataError`` that names the file.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return typed(table)
-    except FileNotFoundError:
-        raise DataError("no such file", path=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
+        return typed(read_toml(path))
     except UsageError as error:
         raise DataError(error.message, path=path, hint=error.hint) from None
 

@@ -18,7 +18,7 @@ from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.training.base import Base, first_line, hf_tokenizer, quiet_libraries
 from iepile_cli.training.card import model_card
 from iepile_cli.training.loop import CHECKPOINTS, LOG, read_log
-from iepile_cli.training.options import TrainOptions, as_toml
+from iepile_cli.training.options import TrainOptions, as_toml, read_table
 from iepile_cli.training.picture import draw_loss
 from iepile_cli.training.scaling import is_first
 
@@ -40,6 +40,14 @@ def check_output(options: TrainOptions) -> None:
             f"{folder} holds a {'trained model' if finished else 'run that was not finished'}",
             hint="--resume goes on with it, --overwrite starts anew",
         )
+
+
+def resumed_table(output: str) -> dict[str, Any]:
+    """The options of the run that an output folder holds; none if it holds none."""
+    path = Path(output, CONFIG)
+    if not output or not path.is_file():
+        return {}
+    return {**read_table(path), "output": output, "nproc": 1}
 
 
 def start_output(options: TrainOptions, base: Base) -> None:
