@@ -90,6 +90,8 @@ def train(
     prepared = prepare(options, watcher)
     watcher.note(plan(prepared).summary())
     with quiet_libraries():
+        # A new adapter's weights are drawn before the Trainer sets its seed.
+        training_library("transformers").set_seed(options.seed)
         model = load_trainable(
             prepared.base, options, prepared.place, given=given, note=watcher.note
         )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.training.base import Base, training_library
-from iepile_cli.training.gguf_names import Layout, Weights, stored
+from iepile_cli.training.gguf_names import Layout, stored
 from iepile_cli.training.weights import adapter_config
+
+if TYPE_CHECKING:
+    from iepile_cli.training.gguf_names import Weights
 
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight")
 

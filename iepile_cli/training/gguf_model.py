@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.training.base import Base, training_library
-from iepile_cli.training.gguf_names import Layout, Weights, stored
+from iepile_cli.training.gguf_names import Layout, stored
+
+if TYPE_CHECKING:
+    from iepile_cli.training.gguf_names import Weights
 
 _DIRECT = ("f32", "f16", "q8_0")
 # Taken anew for each file, or about the tensors of the file they come from.
