@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -175,7 +176,8 @@ def _unpack(gguf: Path, folder: Path) -> None:
     if hasattr(transformers, "GgufConfig"):
         extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        with quiet_libraries():
+        # The bar of this conversion is drawn whatever transformers is told.
+        with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **place, dtype=torch.float32, **extra
@@ -185,7 +187,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
             f"{gguf}: transformers cannot unpack it: {first_line(error)}",
             hint="use the model's safetensors",
         ) from None
-    largest = max(float(weight.abs().max()) for weight in model.parameters())
+    largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
     # A block format's values fit in fp16 and keep more digits there than in bf16.
     model.to(torch.float16 if largest < 60_000 else torch.bfloat16)
     if getattr(model.config, "quantization_config", None) is not None:

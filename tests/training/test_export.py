@@ -29,10 +29,11 @@ pytest.importorskip("gguf")
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tiny: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """An adapter of the tiny model, strong enough to change its answers."""
+def trained(tiny: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny model, with random weights that change its answers."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     from iepile_cli.training.options import options_from
 
     folder = tmp_path_factory.mktemp("trained") / "adapter"
@@ -44,13 +45,16 @@ def trained(
                 "output": str(folder),
                 "template": "alpaca",
                 "dtype": "fp32",
-                "epochs": 3,
+                "max_steps": 1,
                 "batch_size": 4,
-                "learning_rate": 3e-2,
                 "lora_r": 4,
             }
         )
     )
+    weights = load_file(folder / "adapter_model.safetensors")
+    torch.manual_seed(5)
+    drawn = {name: 0.3 * torch.randn(rows.shape) for name, rows in weights.items()}
+    save_file(drawn, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -96,12 +100,16 @@ def spoken_by_llama(
 
 
 def texts(said: list[list[int]], tokenizer: Any) -> list[str]:
-    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in said]
+    # The backend takes leading white space off an answer.
+    return [tokenizer.decode(ids, skip_special_tokens=True).lstrip() for ids in said]
 
 
-def test_gguf_files_answer_as_transformers_does(
-    tiny: Path, trained: Path, tmp_path: Path
-) -> None:
+def agreeing(left: list[str], right: list[str]) -> int:
+    """How many answers are the same; weights drawn at random leave ties for rounding to break."""
+    return sum(a == b for a, b in zip(left, right, strict=True))
+
+
+def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_path: Path) -> None:
     template = registry().get("template", "alpaca")
     tokenizer = hf_tokenizer(tiny)
     wanted = texts(spoken(tiny, template, trained), tokenizer)
@@ -113,21 +121,30 @@ def test_gguf_files_answer_as_transformers_does(
     settings = read_adapter_settings(merged)
     assert settings is not None and settings.template == "alpaca"
     export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
-    assert spoken_by_llama(whole, template, tokenizer) == wanted
-    export(ExportOptions(model=str(tiny), to="gguf", output=str(base), quantise="f32"))
+    assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 45
+    export(
+        ExportOptions(
+            model=str(tiny), to="gguf", output=str(base), quantise="f32", template="alpaca"
+        )
+    )
     plain = texts(spoken(tiny, template), tokenizer)
-    assert spoken_by_llama(base, template, tokenizer) == plain != wanted
+    assert agreeing(spoken_by_llama(base, template, tokenizer), plain) >= 45
+    assert agreeing(plain, wanted) < 5
     adapter = tmp_path / "a.gguf"
     export(dataclasses.replace(options, to="gguf-adapter", output=str(adapter)))
     over = spoken_by_llama(base, template, tokenizer, (adapter,))
-    assert sum(a == b for a, b in zip(over, wanted, strict=True)) >= 48
+    assert agreeing(over, wanted) >= 45
 
 
 def test_a_trained_model_is_exported_from_its_gguf_base_too(
     tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base.gguf"
-    export(ExportOptions(model=str(tiny), to="gguf", output=str(base), quantise="f32"))
+    export(
+        ExportOptions(
+            model=str(tiny), to="gguf", output=str(base), quantise="f32", template="alpaca"
+        )
+    )
     whole, direct = tmp_path / "whole.gguf", tmp_path / "direct.gguf"
     options = ExportOptions(adapter=(str(trained),), to="gguf", quantise="f16", template="alpaca")
     export(dataclasses.replace(options, model=str(base), output=str(whole)))
@@ -135,7 +152,7 @@ def test_a_trained_model_is_exported_from_its_gguf_base_too(
     template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(tiny)
     said = [spoken_by_llama(path, template, tokenizer) for path in (whole, direct)]
     # The base file's weights went through 16 bits on their way.
-    assert sum(a == b for a, b in zip(*said, strict=True)) >= 45
+    assert agreeing(*said) >= 45
 
 
 @pytest.mark.parametrize(("kind", "largest"), [("q8_0", 0.7), ("q4_0", 0.6)])
@@ -150,13 +167,9 @@ def test_quantised_files_are_smaller_and_open(
     assert len(spoken_by_llama(small, registry().get("template", "alpaca"), None)) == 50
 
 
-def test_an_ollama_folder_says_what_was_trained(
-    tiny: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_an_ollama_folder_says_what_was_trained(tiny: Path, trained: Path, tmp_path: Path) -> None:
     made = tmp_path / "ollama"
-    export(
-        ExportOptions(model=str(tiny), adapter=(str(trained),), to="ollama", output=str(made))
-    )
+    export(ExportOptions(model=str(tiny), adapter=(str(trained),), to="ollama", output=str(made)))
     assert {path.name for path in made.iterdir()} == {"Modelfile", "model.gguf", "iepile.json"}
     text = (made / "Modelfile").read_text(encoding="utf-8")
     assert "FROM ./model.gguf\n" in text

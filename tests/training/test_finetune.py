@@ -127,9 +127,7 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_a_line(
     assert list(Path(options.output, "checkpoints").glob(f"*/{loop.COMPLETE}"))
 
 
-def test_going_on_from_an_adapter_takes_its_own_rank(
-    options: TrainOptions, tmp_path: Path
-) -> None:
+def test_going_on_from_an_adapter_takes_its_own_rank(options: TrainOptions, tmp_path: Path) -> None:
     run(options)
     more = replace(
         options, output=str(tmp_path / "more"), adapter=(options.output,), template="", lora_r=64
@@ -246,9 +244,7 @@ def test_checkpointed_activations_give_the_same_losses(
     assert again.losses == pytest.approx(plain.losses, rel=1e-5)
 
 
-def test_packed_and_padded_runs_have_the_same_losses(
-    options: TrainOptions, tmp_path: Path
-) -> None:
+def test_packed_and_padded_runs_have_the_same_losses(options: TrainOptions, tmp_path: Path) -> None:
     options = replace(options, **PLAIN)
     _, packed = run(options)
     _, padded = run(replace(options, output=str(tmp_path / "p"), packing=False))
