@@ -133,7 +133,7 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     adapter = tmp_path / "a.gguf"
     export(dataclasses.replace(options, to="gguf-adapter", output=str(adapter)))
     over = spoken_by_llama(base, template, tokenizer, (adapter,))
-    assert agreeing(over, wanted) >= 45
+    assert agreeing(over, wanted) >= 40
 
 
 def test_a_trained_model_is_exported_from_its_gguf_base_too(
