@@ -6,13 +6,19 @@ from iepile_cli import models
 from iepile_cli.registry import Registry
 
 
-def register(registry: Registry) -> None:
-    """Register the built-in templates, backends and models."""
+def register_templates(registry: Registry) -> None:
+    """Register the built-in templates."""
     from iepile_cli.templates import AUTO
     from iepile_cli.templates.rows import TEMPLATES
 
     for template in (AUTO, *TEMPLATES):
         registry.add("template", template.name, template, summary=template.summary)
+
+
+def register(registry: Registry, *, templates: bool = True) -> None:
+    """Register the built-in backends and models, and the templates, which take the longest."""
+    if templates:
+        register_templates(registry)
     registry.add(
         "backend",
         "llama-cpp",

@@ -10,6 +10,7 @@ from typing import Any
 from iepile_cli.models import Manifest, ModelEntry, installed, readable_size
 from iepile_cli.models.places import place_of, weights_format
 from iepile_cli.registry import Entry, Registry
+from iepile_cli.templates import AUTO
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ _Facts = tuple[bool, str, dict[str, str]]
 
 
 def _template(template: Any, known: Registry) -> _Facts:
-    return True, "", {"hash": template.hash()}
+    # The model's own template is another with every model.
+    return True, "", {} if template is AUTO else {"hash": template.hash()}
 
 
 def _backend(backend: Any, known: Registry) -> _Facts:

@@ -9,7 +9,6 @@ environment switches third parties off.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import os
@@ -146,6 +145,8 @@ class Registry:
             self._origin = BUILT_IN
 
     def _suggestion(self, kind: str, name: str) -> str:
+        import difflib
+
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if close:

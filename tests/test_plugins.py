@@ -172,3 +172,16 @@ def test_an_unknown_name_brings_close_ones(site: Path) -> None:
     done = run(site, "-m", "iepile_cli", *arguments)
     assert done.returncode == 2
     assert "tiny" in done.stderr
+
+
+def test_the_example_of_the_docs_registers() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    example = page.partition("```python\n")[2].partition("```")[0]
+    code = f"""{example}
+from iepile_cli.registry import Registry
+own = Registry()
+register(own)
+print(own.get("template", "mine").name, own.get("model", "my-model").hf, own.names("backend"))
+"""
+    done = run(ROOT, "-c", code)
+    assert (done.stdout, done.stderr) == ("mine me/my-model-GGUF ['my-server']\n", "")

@@ -34,6 +34,10 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
         yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
+# Words of other programs' files that happen to be names of tasks.
+_OTHER_MEANINGS = {("conversion/readers/spacy.py", "ner")}
+
+
 def test_no_code_outside_task_knows_a_task_by_name() -> None:
     names = {name.casefold() for name in TASKS}
     found = [
@@ -44,6 +48,7 @@ def test_no_code_outside_task_knows_a_task_by_name() -> None:
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and node.value.casefold() in names
+        and (module, node.value) not in _OTHER_MEANINGS
     ]
     assert found == []
 

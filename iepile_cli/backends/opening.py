@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError
 from iepile_cli.models import Resolved, resolve
-from iepile_cli.registry import registry
-from iepile_cli.templates import AUTO, Template
+from iepile_cli.registry import Registry, registry
+from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
@@ -36,7 +36,7 @@ def open_model(
     """Open a model by its catalogue name, path or hub id.
 
     Without ``backend`` the model's format decides; without ``template`` the catalogue, else the
-    model's own. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
+    model's own, else its name. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
     """
     known = registry()
     asked = known.get("template", template) if template else None
@@ -50,5 +50,25 @@ def open_model(
         raise ModelError(f"the backend {chosen} cannot run here: {probe.reason}")
     settings = replace(options or Options(), adapters=tuple(map(str, found.adapters)))
     runner = engine.open(found.path, settings)
-    form = asked or known.get("template", found.template or AUTO.name)
-    return Opened(runner, form.bind(runner.tokenizer), found, chosen)
+    try:
+        form = asked or fitting_template(found, runner.tokenizer, known)
+        return Opened(runner, form.bind(runner.tokenizer), found, chosen)
+    except ModelError:
+        runner.close()
+        raise
+
+
+def fitting_template(found: Resolved, tokenizer: Tokenizer, known: Registry) -> Template:
+    """The template of a model: as the catalogue says, else its own, else by the model's name.
+
+    The last is for older files that bring no chat template. Raises ``UnknownName`` for a
+    catalogue entry whose template nobody registers.
+    """
+    if found.template:
+        template: Template = known.get("template", found.template)
+        return template
+    if tokenizer.chat_template:
+        return AUTO
+    rows = [known.get("template", name) for name in known.names("template", plugins=False)]
+    named = (closest_template(name, rows) for name in (found.name, found.path.name))
+    return next(filter(None, named), AUTO)

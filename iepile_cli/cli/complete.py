@@ -57,10 +57,14 @@ def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
 def _registered(
     kind: str, wanted: Callable[[str], bool] = lambda kind: True
 ) -> Iterator[tuple[str, str]]:
-    from iepile_cli.registry import registry
+    from iepile_cli import builtins
+    from iepile_cli.registry import Registry
 
+    # Not the shared registry: only what is asked for is worth the time that a key press leaves.
+    known = Registry()
     try:
-        entries = list(registry().entries(kind))
+        builtins.register(known, templates=kind == "template")
+        entries = list(known.entries(kind))
     # The user's own catalogue may be broken, and plugins are foreign code.
     except Exception:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import complete, console
 from iepile_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
@@ -48,14 +48,24 @@ def convert(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="NER, RE, SPO, EE, EET, EEA or KG. Default: as the path says."),
+        typer.Option(
+            autocompletion=complete.complete_task,
+            help="NER, RE, SPO, EE, EET, EEA or KG. Default: as the path says.",
+        ),
     ] = None,
     lang: Annotated[
-        str, typer.Option(help="Language of the instructions: zh, en, or auto (by the text).")
+        str,
+        typer.Option(
+            autocompletion=complete.choices(("auto", "en", "zh")),
+            help="Language of the instructions: zh, en, or auto (by the text).",
+        ),
     ] = "auto",
     split: Annotated[
         str | None,
-        typer.Option(help="train or test. Default: train, but test for files named test."),
+        typer.Option(
+            autocompletion=complete.choices(("train", "test")),
+            help="train or test. Default: train, but test for files named test.",
+        ),
     ] = None,
     split_num: Annotated[
         int | None,

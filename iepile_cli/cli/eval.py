@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import complete, console
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
+# A narrower terminal gets the name, F1, its interval and the gold count only.
+_WIDE = 66
+
 EXAMPLES = """
 Examples:
 
+\b
   iepile eval predictions.jsonl
   iepile eval predictions.jsonl --by source --by type --html errors.html
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
@@ -37,7 +41,11 @@ def evaluate(
         ),
     ],
     task: Annotated[
-        str, typer.Option(help="Score this task only; needed where records do not name theirs.")
+        str,
+        typer.Option(
+            autocompletion=complete.complete_task,
+            help="Score this task only; needed where records do not name theirs.",
+        ),
     ] = "",
     by: Annotated[
         list[str] | None, typer.Option(help="Also show scores per source, or per type. Repeatable.")
@@ -112,7 +120,8 @@ def evaluate(
             outputs.write_json(numbers, Path(json_file))
         failure = evaluation.failure(fail_under)
     if json_file == "-" or upstream_compatible:
-        sys.stdout.write(json.dumps(numbers, ensure_ascii=False, indent=2) + "\n")
+        narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        _put(json.dumps(numbers, ensure_ascii=narrow, indent=2) + "\n")
     else:
         _show(evaluation)
     for line in report.remarks(evaluation):
@@ -132,16 +141,26 @@ def _ticking(predictions: str) -> Iterator[Callable[[int], None] | None]:
         yield lambda size: progress.advance(bar, size)
 
 
+def _put(text: str) -> None:
+    """Write to stdout; what its encoding lacks is escaped, which in JSON is the same string."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def _show(evaluation: Evaluation) -> None:
     """The table: tab-separated for programs, aligned for people."""
     from iepile_cli.evaluation import report
 
     if not sys.stdout.isatty():
-        sys.stdout.writelines(f"{line}\n" for line in report.as_tsv(evaluation))
+        _put("".join(f"{line}\n" for line in report.as_tsv(evaluation)))
         return
     from rich.console import Console
 
-    Console(highlight=False).print(_table(report.for_people(evaluation)))
+    screen = Console(highlight=False)
+    rows = report.for_people(evaluation)
+    if screen.width < _WIDE:
+        rows = ((row[0], row[4], *row[5:7]) for row in rows if row[1] != "macro")
+    screen.print(_table(rows))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Annotated
 
 import typer
 
-from iepile_cli.cli import console, options
+from iepile_cli.cli import complete, console, options
 from iepile_cli.cli.fetching import offer
 from iepile_cli.cli.watching import Watch, counting, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
@@ -41,7 +41,11 @@ def extract(
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     lang: Annotated[
-        str | None, typer.Option(help="Language of the instruction: en or zh. Default: detected.")
+        str | None,
+        typer.Option(
+            autocompletion=complete.choices(("en", "zh")),
+            help="Language of the instruction: en or zh. Default: detected.",
+        ),
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Every line is a text.")] = False,
     text_field: Annotated[
@@ -60,6 +64,7 @@ def extract(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=complete.choices(("table", "json", "jsonl", "csv")),
             help="table, json, jsonl or csv. Default: table on a terminal, else by the file's "
             "ending, else jsonl.",
         ),
@@ -95,7 +100,7 @@ def extract(
     from iepile_cli.backends import Options
     from iepile_cli.backends.opening import open_model
     from iepile_cli.extraction.inputs import Document, is_piped, read_documents
-    from iepile_cli.extraction.outputs import FORMATS, open_writer
+    from iepile_cli.extraction.outputs import FORMATS, PART, RESUMABLE, open_writer
     from iepile_cli.extraction.pipeline import Asking
     from iepile_cli.extraction.pipeline import extract as extract_documents
     from iepile_cli.task.schema import read_schema
@@ -115,7 +120,7 @@ def extract(
         named,
         tuple(items),
         language=lang,
-        split_num=split_num or 0,
+        split_num=split_num,
         passage_tokens=passage_tokens,
         answer_tokens=answer_tokens,
         constrain=constrain,
@@ -136,12 +141,15 @@ def extract(
             lines=lines,
             text_field=text_field,
             limit=limit,
-            exclude=[output] if output else (),
+            exclude=[output, output + PART] if output else (),
             on_error=on_error or (lambda error: None),  # type: ignore[arg-type]
         )
 
     documents = read(failed)
-    with open_writer(form, output, resume=resume) as writer:
+    with (
+        open_writer(form, output, resume=resume) as writer,
+        _resumable(output if form in RESUMABLE else None),
+    ):
         rest = (document for document in documents if not writer.done(document))
         first = next(rest, None)
         if first is None:
@@ -167,6 +175,17 @@ def extract(
                         writer.write(result)
                     watch.finished()
     _report(watch, failures)
+
+
+@contextmanager
+def _resumable(output: str | None) -> Iterator[None]:
+    """Say, when the run is interrupted, how to go on with what is written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output not in (None, "-"):
+            console.note(f"what is done stays; add --resume to go on with {output}")
+        raise
 
 
 def _format_for(output: str | None, known: list[str]) -> str:

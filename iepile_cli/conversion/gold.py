@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from iepile_cli.conversion.choosing import Key, Parts
 from iepile_cli.task.ask import dumps
 from iepile_cli.task.records import Gold, read_annotations
-from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.shape import SchemaItem, slot_name
 from iepile_cli.task.table import Layout, Task
 
 # Kinds of problem. Records with one of the first kinds cannot be used; the others are kept.
@@ -89,7 +89,7 @@ def _typed(thing: Gold, items: Sequence[SchemaItem]) -> Gold:
     Upstream's records name no type for heads and its converter puts all under the first type of
     the schema (bug C07d).
     """
-    own = {slot for slot, _ in thing.roles[1:]}
+    own = {slot_name(role) for role, _ in thing.roles[1:]}
     best = max(items, key=lambda item: len(own.intersection(item.slots)), default=None)
     return thing._replace(type=best.type) if best is not None else thing
 
@@ -107,7 +107,10 @@ def parts_of(task: Task, gold: Iterable[Gold], text: str) -> dict[Key, Parts]:
     for thing in gold:
         slots, triggers = own.setdefault(key_of_gold(thing), ({}, {}))
         for role, mention in thing.roles:
-            (triggers if role in fixed else slots)[mention if role in fixed else role] = None
+            if role in fixed:
+                triggers[mention] = None
+            else:
+                slots[slot_name(role)] = None
     return {
         key: Parts(tuple(slots), tuple(sorted(triggers, key=text.find)))
         for key, (slots, triggers) in own.items()
@@ -128,7 +131,9 @@ def doubts(
             yield NOT_IN_SCHEMA, repr(thing.type)
         elif task.slots:
             strange = dict.fromkeys(
-                role for role, _ in thing.roles if role not in fixed and role not in item.slots
+                name
+                for role, _ in thing.roles
+                if role not in fixed and (name := slot_name(role)) not in item.slots
             )
-            for role in strange:
-                yield NOT_IN_SCHEMA, f"{role!r} of {thing.type!r}"
+            for name in strange:
+                yield NOT_IN_SCHEMA, f"{name!r} of {thing.type!r}"

@@ -26,7 +26,8 @@ BLOCK = 1 << 18
 # A longer record is no sentence and no document: reading it would take memory without bound.
 LONGEST = 1 << 24
 
-_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|["\[\]{},]', re.DOTALL)
+_OUTSIDE = re.compile(rb'["\[\]{},]')
+_INSIDE = re.compile(rb'["\\]')
 
 
 @dataclass
@@ -140,7 +141,10 @@ def _line_chunks(source: Source, start: bytes) -> Iterator[Chunk]:
             held, size = [block[cut:]], len(block) - cut
         else:
             size += len(block)
-            held = [*held, block] if size <= LONGEST else []
+            if size <= LONGEST:
+                held.append(block)
+            else:
+                held.clear()
         block = source.file.read(BLOCK)
     if size > LONGEST:
         yield Chunk(b"", number, problems=_too_long(size, number), position=source.tell())
@@ -173,21 +177,25 @@ def _elements(source: Source, start: bytes) -> Iterator[tuple[int, bytes] | Prob
     """
     buffer, depth, line = start, 0, 1
     begin = at = 0
+    inside = False
     while True:
-        token = _TOKEN.search(buffer, at)
-        if token is None or token[0] == b'"':
+        token = (_INSIDE if inside else _OUTSIDE).search(buffer, at)
+        if token is None or (token[0] == b"\\" and token.end() == len(buffer)):
             more = source.file.read(BLOCK)
             if not more or len(buffer) - begin > LONGEST:
                 break
             at = (token.start() if token else len(buffer)) - begin
             buffer, begin = buffer[begin:] + more, 0
             continue
-        at = token.end()
-        mark = token[0]
-        if mark in b"[{":
+        at, mark = token.end(), token[0]
+        if mark == b"\\":
+            at += 1
+        elif mark == b'"':
+            inside = not inside
+        elif mark in b"[{":
             depth += 1
             begin = at if depth == 1 else begin
-        elif mark in b"]}" or (mark == b"," and depth == 1):
+        elif mark in b"]}" or depth == 1:
             depth -= mark != b","
             if depth == 0 or mark == b",":
                 element = buffer[begin : at - 1]
@@ -198,9 +206,10 @@ def _elements(source: Source, start: bytes) -> Iterator[tuple[int, bytes] | Prob
                 begin = at
             if depth == 0:
                 return
-    size = len(buffer) - begin
-    what = f"over {LONGEST >> 20} MB long" if size > LONGEST else "the array is not closed"
-    yield Problem(line, NOT_JSON, what)
+    rest = buffer[begin:]
+    what = f"over {LONGEST >> 20} MB long" if len(rest) > LONGEST else "the array is not closed"
+    blank = len(rest) - len(rest.lstrip())
+    yield Problem(line + rest.count(b"\n", 0, blank), NOT_JSON, what)
 
 
 def _one_line(element: bytes) -> bytes:

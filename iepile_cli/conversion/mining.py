@@ -23,12 +23,15 @@ from iepile_cli.conversion.plan import HardNegatives
 from iepile_cli.conversion.survey import Pair, Survey
 
 WEIGHTS = {"overlap": 0.9, "ambiguity": 0.9, "context": 0.8, "name": 0.6, "company": 0.3}
-# So many hard negatives of a label at most, each with at least this score.
-MOST = 8
-LEAST = 0.2
+# So many hard negatives of a label at most. The first few need little evidence, as every label
+# has some that are nearest to it; more are taken only where the evidence is good.
+MOST, FEW = 8, 3
+GOOD, LEAST = 0.2, 0.05
 
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[\u3400-\u9fff]")
-_COMMON = frozenset(("of", "in", "by", "to", "the", "and", "for", "a", "an", "is", "has", "at"))
+_COMMON = frozenset(
+    ("other", "of", "in", "by", "to", "the", "and", "for", "a", "an", "is", "has", "at")
+)
 
 
 def mined(survey: Survey, labels: Iterable[str], *, most: int = MOST) -> HardNegatives:
@@ -43,7 +46,11 @@ def mined(survey: Survey, labels: Iterable[str], *, most: int = MOST) -> HardNeg
             if other != label and (total := _total(signs.get(_pair(label, other)))) >= LEAST
         )
         if ranked:
-            dictionary[label] = tuple(other for _, other in ranked[:most])
+            dictionary[label] = tuple(
+                other
+                for at, (total, other) in enumerate(ranked[:most])
+                if at < FEW or -total >= GOOD
+            )
     return dictionary
 
 

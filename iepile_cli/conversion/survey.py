@@ -18,6 +18,7 @@ from iepile_cli.conversion.gold import Unusable, key_of_gold, read_gold, text_of
 from iepile_cli.conversion.inputs import Chunk
 from iepile_cli.conversion.plan import label_of
 from iepile_cli.task.records import Gold
+from iepile_cli.task.shape import slot_name
 from iepile_cli.task.table import Task, task_named
 
 Pair: TypeAlias = tuple[str, str]
@@ -86,7 +87,7 @@ class Survey:
             key = key_of_gold(thing)
             self.types[key] += 1
             slots = self.slots.setdefault(key, Counter())
-            slots.update(role for role, _ in thing.roles if role not in fixed)
+            slots.update(slot_name(role) for role, _ in thing.roles if role not in fixed)
         labelled = list(self._labelled(gold))
         self.records += 1
         present = sorted({label for label, _ in labelled})
@@ -108,7 +109,9 @@ class Survey:
         for thing in gold:
             heads = tuple(text for role, text in thing.roles if role in fixed)
             if by_slot:
-                yield from ((role, (text,)) for role, text in thing.roles if role not in fixed)
+                yield from (
+                    (slot_name(role), (text,)) for role, text in thing.roles if role not in fixed
+                )
             else:
                 yield label_of(item_of(key_of_gold(thing))), heads
 

@@ -7,6 +7,8 @@ for each unit and type how many are gold, predicted, credited (in halves) and ha
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 from iepile_cli.evaluation.asking import Batch
@@ -32,28 +34,18 @@ class Document:
     answers that could not be read. Where mentions are offsets, ``surfaces`` has their text.
     """
 
-    __slots__ = (
-        "batches",
-        "broken",
-        "gold",
-        "key",
-        "optional",
-        "predicted",
-        "reader",
-        "surfaces",
-        "text",
-    )
+    # Most documents have none of these.
+    optional: Sequence[Fact] = ()
+    broken: Sequence[str] = ()
+    surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
+    gold: Facts | None = None
 
     def __init__(self, key: Key, reader: Reader, text: str | None) -> None:
         self.key = key
         self.reader = reader
         self.text = text
-        self.predicted: Facts = [[] for _ in reader.fields]
-        self.gold: Facts | None = None
+        self.predicted: Facts = reader.empty()
         self.batches: dict[int, Batch] = {}
-        self.broken: list[str] = []
-        self.optional: list[Fact] = []
-        self.surfaces: dict[tuple[int, int], str] = {}
 
 
 def settle(document: Document, plan: Plan) -> None:
@@ -118,44 +110,48 @@ def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
 
 def score(document: Document, plan: Plan) -> list[dict[str, Counts]]:
     """For each unit of the task, the counts of each type; ``settle`` comes first."""
-    return [
-        _score_unit(document, plan, number) for number in range(len(document.reader.task.units))
-    ]
+    scored: list[dict[str, Counts]] = []
+    for number, labels in enumerate(document.reader.labels):
+        gold = document.gold[number] if document.gold else []
+        predicted = document.predicted[number]
+        counts = _tallied(gold, predicted, labels, document.text)
+        if not gold or not predicted:
+            pass
+        elif plan.mode == "strict":
+            for fact in strict_hits(gold, predicted):
+                entry = counts[fact[0]]
+                entry[FOUND] += FULL
+                entry[RIGHT] += FULL
+        else:
+            for one, other, credit in align(gold, predicted, labels, plan.mode, document.text):
+                if one is not None and other is not None:
+                    counts[one[0]][FOUND] += credit
+                    counts[other[0]][RIGHT] += credit
+        scored.append(counts)
+    return scored
 
 
-def _score_unit(document: Document, plan: Plan, number: int) -> dict[str, Counts]:
+def _tallied(
+    gold: list[Fact], predicted: list[Fact], labels: int, text: str | None
+) -> dict[str, Counts]:
+    """Gold, predicted and invented facts of each type, without any credit yet."""
     counts: dict[str, Counts] = {}
-    gold = document.gold[number] if document.gold else []
-    predicted = document.predicted[number]
-    text = document.text
-    labels = len(document.reader.task.units[number].label)
     for fact in gold:
-        entry = counts.get(fact[0])
-        if entry is None:
-            entry = counts[fact[0]] = [0, 0, 0, 0, 0]
-        entry[GOLD] += 1
+        if fact[0] in counts:
+            counts[fact[0]][GOLD] += 1
+        else:
+            counts[fact[0]] = [1, 0, 0, 0, 0]
     for fact in predicted:
-        entry = counts.get(fact[0])
-        if entry is None:
-            entry = counts[fact[0]] = [0, 0, 0, 0, 0]
-        entry[PREDICTED] += 1
+        if fact[0] in counts:
+            entry = counts[fact[0]]
+            entry[PREDICTED] += 1
+        else:
+            entry = counts[fact[0]] = [0, 1, 0, 0, 0]
         if text is not None:
             for mention in fact[labels:]:
                 if type(mention) is str and mention not in text:
                     entry[INVENTED] += 1
                     break
-    if not gold or not predicted:
-        return counts
-    if plan.mode == "strict":
-        for fact in strict_hits(gold, predicted):
-            entry = counts[fact[0]]
-            entry[FOUND] += FULL
-            entry[RIGHT] += FULL
-    else:
-        for one, other, credit in align(gold, predicted, labels, plan.mode, text):
-            if one is not None and other is not None:
-                counts[one[0]][FOUND] += credit
-                counts[other[0]][RIGHT] += credit
     return counts
 
 

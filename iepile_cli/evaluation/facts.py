@@ -12,6 +12,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from iepile_cli.evaluation.decoding import decode
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots, fixed_roles
 from iepile_cli.task.table import Layout, Task, Unit
@@ -52,6 +53,8 @@ class Reader:
         self.task = task
         self.literal = literal
         self.fields = [Fields(unit, task) for unit in task.units]
+        self.labels = [len(unit.label) for unit in task.units]
+        self._single = len(task.units) == 1
         self.typed = ["subject_type" in unit.label for unit in task.units]
         # Things that are one and the same however often they come: keys of an object.
         self.distinct = [isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units]
@@ -64,7 +67,7 @@ class Reader:
 
     def empty(self) -> Facts:
         """A list for each unit."""
-        return [[] for _ in self.fields]
+        return [[]] if self._single else [[] for _ in self.fields]
 
     def _answer(self, answer: Any, facts: Facts) -> None:
         for key, value in answer.items():
@@ -83,28 +86,32 @@ class Reader:
             else:
                 into.append(fields.pick((kind, subject_type, object_type, "", "", *fixed)))
 
-    def label(self, entries: Any, optional: list[Fact]) -> Facts | None:
-        """The gold facts of a decoded label, or None when it is not a list.
+    def label(self, label: str) -> tuple[Facts | None, list[Fact]]:
+        """The gold facts of a label, None when it is not a list; and those that are optional.
 
-        ``optional`` gets what no training target can hold (an event without arguments where the
+        Optional is what no training target can hold (an event without arguments where the
         answer is arguments only): right when predicted, not missed when not.
         """
-        if not isinstance(entries, list):
-            return None
-        facts = self._direct_gold(entries) if self._direct_gold else None
-        if facts is None:
-            facts = self.empty()
-            if self.literal:
-                for typed in _literal_gold(self.task, entries):
-                    self.add(typed, facts)
-                return facts
-            for gold in read_annotations(self.task, entries, []):
-                typed = gold_thing(self.task, gold)
-                if typed[3] == ((), []):
-                    optional.append(self.fields[0].pick((*typed[:3], "", "")))
-                else:
-                    self.add(typed, facts)
-        return facts
+        entries = decode(label)
+        if type(entries) is not list:
+            return None, []
+        if self._direct_gold is not None:
+            direct = self._direct_gold(entries)
+            if direct is not None:
+                return direct, []
+        facts = self.empty()
+        optional: list[Fact] = []
+        if self.literal:
+            for typed in _literal_gold(self.task, entries):
+                self.add(typed, facts)
+            return facts, optional
+        for gold in read_annotations(self.task, entries, []):
+            typed = gold_thing(self.task, gold)
+            if typed[3] == ((), []):
+                optional.append(self.fields[0].pick((*typed[:3], "", "")))
+            else:
+                self.add(typed, facts)
+        return facts, optional
 
 
 def gold_thing(task: Task, gold: Gold) -> Typed:

@@ -129,29 +129,31 @@ class GroundedFiles:
             reader = self._readers[key[0]] = Reader(TASKS[key[0]])
         text = next((t for t in (gold.get("text"), found.get("text")) if isinstance(t, str)), None)
         document = Document((*key, None), reader, text)
+        surfaces: dict[Span, str] = {}
+        document.surfaces = surfaces
         items = found.get("items")
         if at >= 0 and not isinstance(items, list):
             counts[MALFORMED] += 1
-            document.broken.append("(no list of items)")
+            document.broken = ["(no list of items)"]
         if found.get("truncated") is True:
             counts[TRUNCATED] += 1
         by_offset = all(_span(m) is not None for m in _mentions(reader.task, gold["items"]))
-        document.gold = self._facts(document, gold["items"], by_offset)
-        document.predicted = self._facts(document, items, by_offset)
+        document.gold = _facts(reader, gold["items"], surfaces, by_offset)
+        document.predicted = _facts(reader, items, surfaces, by_offset)
         if by_offset and document.text is None:
             # Without the text, a mention without offsets cannot be found in it.
             document.text = ""
         settle(document, self.plan)
         return document
 
-    def _facts(self, document: Document, items: Any, by_offset: bool) -> Facts:
-        reader = document.reader
-        facts: Facts = [[] for _ in reader.fields]
-        for item in items if isinstance(items, list) else ():
-            typed = _thing(reader.task, item, document.surfaces, by_offset)
-            if typed is not None:
-                reader.add(typed, facts)
-        return facts
+
+def _facts(reader: Reader, items: Any, surfaces: dict[Span, str], by_offset: bool) -> Facts:
+    facts = reader.empty()
+    for item in items if isinstance(items, list) else ():
+        typed = _thing(reader.task, item, surfaces, by_offset)
+        if typed is not None:
+            reader.add(typed, facts)
+    return facts
 
 
 def _line(path: str, at: int) -> dict[str, Any]:

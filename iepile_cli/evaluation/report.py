@@ -146,10 +146,15 @@ def _two(value: float | str) -> str:
 
 
 def as_tsv(evaluation: Evaluation) -> Iterator[str]:
-    """The table as lines of tab-separated values; tabs and line ends in names become spaces."""
+    """The table as lines of tab-separated values."""
     yield "\t".join(HEADER)
     for row in table(evaluation):
-        yield "\t".join(" ".join(cell.split()) if cell else "" for cell in row)
+        yield "\t".join(map(_plain, row))
+
+
+def _plain(cell: str) -> str:
+    """A name without what would break a line or steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
 
 
 def confusion_table(tally: Tally) -> dict[tuple[str, str], dict[str, dict[str, int]]]:
@@ -202,7 +207,7 @@ def for_people(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         if several and not names:
             what = f"{task} {unit}"
         span = f"{float(low):.1f}–{float(high):.1f}" if low else ""
-        yield (what, average, precision, recall, f1, span, *counts)
+        yield (_plain(what), average, precision, recall, f1, span, *counts)
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:

@@ -23,6 +23,8 @@ from iepile_cli.task.table import TASKS
 OTHER_TASK = "another task"
 NO_TASK = "no known task"
 
+_REMEMBERED = 1000
+
 # A source that a record does not name; the original script says "None".
 NO_SOURCE = ""
 
@@ -38,6 +40,8 @@ class Rows:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._plain = not plan.asked_only
+        # Answers that say that there is nothing: a few strings make up much of a file.
+        self._empty: set[str] = set()
         self._tasks: dict[str | None, tuple[str, Reader, Instructions] | None] = {}
 
     def open(self, line: bytes) -> Row | str:
@@ -106,6 +110,8 @@ class Rows:
         output = value.get("output")
         counts[ANSWERS] += 1
         if type(output) is str:
+            if output in self._empty and "truncated" not in value:
+                return
             try:
                 answer = orjson.loads(output)
             except orjson.JSONDecodeError:
@@ -119,7 +125,10 @@ class Rows:
         elif "truncated" in value and value["truncated"] is True:
             counts[TRUNCATED] += 1
         if self._plain and not reader.unusual:
-            reader.answer(answer, document.predicted)
+            if any(answer.values()):
+                reader.answer(answer, document.predicted)
+            elif type(output) is str and len(self._empty) < _REMEMBERED:
+                self._empty.add(output)
             return
         found = reader.empty()
         reader.answer(answer, found)
@@ -139,7 +148,8 @@ class Rows:
                 counts[REPAIRED] += 1
                 return mended  # type: ignore[no-any-return]
         counts[MALFORMED] += 1
-        document.broken.append(output if isinstance(output, str) else "(no output)")
+        shown = output if isinstance(output, str) else "(no output)"
+        document.broken = [*document.broken, shown]
         return None
 
     def _placed(self, reader: Reader, batch: Batch, found: Facts) -> Facts:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.evaluation.decoding import decode
 from iepile_cli.evaluation.document import Document, confusions, score, settle
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Row, Rows
@@ -174,10 +173,15 @@ def group_rows(
 def _finish(document: Document, plan: Plan) -> bool:
     """Read the gold of a document and make both sides comparable; False without gold."""
     label = document.key[3]
-    if label is not None:
-        document.gold = document.reader.label(decode(label), document.optional)
+    if label is None:
+        return False
+    document.gold, optional = document.reader.label(label)
+    if document.gold is None:
+        return False
+    if optional:
+        document.optional = optional
     settle(document, plan)
-    return document.gold is not None
+    return True
 
 
 def _close(
@@ -285,7 +289,7 @@ def _pool(size: int) -> Pool:
 
 
 def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which ends its helpers."""
+    """Leave Ctrl-C to the parent, which ends its workers."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import TypeAlias
 from zlib import adler32, crc32
 
 from iepile_cli.evaluation.document import Counts, Key
@@ -25,6 +26,9 @@ DIGEST, GROUP, FIRST, END = range(DOCUMENT)
 # Integers in one confusion: document, gold label, predicted label (-1: nothing), times.
 CONFUSION = 4
 _FLUSH = 50_000
+
+# Of a task and source: its number, where its digests begin, and the labels of the task's units.
+_Known: TypeAlias = tuple[int, int, int, list[dict[str, int]]]
 
 
 class Tally:
@@ -45,7 +49,7 @@ class Tally:
         # Not yet in the arrays: a list grows faster.
         self._cells: list[int] = []
         self._documents: list[int] = []
-        self._seeds: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
         self._labels: dict[tuple[str, int], dict[str, int]] = {}
         self._count = 0
         self.unreadable = 0
@@ -80,21 +84,21 @@ class Tally:
         number = self._count
         self._count += 1
         task, source, name, _ = key
-        seeds = self._seeds.get((task, source))
-        if seeds is None:
-            seeds = self._seeds[task, source] = (self.group(task, source), *_seeds(task, source))
-        group, first, second = seeds
+        known = self._known.get((task, source))
+        if known is None:
+            known = self._known[task, source] = self._meet(task, source, len(units))
+        group, first, second, labels = known
         self._documents += (_digest(name, first, second), group, *span)
+        cells = self._cells
         for unit, types in enumerate(units):
-            labels = self._labels.get((task, unit))
-            if labels is None:
-                labels = self._labels[task, unit] = {}
+            numbers = labels[unit]
             for kind, counts in types.items():
-                label = labels.get(kind)
+                label = numbers.get(kind)
                 if label is None:
-                    label = labels[kind] = self.label(task, unit, kind)
-                self._cells += (number, label, *counts)
-        if len(self._cells) > _FLUSH:
+                    label = numbers[kind] = self.label(task, unit, kind)
+                cells += (number, label)
+                cells += counts
+        if len(cells) > _FLUSH:
             self.flush()
         for gold, predicted in confusions:
             self.confusions.extend(
@@ -106,10 +110,14 @@ class Tally:
                 )
             )
 
+    def _meet(self, task: str, source: str, units: int) -> _Known:
+        labels = [self._labels.setdefault((task, unit), {}) for unit in range(units)]
+        return (self.group(task, source), *_seeds(task, source), labels)
+
     def flush(self) -> None:
         """Bring the arrays up to date."""
-        self.cells.extend(self._cells)
-        self.documents.extend(self._documents)
+        self.cells.fromlist(self._cells)
+        self.documents.fromlist(self._documents)
         self._cells, self._documents = [], []
 
     def absorb(self, other: Tally) -> None:

@@ -36,20 +36,28 @@ _PER_PASSAGE_TOKEN = 2
 class Asking:
     """What is asked and how.
 
-    ``language`` None is detected for each document. ``split_num`` 0 takes the task's own;
+    ``language`` None is detected for each document. ``split_num`` None takes the task's own;
     ``passage_tokens`` is the longest passage and ``answer_tokens`` the longest answer, in tokens
-    (0: as the passage and the schema need).
+    (0: as the passage and the schema need). Raises ``UsageError`` for a ``split_num`` that is none.
     """
 
     task: Task
     schema: tuple[SchemaItem, ...]
     language: str | None = None
-    split_num: int = 0
+    split_num: int | None = None
     passage_tokens: int = 384
     answer_tokens: int = 0
     constrain: bool = True
     all_occurrences: bool = False
     system: str | None = None
+
+    def __post_init__(self) -> None:
+        self.batches()
+
+    def batches(self) -> list[tuple[SchemaItem, ...]]:
+        """The schema in the batches that are asked at once."""
+        own = self.task.batch_size
+        return batches(self.schema, own if self.split_num is None else self.split_num)
 
 
 @dataclass
@@ -95,7 +103,7 @@ class _Flow:
         self.asking, self.runner = asking, runner
         self.template = template.bind(runner.tokenizer)
         self.on_answer = on_answer
-        self.batches = batches(asking.schema, asking.split_num or asking.task.batch_size)
+        self.batches = asking.batches()
         self.pending: deque[_Pending] = deque()
         self.budgets: dict[str, int] = {}
 

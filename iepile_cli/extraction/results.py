@@ -14,7 +14,7 @@ from typing import Any
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.task import SchemaItem, Task
-from iepile_cli.task.shape import fixed_roles
+from iepile_cli.task.shape import fixed_roles, slot_name
 
 # Control characters and line separators that JSON need not escape, but that terminals obey and
 # that some readers of JSON Lines take for the end of a line.
@@ -91,15 +91,9 @@ def ends(task: Task, item: SchemaItem) -> dict[str, str]:
 
 
 def slots_of(task: Task, found: Item) -> list[tuple[str, Span]]:
-    """An item's arguments or attributes: its roles behind the fixed ones that it has.
-
-    A slot may have a fixed role's name; roles are in reading order, so the fixed ones come first.
-    """
-    rest = list(found.roles)
-    for role in fixed_roles(task.shape):
-        if rest and rest[0][0] == role and not found.item.lacks(role):
-            rest.pop(0)
-    return rest
+    """An item's arguments or attributes, by the slots' names: its roles that are not fixed."""
+    fixed = fixed_roles(task.shape)
+    return [(slot_name(role), span) for role, span in found.roles if role not in fixed]
 
 
 def span_json(span: Span) -> dict[str, Any]:

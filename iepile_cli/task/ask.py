@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from iepile_cli.errors import UsageError
-from iepile_cli.task.shape import Roles, SchemaItem, fixed_roles, in_text_order, parse, render
+from iepile_cli.task.shape import (
+    Roles,
+    SchemaItem,
+    fixed_roles,
+    in_text_order,
+    parse,
+    render,
+    slot_role,
+)
 from iepile_cli.task.table import Task
 
 
@@ -194,7 +202,7 @@ def answer_json(
     fixed = fixed_roles(task.shape)
     by_key: dict[str, tuple[SchemaItem, list[Roles]]] = {}
     for item, things in found:
-        shown = {role for role in fixed if not item.lacks(role)}.union(item.slots)
+        shown = {role for role in fixed if not item.lacks(role)}.union(map(slot_role, item.slots))
         by_key.setdefault(item.type, (item, []))[1].extend(
             roles for roles in things if any(role in shown for role, _ in roles)
         )

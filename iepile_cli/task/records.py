@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from iepile_cli.task.shape import Roles, SchemaItem
+from iepile_cli.task.shape import Roles, SchemaItem, slot_name, slot_role
 from iepile_cli.task.table import Layout, Task
 
 
@@ -82,7 +82,7 @@ def _slots(layout: Layout, entry: dict[str, Any], problems: list[str]) -> Iterab
                 f"an entry of {layout.field!r} has no {layout.slot_role!r} or {layout.slot_text!r}"
             )
         elif text:
-            yield role, text
+            yield slot_role(role), text
 
 
 def _by_head(things: Iterable[Gold]) -> list[Gold]:
@@ -118,7 +118,7 @@ def write_annotations(task: Task, things: Iterable[Gold]) -> list[dict[str, Any]
     entries = []
     for thing in things:
         named = dict(thing.roles)
-        slots = [(role, text) for role, text in thing.roles if role not in fixed]
+        slots = [(slot_name(role), text) for role, text in thing.roles if role not in fixed]
         if layout.by_head:
             entries += [
                 {

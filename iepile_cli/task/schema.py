@@ -1,15 +1,7 @@
 """Schemas: what is asked for, read from the command line or from a file.
 
-Command line, several separated by commas outside brackets::
-
-    person,location                      entity types (or relations, event types with --task)
-    person -works for-> organization     a typed relation
-    attack(attacker, target, place)      an event type with its argument roles
-    attack[bombed](attacker, target)     the same with its trigger given
-    person{birthplace, occupation}       an entity type with attributes
-
-The task follows from the form. A comma or bracket inside a name is written after a backslash;
-full-width punctuation is understood too.
+What ``--schema`` is given is an expression (see ``expression.py``), JSON, or the name of a file:
+IEPile's three JSON lines, plain JSON, or YAML. The task follows from the form.
 """
 
 from __future__ import annotations
@@ -23,11 +15,10 @@ from typing import Any
 
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.task.ask import dumps, item_from_json
+from iepile_cli.task.expression import examples, read_item, read_items, read_name, unreadable
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
 
-_FULL_WIDTH = str.maketrans("，（）｛｝［］、", ",(){}[],")
-_BRACKETS = {"(": ")", "{": "}", "[": "]"}
 _SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
 
 
@@ -90,138 +81,7 @@ def _read_expression(text: str, task: Task | None) -> tuple[Task, list[SchemaIte
             pass
         else:
             return schema_from_value(value, task)
-    items = []
-    for part in _split(text.translate(_FULL_WIDTH)):
-        found, item = read_item(part, task)
-        if task is not None and found is not task:
-            raise UsageError(
-                f"schema item {part!r} is of the form of {found.name}, not {task.name}",
-                hint=f"write it like: {task.example}",
-            )
-        task = found
-        items.append(item)
-    if task is None:
-        raise UsageError("the schema is empty", hint="for example --schema person,location")
-    return task, items
-
-
-def read_item(text: str, task: Task | None = None) -> tuple[Task, SchemaItem]:
-    """Read one schema item in the command line's form; gives its task and the item."""
-    if "->" in text:
-        relation = re.fullmatch(r"(?s)(.*\S)\s+-\s*(\S.*?)\s*->\s*(\S.*)", text.strip())
-        if relation is None:
-            raise _unreadable(text, TASKS["SPO"])
-        subject, predicate, object_ = (_name(part, text) for part in relation.groups())
-        return TASKS["SPO"], SchemaItem(predicate, subject_type=subject, object_type=object_)
-    name, groups = _groups(text)
-    brackets = "".join(opening for opening, _ in groups)
-    parts = [inner for _, inner in groups]
-    match brackets:
-        case "":
-            plain = task if task is not None and not task.item_keys else None
-            if task is not None and plain is None and task.slots:
-                return task, SchemaItem(name)
-            if task is not None and plain is None:
-                raise _unreadable(text, task)
-            return plain or TASKS["NER"], SchemaItem(name)
-        case "(":
-            named = task if task is not None and task.slots == "arguments" else TASKS["EE"]
-            return named, SchemaItem(name, slots=_names(parts[0], text))
-        case "[(" | "[":
-            roles = _names(parts[1], text) if len(parts) > 1 else ()
-            return TASKS["EEA"], SchemaItem(name, slots=roles, trigger=_names(parts[0], text))
-        case "{":
-            return TASKS["KG"], SchemaItem(name, slots=_names(parts[0], text))
-        case _:
-            raise _unreadable(text, task)
-
-
-def _groups(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Take ``name(inner){inner}`` apart into the name and its bracketed groups."""
-    name, groups, at = [], [], 0
-    while at < len(text):
-        character = text[at]
-        if character == "\\":
-            name.append(text[at : at + 2])
-            at += 2
-        elif character in _BRACKETS:
-            end = _closing(text, at)
-            groups.append((character, text[at + 1 : end]))
-            at = end + 1
-        elif groups and not character.isspace():
-            raise _unreadable(text, None)
-        elif character in ")}]":
-            raise UsageError(
-                f"schema item {text.strip()!r} has a {character!r} that nothing opened",
-                hint=_examples(),
-            )
-        else:
-            name.append(character)
-            at += 1
-    return _name("".join(name), text), groups
-
-
-def _closing(text: str, start: int) -> int:
-    want = _BRACKETS[text[start]]
-    at = start + 1
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] == want:
-            return at
-        elif text[at] in "(){}[]":
-            break
-        at += 1
-    raise UsageError(
-        f"schema item {text.strip()!r} has no {want!r} for its {text[start]!r}", hint=_examples()
-    )
-
-
-def _split(text: str) -> list[str]:
-    """Cut at commas that stand outside brackets and are not escaped."""
-    parts, depth, start, at = [], 0, 0, 0
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] in "({[":
-            depth += 1
-        elif text[at] in ")}]":
-            depth = max(0, depth - 1)
-        elif text[at] == "," and depth == 0:
-            parts.append(text[start:at])
-            start = at + 1
-        at += 1
-    parts.append(text[start:])
-    if len(parts) > 1 and not parts[-1].strip():
-        parts.pop()
-    if not all(part.strip() for part in parts):
-        raise UsageError(f"schema {text.strip()!r} has an empty name in it", hint=_examples())
-    return parts
-
-
-def _names(text: str, whole: str) -> tuple[str, ...]:
-    names = tuple(_name(part, whole) for part in _split(text)) if text.strip() else ()
-    if len(set(names)) < len(names):
-        raise UsageError(f"schema item {whole.strip()!r} names a part twice")
-    return names
-
-
-def _name(text: str, whole: str) -> str:
-    name = re.sub(r"\\(.)", r"\1", text.strip())
-    if not name:
-        raise UsageError(f"schema item {whole.strip()!r} has an empty name in it", hint=_examples())
-    return name
-
-
-def _unreadable(text: str, task: Task | None) -> UsageError:
-    hint = f"write it like: {task.example}" if task else _examples()
-    return UsageError(f"schema item {text.strip()!r} cannot be read", hint=hint)
-
-
-def _examples() -> str:
-    return "write it like: " + " or ".join(
-        TASKS[name].example for name in ("NER", "SPO", "EE", "KG")
-    )
+    return read_items(text, task)
 
 
 # -------------------------------------------------------------------------------------- in a file
@@ -340,7 +200,7 @@ def schema_from_value(value: Any, task: Task | None = None) -> tuple[Task, list[
     if isinstance(value, dict):
         return _from_object(value, task)
     if not isinstance(value, list):
-        raise UsageError(f"a schema is a list or an object, not {dumps(value)}", hint=_examples())
+        raise UsageError(f"a schema is a list or an object, not {dumps(value)}", hint=examples())
     items = []
     for part in value:
         found, item = _from_part(part, task)
@@ -352,7 +212,7 @@ def schema_from_value(value: Any, task: Task | None = None) -> tuple[Task, list[
         task = found
         items.append(item)
     if task is None:
-        raise UsageError("the schema is empty", hint=_examples())
+        raise UsageError("the schema is empty", hint=examples())
     return task, distinct_items(items)
 
 
@@ -370,9 +230,9 @@ def _from_object(value: dict[str, Any], task: Task | None) -> tuple[Task, list[S
         else:
             raise UsageError(f"schema item {name!r} has {dumps(parts)} for its parts")
         if bool(items[-1].slots) > bool(task.slots) or (task.layout.subject_type):
-            raise _unreadable(str(name), task)
+            raise unreadable(str(name), task)
     if task is None:
-        raise UsageError("the schema is empty", hint=_examples())
+        raise UsageError("the schema is empty", hint=examples())
     return task, items
 
 
@@ -380,21 +240,21 @@ def _from_part(part: Any, task: Task | None) -> tuple[Task, SchemaItem]:
     if isinstance(part, str):
         plain = task is None or not task.item_keys
         if plain and not re.search(r"[({\[]|->", part):
-            return task or TASKS["NER"], SchemaItem(_name(part.replace("\\", "\\\\"), part))
+            return task or TASKS["NER"], SchemaItem(read_name(part.replace("\\", "\\\\"), part))
         return read_item(part, task)
     if isinstance(part, dict):
         for candidate in (task,) if task else TASKS.values():
             keys = {key for key, _ in candidate.item_keys}
             if keys and candidate.item_keys[0][0] in part and set(part) <= keys | {"description"}:
                 return _from_shown(candidate, part)
-    raise UsageError(f"schema item {dumps(part)} cannot be read", hint=_examples())
+    raise UsageError(f"schema item {dumps(part)} cannot be read", hint=examples())
 
 
 def _from_shown(task: Task, part: dict[str, Any]) -> tuple[Task, SchemaItem]:
     try:
         item = item_from_json(task, part)
     except ValueError as error:
-        raise UsageError(str(error), hint=_examples()) from None
+        raise UsageError(str(error), hint=examples()) from None
     given = isinstance(part.get("trigger"), list)
     if given and task is TASKS["EE"]:
         return TASKS["EEA"], replace(item, trigger=tuple(map(str, part["trigger"])))

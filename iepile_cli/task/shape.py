@@ -19,6 +19,9 @@ Roles: TypeAlias = tuple[tuple[str, str], ...]
 
 NAN = "NAN"
 
+# The roles that the task table gives to the fixed parts of things.
+FIXED = frozenset(("mention", "subject", "object", "trigger", "entity"))
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaItem:
@@ -87,6 +90,20 @@ class Keyed:
 Node: TypeAlias = Mention | Each | Record | Slots | Keyed
 
 
+def slot_role(slot: str) -> str:
+    """The role of a slot's filler in ``Roles``: the slot's name.
+
+    A slot may be called as a fixed role is (GENEVA has an argument ``trigger``); its role then
+    gets a star, so that the two stay apart.
+    """
+    return slot + "*" if slot.rstrip("*") in FIXED else slot
+
+
+def slot_name(role: str) -> str:
+    """The name of the slot whose fillers have this role; the inverse of ``slot_role``."""
+    return role[:-1] if role.endswith("*") and role.rstrip("*") in FIXED else role
+
+
 # ----------------------------------------------------------------------------- reading an answer
 
 
@@ -153,8 +170,8 @@ def _read(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list
                 for part in filler if isinstance(filler, list) else (filler,):
                     if not isinstance(part, str):
                         problems.append(f"{item.type}: {_kind(part)} where a mention belongs")
-                    elif part and part != absent and (slot, part) not in roles:
-                        roles.append((slot, part))
+                    elif part and part != absent and (slot_role(slot), part) not in roles:
+                        roles.append((slot_role(slot), part))
             return roles
         case _:
             raise TypeError(f"{type(node).__name__} cannot stand inside an answer")
@@ -194,8 +211,11 @@ def _write(node: Node, roles: Roles, item: SchemaItem) -> Any:
             }
         case Slots(absent):
             fillers: dict[str, list[str]] = {}
-            for name, text in roles:
-                if name in item.slots and text not in fillers.setdefault(name, []):
+            for role, text in roles:
+                name = slot_name(role)
+                if role in FIXED or name not in item.slots:
+                    continue
+                if text not in fillers.setdefault(name, []):
                     fillers[name].append(text)
             if not fillers:
                 return {}

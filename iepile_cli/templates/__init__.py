@@ -10,7 +10,7 @@ from __future__ import annotations
 from iepile_cli.templates.chat import AUTO, ChatTemplate, from_chat_template
 from iepile_cli.templates.encoding import Tokenizer, encode
 from iepile_cli.templates.pieces import Bos, Control, Eos, Piece, Prompt, Text
-from iepile_cli.templates.template import Template
+from iepile_cli.templates.template import Template, closest_template
 
 __all__ = [
     "AUTO",
@@ -23,6 +23,7 @@ __all__ = [
     "Template",
     "Text",
     "Tokenizer",
+    "closest_template",
     "encode",
     "from_chat_template",
 ]

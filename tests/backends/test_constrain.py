@@ -20,12 +20,13 @@ from iepile_cli.task import TASKS, Ask, parse_answer
 from iepile_cli.task.ask import answer_json, dumps
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.schema import read_schema
+from iepile_cli.task.shape import FIXED, slot_name
 
 SCHEMAS = [
     ("person,location", "NER"),
     ("founder of,place of birth", "RE"),
     ("person -works for-> city, person -likes-> dog", "SPO"),
-    ("attack(attacker, target), meet()", "EE"),
+    ("attack(attacker, trigger), meet()", "EE"),
     ("attack,meeting", "EET"),
     ("attack[bombed](attacker, target)", "EEA"),
     ("person{born, job, spouse}, city{country}", "KG"),
@@ -83,7 +84,7 @@ def check(ask: Ask, constraint: Constraint) -> None:
             for role, mention in roles:
                 assert mention in ask.text
                 assert mention.strip() == mention != ""
-                assert role in (*item.slots, "mention", "subject", "object", "trigger", "entity")
+                assert role in FIXED or slot_name(role) in item.slots
     scored = read_answer(ask.task, ask.items, answer, problems)
     assert all(0 <= score <= 1 for _, things in scored for _, scores in things for score in scores)
     passage = Passage(ask.text, 7)

@@ -65,6 +65,9 @@ def test_values() -> None:
         if entry.target.kind not in {"adapter", "data"}
     ]
     assert names("extract", "--adapter", "llama2-13b") == ["llama2-13b-iepile-lora"]
+    assert names("extract", "-f", "json") == ["json", "jsonl"]
+    assert {"oneke", "iepile", "llama2-13b-iepile-lora"} <= set(names("download", ""))
+    assert names("list", "mo") == ["models"]
 
 
 def test_what_is_left_to_files() -> None:

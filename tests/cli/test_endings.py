@@ -55,7 +55,8 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(lines: Path, tmp_path: Pat
     while process.poll() is None and (not path.exists() or path.stat().st_size < 500):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.communicate() == ("", "iepile: interrupted\n")
+    said = f"what is done stays; add --resume to go on with {path}\niepile: interrupted\n"
+    assert process.communicate() == ("", said)
     assert process.returncode == 130
     done = numbers(path)
     assert 2 <= len(done) < 300

@@ -183,6 +183,27 @@ def test_upstream_numbers_on_stdout(predictions: str) -> None:
     assert numbers["total"] == {"总样本数": 3, "错误数": 1, "P": 66.67, "R": 33.33, "F1": 44.44}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_no_names(encoding: str, tmp_path: Path) -> None:
+    kind = "\ud800\t\x1b[31m\n类\U0001f600"
+    rows = [row({kind: ["Ann"]}, ner(("Ann", kind)), source=kind)]
+    path = write(tmp_path / "p.jsonl", rows)
+    for more in ([], ["--json", "-"], ["--json", "-", "--upstream-compatible"]):
+        options = [path, "--by", "source", "--by", "type", *more]
+        done = process(*options, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+        assert b"\x1b" not in done.stdout
+        if "--upstream-compatible" in more:
+            assert list(json.loads(done.stdout.decode(encoding))) == ["total", kind]
+        elif more:
+            report = json.loads(done.stdout.decode(encoding))["tasks"]["NER"]
+            assert list(report["types"]) == list(report["sources"]) == [kind]
+        else:
+            assert {line.count(b"\t") for line in done.stdout.splitlines()} == {13}
+    for option in ("--html", "--json", "--confusions"):
+        assert run(path, option, str(tmp_path / "out")).returncode == 0
+
+
 def test_quiet_says_nothing_on_stderr(predictions: str) -> None:
     done = process(predictions, IEPILE_QUIET="1")
     assert (done.returncode, done.stderr) == (0, b"")

@@ -152,7 +152,9 @@ def test_asked_only_leaves_out_what_was_not_asked(tmp_path: Path) -> None:
 
 
 def spo(*types: str) -> list[dict[str, str]]:
-    return [{"subject_type": s, "predicate": "by", "object_type": o} for s, o in map(str.split, types)]
+    return [
+        {"subject_type": s, "predicate": "by", "object_type": o} for s, o in map(str.split, types)
+    ]
 
 
 def typed(head_type: str, tail_type: str) -> dict[str, str]:
@@ -175,10 +177,18 @@ ANSWER = '{"by": [{"subject": "Ann", "object": "Bob"}]}'
         ([spo("book person")], [typed("song", "person")], (1, 1, 0)),
         # The predicate in two batches: each answer has the types that its own batch asked.
         ([spo("book person"), spo("song person")], [typed("song", "person")], (1, 2, 1)),
-        ([spo("book person"), spo("song person")], [typed(t, "person") for t in ("book", "song")], (2, 2, 2)),
+        (
+            [spo("book person"), spo("song person")],
+            [typed(t, "person") for t in ("book", "song")],
+            (2, 2, 2),
+        ),
         # In one batch the answer cannot say which: it counts for the one that is gold, once.
         ([spo("book person", "song person")], [typed("song", "person")], (1, 1, 1)),
-        ([spo("book person", "song person")], [typed(t, "person") for t in ("book", "song")], (2, 1, 1)),
+        (
+            [spo("book person", "song person")],
+            [typed(t, "person") for t in ("book", "song")],
+            (2, 1, 1),
+        ),
         ([spo("book person", "song person")], [typed("film", "person")], (1, 1, 0)),
         # No schema, or no types in the gold: the triple alone decides.
         ([[]], [typed("song", "person")], (1, 1, 1)),

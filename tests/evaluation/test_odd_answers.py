@@ -42,7 +42,13 @@ NER: dict[str, tuple[Any, int, int, int, int]] = {
     "true": ("true", 0, 0, 1, 0),
     "NaN alone": ("NaN", 0, 0, 1, 0),
     "NaN inside": ('{"PER": ["Ann"], "LOC": NaN}', 1, 1, 0, 0),
-    "infinities inside": ('{"PER": ["Ann", -Infinity], "LOC": ["Rome"], "x": Infinity}', 2, 2, 0, 0),
+    "infinities inside": (
+        '{"PER": ["Ann", -Infinity], "LOC": ["Rome"], "x": Infinity}',
+        2,
+        2,
+        0,
+        0,
+    ),
     "key twice, the last counts": ('{"PER": ["Ann"], "PER": []}', 0, 0, 0, 0),
     "key twice, the last is right": ('{"PER": ["x"], "PER": ["Ann"]}', 1, 1, 0, 0),
     "extra key": ('{"PER": ["Ann"], "LOC": ["Rome"], "ZZ": ["q"]}', 3, 2, 0, 0),
@@ -188,8 +194,8 @@ LINES = {
     "unknown task": b'{"task": "XYZ", "output": "{}"}',
     "instruction no JSON": b'{"task": "NER", "instruction": "hm", "label": "[]", "output": "{}"}',
     "instruction a list": b'{"task": "NER", "instruction": [], "label": "[]", "output": "{}"}',
-    "schema of objects": b'{"task": "NER", "instruction": "{\\"schema\\": [{}], \\"input\\": \\"\\"}",'
-    b' "label": "[]", "output": "{}"}',
+    "schema of objects": b'{"task": "NER", "label": "[]", "output": "{}",'
+    b' "instruction": "{\\"schema\\": [{}], \\"input\\": \\"\\"}"}',
     "id an object": b'{"task": "NER", "id": {}, "label": "[]", "output": "{}"}',
     "blank": b"   ",
     "null bytes": b"\x00\x00",

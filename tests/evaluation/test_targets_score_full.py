@@ -16,7 +16,9 @@ from iepile_cli.task.records import distinct, read_annotations
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task
 
-WORDS = st.text("abcxyz é中\"\\'{}[]:,\n", min_size=1, max_size=6).filter(lambda word: word != "NAN")
+WORDS = st.text("abcxyz é中\"\\'{}[]:,\n", min_size=1, max_size=6).filter(
+    lambda word: word != "NAN"
+)
 KINDS = st.sampled_from(["A", "B b", "类型", 'q"q'])
 ROLES = ("agent", "place")
 

@@ -48,8 +48,9 @@ def _records(value: Any) -> Iterator[dict[str, Any]]:
             tags = [_tag(token) for token in tokens]
             yield tagged_record(words, tags, paragraph.get("raw"))
     else:
-        named = next(key for key in ("ents", "entities", "spans") if key in value)
-        spans = value[named]
+        spans = next((value[key] for key in ("ents", "entities", "spans") if key in value), None)
+        if spans is None:
+            raise KeyError("ents")
         if isinstance(spans, dict):
             spans = [span for group in spans.values() for span in group]
         record = _record(value["text"], spans)
