@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -23,6 +24,7 @@ from iepile_cli.training.base import (
 from iepile_cli.training.device import Place, choose_place
 from iepile_cli.training.encoding import Encoder, Limits
 from iepile_cli.training.estimate import Batch, Estimate, choose_batch, estimate
+from iepile_cli.training.examples import read_examples
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import check_output, finish, start_output
 from iepile_cli.training.plan import Plan, shown_example
@@ -280,12 +282,21 @@ def _run(prepared: Prepared, model: Any, watcher: Watcher) -> Result:
 
 
 def _judge(prepared: Prepared) -> Callable[[Any], dict[str, float]] | None:
+    """What scores the model by generation, if that is asked for."""
     options = prepared.options
     if not options.eval_f1:
         return None
     from iepile_cli.training.judging import Judge
 
-    return Judge.of(options, prepared.base, prepared.place)
+    held_out = prepared.held_out
+    if isinstance(held_out, Part):
+        store, rows, files = held_out.store, held_out.chosen, options.data
+    else:
+        store, rows, files = held_out, list(range(len(held_out))), (options.eval_data,)
+    wanted = {int(store.numbers[row]) for row in rows[: options.eval_f1]}
+    every = itertools.chain.from_iterable(read_examples(Path(file)) for file in files)
+    examples = (example for number, example in enumerate(every) if number in wanted)
+    return Judge.of(prepared.base, examples, options.system)
 
 
 def _out_of_memory(error: RuntimeError, prepared: Prepared) -> Exception:
@@ -327,7 +338,6 @@ def _facts(prepared: Prepared, trainer: Any, seconds: float) -> dict[str, Any]:
 def _kinds(options: TrainOptions) -> dict[str, Any]:
     """The tasks, languages and sources of the training lines."""
     from iepile_cli.task.table import TASKS
-    from iepile_cli.training.examples import read_examples
 
     tasks: set[str] = set()
     languages: set[str] = set()

@@ -118,7 +118,7 @@ def make_trainer(
     """
     from transformers import PrinterCallback, Trainer
 
-    class AnswerTrainer(Trainer):
+    class AnswerTrainer(Trainer):  # type: ignore[misc]
         """Takes the loss on answers' tokens, each the same weight in the whole batch."""
 
         def compute_loss(

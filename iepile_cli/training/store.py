@@ -1,7 +1,8 @@
 """Encoded examples on disk: made once, in parallel, memory-mapped, found again by content.
 
-A store is three numpy arrays in one folder: all token ids, all labels (32 bits each), and where
-each example starts. Its name is a hash of the data and of all that shapes the encoding.
+A store is four numpy arrays in one folder: all token ids, all labels (32 bits each), where each
+example starts, and which example of the files it is (some are left out). Its name is a hash of
+the data and of all that shapes the encoding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Bump when the encoding of the same data changes.
-_FORM = 1
+_FORM = 2
 # Fewer examples than this are encoded here; starting other processes would take longer.
 _WORTH_WORKERS = 4000
 _CHUNK = 500
@@ -67,13 +68,17 @@ class Report:
 
 
 class Store:
-    """The encoded examples of a folder; ``store[i]`` gives ids and labels of example i."""
+    """The encoded examples of a folder; ``store[i]`` gives ids and labels of example i.
+
+    ``numbers[i]`` is its place among all examples of the files, counted from 0.
+    """
 
     def __init__(self, folder: Path) -> None:
         import numpy as np
 
         self.folder = folder
         self.starts: NDArray[np.int64] = np.load(folder / "starts.npy")
+        self.numbers: NDArray[np.int64] = np.load(folder / "numbers.npy")
         self._ids: NDArray[np.int32] = np.load(folder / "ids.npy", mmap_mode="r")
         self._labels: NDArray[np.int32] = np.load(folder / "labels.npy", mmap_mode="r")
         facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -209,9 +214,9 @@ def _encode_chunk(examples: list[Example]) -> list[Encoded]:
 def _write(folder: Path, encoded: Iterable[Encoded], paths: Sequence[Path]) -> None:
     import numpy as np
 
-    starts, cut, left_out, answer_tokens = [0], 0, 0, 0
+    starts, numbers, cut, left_out, answer_tokens = [0], [], 0, 0, 0
     with (folder / "ids.raw").open("wb") as ids, (folder / "labels.raw").open("wb") as labels:
-        for one in encoded:
+        for number, one in enumerate(encoded):
             if not one.fits:
                 left_out += 1
                 continue
@@ -221,12 +226,14 @@ def _write(folder: Path, encoded: Iterable[Encoded], paths: Sequence[Path]) -> N
             np.asarray(one.ids, dtype=np.int32).tofile(ids)
             row.tofile(labels)
             starts.append(starts[-1] + len(one.ids))
+            numbers.append(number)
     if len(starts) == 1:
         reason = "no example fits in --max-length" if left_out else "no example in it"
         raise DataError(reason, path=paths[0])
     for name in ("ids", "labels"):
         _as_npy(folder, name, starts[-1])
     np.save(folder / "starts.npy", np.asarray(starts, dtype=np.int64))
+    np.save(folder / "numbers.npy", np.asarray(numbers, dtype=np.int64))
     report = _report(np.diff(starts), answer_tokens, cut, left_out)
     (folder / "report.json").write_text(json.dumps(asdict(report)), encoding="utf-8")
 

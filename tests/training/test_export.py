@@ -60,7 +60,7 @@ def trained(tiny: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def questions(count: int) -> Iterator[str]:
     random_ = random.Random(3)
-    words = "Ann went to Rome again 北京 and Oslo , says Zoé".split()
+    words = ["Ann", "went", "to", "Rome", "again", "北京", "and", "Oslo", ",", "says", "Zoé"]
     for _ in range(count):
         yield " ".join(random_.choices(words, k=12))
 
@@ -119,7 +119,8 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     export(dataclasses.replace(options, to="merged", output=str(merged)))
     assert texts(spoken(merged, template), tokenizer) == wanted
     settings = read_adapter_settings(merged)
-    assert settings is not None and settings.template == "alpaca"
+    assert settings is not None
+    assert settings.template == "alpaca"
     export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
     assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 45
     export(
@@ -194,7 +195,7 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     options = ExportOptions(model=str(tiny), adapter=(str(trained),), output=str(tmp_path / "x"))
     with pytest.raises(UsageError, match="--to nonsense"):
         export(dataclasses.replace(options, to="nonsense"))
-    with pytest.raises(UsageError, match="not a type of llama.cpp"):
+    with pytest.raises(UsageError, match="not a type of llama"):
         export(dataclasses.replace(options, to="gguf", quantise="q99"))
     with pytest.raises(UsageError, match="needs an --adapter"):
         export(dataclasses.replace(options, adapter=()))
@@ -206,7 +207,7 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoints"))
     (broken / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no adapter_model.safetensors"):
+    with pytest.raises(ModelError, match="no adapter_model"):
         export(dataclasses.replace(options, adapter=(str(broken),), overwrite=True))
     assert (tmp_path / "x").read_text() == "there"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

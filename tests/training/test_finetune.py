@@ -49,7 +49,8 @@ def test_a_run_learns_and_leaves_all_that_is_needed(options: TrainOptions, tiny:
     assert (settings.languages, settings.over) == (("en",), ())
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "alpaca" in card and "24" in card
+    assert "alpaca" in card
+    assert "24" in card
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_does_not(options: TrainOptions) -> None:
@@ -122,7 +123,8 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_a_line(
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
-    assert "a checkpoint is written" in said and "--resume" in said
+    assert "a checkpoint is written" in said
+    assert "--resume" in said
     assert "Traceback" not in said
     assert list(Path(options.output, "checkpoints").glob(f"*/{loop.COMPLETE}"))
 
@@ -232,7 +234,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_would(
     monkeypatch.setattr(Place, "free_memory", lambda self: 450 << 20)
     with pytest.raises(ModelError, match="of memory with 4000 examples") as caught:
         run(replace(options, batch_size="4000"))
-    assert "--batch-size" in caught.value.hint and "--grad-checkpointing" in caught.value.hint
+    assert "--batch-size" in caught.value.hint
+    assert "--grad-checkpointing" in caught.value.hint
 
 
 def test_checkpointed_activations_give_the_same_losses(
@@ -272,3 +275,21 @@ def test_a_full_disk_leaves_no_half_adapter(
     assert "--resume" in caught.value.hint
     left = {path.name for path in Path(options.output).iterdir()}
     assert left == {"train.toml", "train_log.jsonl", "checkpoints"}
+
+
+@pytest.mark.model
+def test_f1_is_taken_by_extraction_and_the_best_checkpoint_kept(
+    options: TrainOptions, tiny: Path, tmp_path: Path
+) -> None:
+    """On a GGUF base, so that llama.cpp decodes."""
+    from iepile_cli.training.export_options import ExportOptions
+    from iepile_cli.training.exporting import export
+
+    base = tmp_path / "base.gguf"
+    export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))
+    options = replace(options, model=str(base), val_size=4, eval_f1=2, max_steps=2, eval_every=1)
+    result, seen = run(options)
+    scored = [record["eval_f1"] for record in seen.records if "eval_f1" in record]
+    assert len(scored) == 2
+    assert all(0 <= score <= 100 for score in scored)
+    assert result.best == max(scored)

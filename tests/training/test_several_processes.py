@@ -43,6 +43,7 @@ def test_two_processes_have_the_losses_of_one(options: TrainOptions, tmp_path: P
     assert (Path(options.output) / "adapter_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_sharded_weights_have_the_same_losses(options: TrainOptions, tmp_path: Path) -> None:
     options = replace(options, lora_dropout=0, epochs=1, optim="sgd", learning_rate=1.0)
     _, one = run(replace(options, output=str(tmp_path / "one"), batch_size="4", grad_accum=2))
