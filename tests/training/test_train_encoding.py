@@ -1,4 +1,4 @@
-"""Examples as token ids and labels: upstream's good cases, hand-checked ids, nothing cut silently."""
+"""Examples as token ids and labels: upstream's good cases, hand-checked ids, honest cutting."""
 
 from __future__ import annotations
 
@@ -152,20 +152,50 @@ def test_what_is_too_long_can_be_dropped_or_refused() -> None:
 
 # ----------------------------------------------------------------------------------- real models
 
-# Checked by hand against the vocabularies: each token's text stands beside its template's parts.
-HAND_CHECKED: list[tuple[str, str, list[int], list[int]]] = []
+# For the system text "S", the question "Ann 在北京" and the answer '["Ann"]'. Checked by hand: each
+# id was read as its vocabulary's token and held against the template's parts; the openings of the
+# Llama and Qwen prompts are also those that their publishers show.
+HAND_CHECKED: dict[tuple[str, str], tuple[list[int], list[int]]] = {
+    # <s> ▁[ INST ] ▁<< SY S >> \n S \n < </ SY S >> \n \n An n ▁ 在 北 京 ▁[ / INST ]
+    ("llama-spm", "llama2"): (
+        [1, 518, 25580, 29962, 3532, 14816, 29903, 6778, 13, 29903, 13, 29966, 829, 14816, 29903]
+        + [6778, 13, 13, 2744, 29876, 29871, 30505, 30662, 30675, 518, 29914, 25580, 29962],
+        [6796, 2744, 29876, 3108, 2],
+    ),
+    ("llama-bpe", "llama3"): (
+        [128000, 128006, 9125, 128007, 271, 50, 128009, 128006, 882, 128007, 271, 28192, 74662]
+        + [70090, 128009, 128006, 78191, 128007, 271],
+        [1204, 28192, 1365, 128009],
+    ),
+    ("qwen2", "qwen"): (
+        [151644, 8948, 198, 50, 151645, 198, 151644, 872, 198, 27093, 73562, 68990, 151645, 198]
+        + [151644, 77091, 198],
+        [1183, 27093, 1341, 151645],
+    ),
+    # <s> ▁S <reserved_106> ▁Ann ▁在 北京 <reserved_107>
+    ("baichuan", "baichuan2"): (
+        [1, 694, 199, 3709, 6390, 3659, 200],
+        [29567, 14843, 14507, 2],
+    ),
+    # S \n\n ### ĠInstruction :\n Ann ... \n\n ### ĠResponse :\n
+    ("llama-bpe", "alpaca"): (
+        [128000, 50, 271, 14711, 30151, 512, 28192, 74662, 70090, 271, 14711, 6075, 512],
+        [1204, 28192, 1365, 128001],
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "template"),
-    [
-        ("llama-spm", "llama2"),
-        ("llama-bpe", "llama3"),
-        ("llama-bpe", "alpaca"),
-        ("qwen2", "qwen"),
-        ("baichuan", "baichuan2"),
-    ],
-)
+@pytest.mark.parametrize(("name", "template"), HAND_CHECKED)
+def test_ids_and_masks_are_those_checked_by_hand(name: str, template: str) -> None:
+    one = encoder(template, Limits(100), llama_cpp_tokenizer(name))(
+        Example("Ann 在北京", '["Ann"]', system="S")
+    )
+    prompt, answer = HAND_CHECKED[name, template]
+    assert one.ids == prompt + answer
+    assert one.labels == [IGNORED] * len(prompt) + answer
+
+
+@pytest.mark.parametrize(("name", "template"), HAND_CHECKED)
 def test_the_prompt_is_the_one_of_extract_and_the_answer_follows(name: str, template: str) -> None:
     tokenizer = llama_cpp_tokenizer(name)
     form = registry().get("template", template)
