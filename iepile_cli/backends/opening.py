@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError
 from iepile_cli.models import Resolved, resolve
+from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
@@ -51,11 +52,21 @@ def open_model(
     settings = replace(options or Options(), adapters=tuple(map(str, found.adapters)))
     runner = engine.open(found.path, settings)
     try:
-        form = asked or fitting_template(found, runner.tokenizer, known)
-        return Opened(runner, form.bind(runner.tokenizer), found, chosen)
+        form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
+        if not asked:
+            check_adapters(found, form)
+        return Opened(runner, form, found, chosen)
     except ModelError:
         runner.close()
         raise
+
+
+def check_adapters(found: Resolved, form: Template) -> None:
+    """Raise ``ModelError`` when an adapter, or a trained model, records another template."""
+    for path in (found.path, *found.adapters):
+        recorded = read_adapter_settings(path)
+        if recorded:
+            recorded.check_template(form.name, form.hash(), path)
 
 
 def fitting_template(found: Resolved, tokenizer: Tokenizer, known: Registry) -> Template:

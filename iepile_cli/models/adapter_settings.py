@@ -50,9 +50,9 @@ class AdapterSettings:
         if template_hash != self.template_hash:
             same = " of another form" if name == self.template else ""
             raise ModelError(
-                f"adapter {adapter} was trained with the template {self.template!r}, not with "
+                f"{adapter} was trained with the template {self.template!r}, not with "
                 f"{name!r}{same}",
-                hint="leave --template out to use the adapter's own",
+                hint="leave --template out to use that one, or name another to insist",
             )
 
 

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.errors import ModelError
-from iepile_cli.models import Resolved, resolve
+from iepile_cli.models import resolve
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, Tokenizer
-from iepile_cli.templates.rows import TEMPLATES
-from iepile_cli.templates.template import closest_template
 from iepile_cli.training.options import TrainOptions
 
 NEEDS = "pip install 'iepile-cli[train]'"
@@ -69,27 +68,18 @@ def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda 
     if found.format == "gguf":
         folder = unpacked(found.path, on_note=on_note)
     adapters = found.adapters if options.adapter else ()
-    template = settle_template(options.template, found, adapters)
     tokenizer = open_tokenizer(found.path, folder, remote)
-    base = Base(found.name, found.path, folder, adapters, template.bind(tokenizer), remote)
+    known = registry()
+    form: Template = (
+        known.get("template", options.template)
+        if options.template
+        else fitting_template(found, tokenizer, known)
+    ).bind(tokenizer)
+    if not options.template:
+        check_adapters(found, form)
+    base = Base(found.name, found.path, folder, adapters, form, remote)
     base.__dict__["tokenizer"] = tokenizer
-    for adapter in adapters:
-        settings = read_adapter_settings(adapter)
-        if settings and not options.template:
-            settings.check_template(base.template.name, base.template.hash(), adapter)
     return base
-
-
-def settle_template(asked: str, found: Resolved, adapters: tuple[Path, ...]) -> Template:
-    """The template: the one asked for, the adapter's, the catalogue's, or the model's own."""
-    recorded = read_adapter_settings(adapters[-1]) if adapters else None
-    name = asked or (recorded.template if recorded else "") or (found.template or "")
-    if name:
-        template: Template = registry().get("template", name)
-        return template
-    known = closest_template(found.name, TEMPLATES)
-    own: Template = registry().get("template", "auto")
-    return known or own
 
 
 def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
