@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,12 +12,13 @@ import orjson
 from iepile_cli.conversion.choosing import (
     Batch,
     Chooser,
+    Dice,
     Key,
     Own,
     Parts,
-    dice_for,
     item_of,
     key_of,
+    seed_for,
 )
 from iepile_cli.conversion.gold import (
     NO_GOLD,
@@ -34,6 +35,7 @@ from iepile_cli.conversion.gold import (
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.rows import (
     Face,
+    Faces,
     Flat,
     FlatReader,
     flat_answer,
@@ -53,8 +55,6 @@ Report: TypeAlias = Callable[[str, str], None]
 Rows: TypeAlias = tuple[list[bytes], list[bool]]
 
 _BARE = Parts()
-# Faces of sampled batches that are kept; each holds a few kilobytes.
-_FACES = 512
 
 
 def read_json(raw: bytes) -> Any:
@@ -77,9 +77,10 @@ class Converter:
         usual = flat_roles(self.task.shape) is not None
         odd = any(item.trigger is False for item in plan.items)
         self.flat = FlatReader(self.task) if fast and usual and not odd else None
-        self._face = functools.lru_cache(_FACES)(functools.partial(Face, plan))
+        self.faces = Faces(plan)
+        self._random = random.Random()
         self._whole = {
-            language: [self._face(batch, language) for batch in self.chooser.whole]
+            language: [self.faces.of_batch(batch, language) for batch in self.chooser.whole]
             for language in self.task.instruction
         }
 
@@ -115,10 +116,13 @@ class Converter:
         for key in strays:
             for _ in things[key]:
                 report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        language = self._language(text)
         if self.chooser.same_for_all and not (strays and self.trains):
-            faces: Sequence[Face] = self._whole[self._language(text)]
+            faces = self._whole[language]
         else:
-            faces = self._faces(self._batches(dict.fromkeys(things, _BARE), number), text)
+            own = dict.fromkeys(things, _BARE)
+            batches = self.chooser.key_batches(own, self._dice(number))
+            faces = [self.faces.of_keys(keys, language) for keys in batches]
         if not self.trains:
             if sum(map(len, things.values())) < len(entries):
                 entries = distinct_entries(self.task.layout, entries)
@@ -164,13 +168,23 @@ class Converter:
         return detect_language(text) if language == "auto" else language
 
     def _batches(self, own: Own | None, number: int) -> Sequence[Batch]:
-        # Seeding costs as much as converting a record: only for those that need chance.
-        dice = functools.cache(lambda: dice_for(self.plan.seed, number))
-        return self.chooser.batches(own, dice)
+        return self.chooser.batches(own, self._dice(number))
+
+    def _dice(self, number: int) -> Dice:
+        """The record's randomness, made when it is first asked for: most records need none."""
+        seeded: list[random.Random] = []
+
+        def dice() -> random.Random:
+            if not seeded:
+                self._random.seed(seed_for(self.plan.seed, number))
+                seeded.append(self._random)
+            return seeded[0]
+
+        return dice
 
     def _faces(self, batches: Sequence[Batch], text: str) -> list[Face]:
         language = self._language(text)
-        return [self._face(batch, language) for batch in batches]
+        return [self.faces.of_batch(batch, language) for batch in batches]
 
 
 def _train_rows(faces: Sequence[Face], text: str, answers: Sequence[bytes]) -> Rows:

@@ -8,20 +8,25 @@ batch of schema items.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from iepile_cli.conversion.choosing import Batch, Key, key_of
+from iepile_cli.conversion.choosing import Batch, Key, item_of, key_of
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.task.ask import dumps, instruction
-from iepile_cli.task.shape import Each, Mention, Node, Record, render
+from iepile_cli.task.ask import dumps, instruction, item_json, schema_json
+from iepile_cli.task.shape import Each, Mention, Node, Record, SchemaItem, render
 from iepile_cli.task.table import Task
 
 # A flat thing: where its mentions stand in the text, and its answer, escaped twice.
 Flat: TypeAlias = tuple[Any, bytes]
+
+_INPUT = b', \\"input\\": '
+# Faces of sampled batches that are kept; each holds a few kilobytes.
+_FACES = 512
 
 _first = itemgetter(0)
 _encode = orjson.dumps
@@ -48,24 +53,75 @@ class Face:
 
     __slots__ = ("empty", "head", "openings", "pieces", "place", "shared")
 
-    def __init__(self, plan: Plan, batch: Batch, language: str) -> None:
-        task = plan.task
-        asked = instruction(task, batch, "", language).removesuffix('""}')
-        task_source = f'"task": {dumps(task.name)}, "source": {dumps(plan.source)}'
-        self.head = f'{task_source}, "instruction": "'.encode() + inner(asked)
-        self.pieces: list[bytes] = []
-        self.openings: list[bytes] = []
-        self.place: dict[Key, int] = {}
-        keys: dict[str, int] = {}
-        for item in batch:
-            if item.type not in keys:
-                keys[item.type] = len(self.pieces)
-                nothing = dumps(render(task.shape, (), item)).encode()
-                self.pieces.append(nested(item.type) + b": " + nothing)
-                self.openings.append(nested(item.type) + b": " + nothing[:1])
-            self.place[key_of(item)] = keys[item.type]
-        self.shared = len(keys) < len(batch)
+    def __init__(self, head: bytes, parts: Sequence[Part]) -> None:
+        self.head = head
+        self.place = {part.key: at for at, part in enumerate(parts)}
+        self.shared = len({part.type for part in parts}) < len(parts)
+        if self.shared:
+            firsts: dict[str, Part] = {}
+            for part in parts:
+                firsts.setdefault(part.type, part)
+            order = {name: at for at, name in enumerate(firsts)}
+            self.place = {part.key: order[part.type] for part in parts}
+            parts = list(firsts.values())
+        self.pieces = [part.nothing for part in parts]
+        self.openings = [part.opening for part in parts]
         self.empty = b"{" + b", ".join(self.pieces) + b"}"
+
+
+class Part(NamedTuple):
+    """What a schema item puts into a row: itself, its empty answer, its answer's beginning."""
+
+    type: str
+    key: Key
+    shown: bytes
+    nothing: bytes
+    opening: bytes
+
+
+class Faces:
+    """Makes the faces of batches; what an item puts into a row is escaped once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.task = plan.task
+        named = f'"task": {dumps(self.task.name)}, "source": {dumps(plan.source)}'
+        self.start = {}
+        for language in self.task.instruction:
+            asked = instruction(self.task, (), "", language).removesuffix('[], "input": ""}')
+            self.start[language] = f'{named}, "instruction": "'.encode() + inner(asked)
+        self.of_key = {key_of(item): self._part(item) for item in plan.items}
+        # Descriptions turn a list of names into an object.
+        self.described = not self.task.item_keys and any(item.description for item in plan.items)
+        self.of_batch = functools.lru_cache(_FACES)(self._of_batch)
+
+    def of_keys(self, keys: Sequence[Key], language: str) -> Face:
+        """The face of some types of a task without slots."""
+        parts = [self.of_key.get(key) or self._part(item_of(key)) for key in keys]
+        if self.described:
+            return self.of_batch(tuple(self._item(key) for key in keys), language)
+        return self._face(parts, language)
+
+    def _item(self, key: Key) -> SchemaItem:
+        found = (item for item in self.plan.items if key_of(item) == key)
+        return next(found, item_of(key))
+
+    def _of_batch(self, batch: Batch, language: str) -> Face:
+        parts = [self._part(item) for item in batch]
+        if self.described:
+            shown = inner(dumps(schema_json(self.task, batch)))
+            return Face(self.start[language] + shown + _INPUT, parts)
+        return self._face(parts, language)
+
+    def _face(self, parts: Sequence[Part], language: str) -> Face:
+        shown = b", ".join([part.shown for part in parts])
+        return Face(b"".join((self.start[language], b"[", shown, b"]", _INPUT)), parts)
+
+    def _part(self, item: SchemaItem) -> Part:
+        nothing = dumps(render(self.task.shape, (), item)).encode()
+        name = nested(item.type) + b": "
+        shown = inner(dumps(item_json(self.task, item)))
+        return Part(item.type, key_of(item), shown, name + nothing, name + nothing[:1])
 
 
 def train_row(face: Face, text: bytes, answer: bytes) -> bytes:

@@ -43,7 +43,7 @@ def write_records(path: Path, count: int, types: int, words: int) -> None:
     path.with_name("schema.json").write_text(f"{json.dumps(names)}\n[]\n{{}}\n")
 
 
-def plain_loop(source: str, target: str, schema: str) -> None:
+def plain_loop(source: str, target: str, schema: str, shuffle: bool) -> None:
     """A converter of entities in the plain way."""
     from iepile_cli.task.wording import NER
 
@@ -62,6 +62,8 @@ def plain_loop(source: str, target: str, schema: str) -> None:
         positive = {entry["entity_type"] for entry in kept}
         others = list(names - positive)
         asked = sorted(positive | set(random.sample(others, len(others))))
+        if shuffle:
+            random.shuffle(asked)
         size = 6
         batches = [asked[at : at + size] for at in range(0, len(asked), size)]
         for batch in batches:
@@ -144,11 +146,12 @@ def main() -> None:
     parser.add_argument("--types", type=int, default=18)
     parser.add_argument("--words", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shuffle", action="store_true", help="schema items in random order")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plain", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plain:
-        plain_loop(*options.plain)
+        plain_loop(*options.plain, options.shuffle)
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "bench", "train.json")
@@ -156,8 +159,10 @@ def main() -> None:
         write_records(source, options.records, options.types, options.words)
         schema, target = str(source.with_name("schema.json")), str(Path(folder, "rows.jsonl"))
         ours = [sys.executable, "-m", "iepile_cli", "-q", "convert", str(source), "-o", target]
+        ours += ["--shuffle"] if options.shuffle else []
         ours += ["--task", "NER", "--workers", str(options.workers)]
         plain = [sys.executable, __file__, "--plain", str(source), target, schema]
+        plain += ["--shuffle"] if options.shuffle else []
         rates: dict[str, list[float]] = {"plain": [], "iepile": []}
         for _ in range(options.rounds):
             for name, command in (("plain", plain), ("iepile", ours)):

@@ -210,6 +210,8 @@ def prepare(shell: str, home: Path) -> None:
         (home / ".zshrc").write_text("PS1='ready> '\nunsetopt PROMPT_SP\n")
     else:
         (home / ".config" / "fish").mkdir(parents=True)
+        # Without this folder fish reads all manual pages in the background, for minutes.
+        (home / ".local" / "share" / "fish" / "generated_completions").mkdir(parents=True)
         (home / ".config" / "fish" / "config.fish").write_text(
             "set -g fish_greeting\nset -g fish_autosuggestion_enabled 0\n"
             "function fish_prompt\n echo 'ready> '\nend\n"
