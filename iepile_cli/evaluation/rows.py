@@ -104,7 +104,7 @@ class Rows:
     def begin(self, row: Row) -> Document:
         """A document whose first row is this one, without its answer yet."""
         key, reader, asked, _, value, at = row
-        instruction = value.get("instruction")
+        instruction: Any = value.get("instruction")
         text = asked.plain_text(instruction, at) if at >= 0 else None
         return Document(key, reader, asked.text(instruction) if text is None else text)
 
