@@ -176,15 +176,18 @@ def _tell(reports: list[Report]) -> None:
 def _table(reports: list[Report]) -> None:
     from rich.table import Table
 
+    terminal = console.stderr()
+    # On a narrow terminal numbers come before what the path says anyway.
+    facts = ("task", "lang", "split") if terminal.width >= 64 else ()
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
-    for name in ("task", "lang", "split"):
-        table.add_column(name)
+    for name in facts:
+        table.add_column(name, no_wrap=True)
     for name in ("records", "rows", "skipped"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for report in reports:
         numbers = (report.records, report.rows, report.skipped)
         shown = ["failed", "", ""] if report.error else [f"{number:,}" for number in numbers]
-        facts = (report.task_name, report.language, report.split)
-        table.add_row(report.title or report.name, *facts, *shown)
-    console.stderr().print(table)
+        known = (report.task_name, report.language, report.split)[: len(facts)]
+        table.add_row(report.title or report.name, *known, *shown)
+    terminal.print(table)

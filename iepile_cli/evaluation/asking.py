@@ -61,8 +61,8 @@ class Instructions:
         if type(instruction) is str:
             at = instruction.find(INPUT)
             if self.by_head.get(instruction[:at]) is not None and instruction.endswith('"}'):
-                plain = instruction[at + len(INPUT) : -2]
-                if "\\" not in plain and '"' not in plain:
+                plain = self.plain_text(instruction, at)
+                if plain is not None:
                     return plain
                 text = decode(instruction[at + len(INPUT) - 1 : -1])
                 if type(text) is str:
@@ -70,6 +70,16 @@ class Instructions:
         value = _whole(instruction)
         found = value.get("input") if value else None
         return found if isinstance(found, str) else None
+
+    def plain_text(self, instruction: str, at: int) -> str | None:
+        """The text that ``INPUT`` at ``at`` announces, when no character in it is escaped.
+
+        What stands before ``at`` must have a batch in ``by_head``.
+        """
+        plain = instruction[at + len(INPUT) : -2]
+        if "\\" in plain or '"' in plain or not instruction.endswith('"}'):
+            return None
+        return plain
 
     def _remember(self, head: str) -> None:
         if len(self.by_head) >= _REMEMBERED:

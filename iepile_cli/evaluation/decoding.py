@@ -18,6 +18,9 @@ MENDABLE = 200_000
 # Stands for an answer that cannot be decoded: no JSON value is this object.
 BROKEN = object()
 
+# As a float, a number of any length is read in linear time.
+_PATIENT = json.JSONDecoder(parse_int=float)
+
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
@@ -38,8 +41,7 @@ def decode_patiently(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", errors="replace")
     try:
-        # As a float, a number of any length is read in linear time.
-        return json.loads(text, parse_int=float)
+        return _PATIENT.decode(text)
     except (ValueError, RecursionError):
         return BROKEN
 

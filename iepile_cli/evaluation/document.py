@@ -7,13 +7,20 @@ for each unit and type how many are gold, predicted, credited (in halves) and ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
 from iepile_cli.evaluation.asking import Batch
 from iepile_cli.evaluation.facts import Fact, Facts, Reader
-from iepile_cli.evaluation.matching import FULL, Pair, align, confused, strict_hits
+from iepile_cli.evaluation.matching import (
+    FEW,
+    FULL,
+    Pair,
+    align,
+    confused,
+    strict_hits,
+)
 from iepile_cli.evaluation.plan import Plan
 
 # Of one type: gold facts, predicted facts, credit for the gold ones and for the predicted ones (in
@@ -114,15 +121,11 @@ def score(document: Document, plan: Plan) -> list[dict[str, Counts]]:
     for number, labels in enumerate(document.reader.labels):
         gold = document.gold[number] if document.gold else []
         predicted = document.predicted[number]
+        if plan.mode == "strict":
+            scored.append(_strict(gold, predicted, labels, document.text))
+            continue
         counts = _tallied(gold, predicted, labels, document.text)
-        if not gold or not predicted:
-            pass
-        elif plan.mode == "strict":
-            for fact in strict_hits(gold, predicted):
-                entry = counts[fact[0]]
-                entry[FOUND] += FULL
-                entry[RIGHT] += FULL
-        else:
+        if gold and predicted:
             for one, other, credit in align(gold, predicted, labels, plan.mode, document.text):
                 if one is not None and other is not None:
                     counts[one[0]][FOUND] += credit
@@ -131,8 +134,45 @@ def score(document: Document, plan: Plan) -> list[dict[str, Counts]]:
     return scored
 
 
-def _tallied(
+def _strict(
     gold: list[Fact], predicted: list[Fact], labels: int, text: str | None
+) -> dict[str, Counts]:
+    """Counts of each type with full credit for what is the same, each gold fact used once."""
+    if len(gold) > FEW or not predicted:
+        counts = _tallied(gold, predicted, labels, text)
+        for fact in strict_hits(gold, predicted):
+            entry = counts[fact[0]]
+            entry[FOUND] += FULL
+            entry[RIGHT] += FULL
+        return counts
+    # The usual few facts, each looked at once.
+    counts = _tallied(gold, (), labels, None)
+    left = gold.copy()
+    for fact in predicted:
+        kind = fact[0]
+        if kind in counts:
+            entry = counts[kind]
+            entry[PREDICTED] += 1
+            if fact in left:
+                left.remove(fact)
+                entry[FOUND] += FULL
+                entry[RIGHT] += FULL
+        else:
+            entry = counts[kind] = [0, 1, 0, 0, 0]
+        if text is not None and _invented(fact, labels, text):
+            entry[INVENTED] += 1
+    return counts
+
+
+def _invented(fact: Fact, labels: int, text: str) -> bool:
+    """Whether a mention of the fact is not in the text."""
+    if len(fact) == 2 and labels == 1:
+        return type(fact[1]) is str and fact[1] not in text
+    return any(type(mention) is str and mention not in text for mention in fact[labels:])
+
+
+def _tallied(
+    gold: Iterable[Fact], predicted: Iterable[Fact], labels: int, text: str | None
 ) -> dict[str, Counts]:
     """Gold, predicted and invented facts of each type, without any credit yet."""
     counts: dict[str, Counts] = {}
@@ -147,11 +187,8 @@ def _tallied(
             entry[PREDICTED] += 1
         else:
             entry = counts[fact[0]] = [0, 1, 0, 0, 0]
-        if text is not None:
-            for mention in fact[labels:]:
-                if type(mention) is str and mention not in text:
-                    entry[INVENTED] += 1
-                    break
+        if text is not None and _invented(fact, labels, text):
+            entry[INVENTED] += 1
     return counts
 
 

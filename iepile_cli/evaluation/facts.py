@@ -12,6 +12,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+import orjson
+
 from iepile_cli.evaluation.decoding import decode
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots, fixed_roles
@@ -61,7 +63,8 @@ class Reader:
         # The main unit that has mentions: what types are confused over.
         self.named_unit = next(n for n, unit in enumerate(task.units) if unit.mentions)
         self.answer: Read = _direct(task) or self._answer
-        self._direct_gold = _gold_reader(task)
+        # Reads a label in few steps; None, or giving None, where it takes care.
+        self.plain_gold = _gold_reader(task)
         self.unusual = any(self.typed) or any(self.distinct)
         self.things = _things(task.shape, literal)
 
@@ -92,13 +95,13 @@ class Reader:
         Optional is what no training target can hold (an event without arguments where the
         answer is arguments only): right when predicted, not missed when not.
         """
+        if self.plain_gold is not None:
+            plain = self.plain_gold(label)
+            if plain is not None:
+                return [plain], []
         entries = decode(label)
         if type(entries) is not list:
             return None, []
-        if self._direct_gold is not None:
-            direct = self._direct_gold(entries)
-            if direct is not None:
-                return direct, []
         facts = self.empty()
         optional: list[Fact] = []
         if self.literal:
@@ -193,22 +196,23 @@ def _pair_reader(first: str, second: str) -> Read:
     return read
 
 
-def _gold_reader(task: Task) -> Callable[[list[Any]], Facts | None] | None:
+def _gold_reader(task: Task) -> Callable[[str], list[Fact] | None] | None:
     """What reads a label with plain entries, giving None for one to be read with care."""
     layout = task.layout
     if len(task.units) > 1 or task.units[0].label != ("type",) or layout.slot_role:
         return None
     pick: Callable[[Any], Fact] = itemgetter(layout.type, *(key for _, key in layout.roles))
 
-    def read(entries: list[Any]) -> Facts | None:
+    def read(label: str) -> list[Fact] | None:
         try:
+            entries = orjson.loads(label)
             facts = list(map(pick, entries))
             texts = list(chain.from_iterable(facts))
             # Joining is the quickest way to find what is not a string.
             "".join(texts)
-        except (KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError):
             return None
-        return None if "" in texts else [facts]
+        return None if "" in texts or type(entries) is not list else facts
 
     return read
 

@@ -18,7 +18,7 @@ from iepile_cli.evaluation.facts import Fact
 # Occurrences of a mention in a text that are looked at for overlaps.
 OCCURRENCES = 50
 # Above this many facts a table is faster than looking through a list.
-_FEW = 12
+FEW = 12
 
 FULL, HALF = 2, 1
 
@@ -30,7 +30,7 @@ def strict_hits(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
     """The predicted facts that are gold facts, each gold fact used once."""
     if gold == predicted:
         return predicted
-    if len(gold) <= _FEW:
+    if len(gold) <= FEW:
         left = gold.copy()
         hits = []
         for fact in predicted:

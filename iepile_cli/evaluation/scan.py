@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.document import Document, confusions, score, settle
+from iepile_cli.evaluation.plain import close_plain, is_plain
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Row, Rows
 from iepile_cli.evaluation.tally import (
@@ -210,6 +211,7 @@ def scan(path: str, plan: Plan, start: int, stop: int, tick: Tick | None = None)
 def _scan(path: str, plan: Plan, start: int, stop: int, tick: Tick | None) -> Tally:
     tally = Tally()
     rows = Rows(plan)
+    plain = is_plain(plan)
     document: Document | None = None
     counts: list[int] = []
     first = at = start
@@ -226,7 +228,9 @@ def _scan(path: str, plan: Plan, start: int, stop: int, tick: Tick | None) -> Ta
             row = rows.open(line)
             if type(row) is tuple:
                 if document is None or not rows.belongs(row, document):
-                    if document is not None:
+                    if document is not None and not (
+                        plain and close_plain(document, tally, (first, at))
+                    ):
                         _close(document, plan, tally, (first, at))
                     document = rows.begin(row)
                     counts = tally.row_counts[tally.group(row[0][0], row[0][1])]

@@ -7,7 +7,7 @@ Half a million documents take about 25 MB.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 from zlib import adler32, crc32
 
@@ -28,7 +28,20 @@ CONFUSION = 4
 _FLUSH = 50_000
 
 # Of a task and source: its number, where its digests begin, and the labels of the task's units.
-_Known: TypeAlias = tuple[int, int, int, list[dict[str, int]]]
+_Known: TypeAlias = "tuple[int, int, int, list[_Labels]]"
+
+
+class _Labels(dict[str, int]):
+    """The numbers of the types of one unit; a new type gets the next number of the tally."""
+
+    def __init__(self, tally: Tally, task: str, unit: int) -> None:
+        super().__init__()
+        self._of = tally, task, unit
+
+    def __missing__(self, kind: str) -> int:
+        tally, task, unit = self._of
+        number = self[kind] = tally.label(task, unit, kind)
+        return number
 
 
 class Tally:
@@ -50,7 +63,7 @@ class Tally:
         self._cells: list[int] = []
         self._documents: list[int] = []
         self._known: dict[tuple[str, str], _Known] = {}
-        self._labels: dict[tuple[str, int], dict[str, int]] = {}
+        self._labels: dict[tuple[str, int], _Labels] = {}
         self._count = 0
         self.unreadable = 0
         self.skipped = 0
@@ -81,25 +94,10 @@ class Tally:
         confused_unit: int = 0,
     ) -> None:
         """Add one scored document."""
-        number = self._count
-        self._count += 1
-        task, source, name, _ = key
-        known = self._known.get((task, source))
-        if known is None:
-            known = self._known[task, source] = self._meet(task, source, len(units))
-        group, first, second, labels = known
-        self._documents += (_digest(name, first, second), group, *span)
-        cells = self._cells
-        for unit, types in enumerate(units):
-            numbers = labels[unit]
-            for kind, counts in types.items():
-                label = numbers.get(kind)
-                if label is None:
-                    label = numbers[kind] = self.label(task, unit, kind)
-                cells += (number, label)
-                cells += counts
-        if len(cells) > _FLUSH:
-            self.flush()
+        number, labels = self.begin(key, len(units), span)
+        task = key[0]
+        for numbers, types in zip(labels, units, strict=True):
+            self.put([number, numbers[kind], *counts] for kind, counts in types.items())
         for gold, predicted in confusions:
             self.confusions.extend(
                 (
@@ -110,8 +108,34 @@ class Tally:
                 )
             )
 
+    def begin(self, key: Key, units: int, span: tuple[int, int]) -> tuple[int, list[_Labels]]:
+        """Enter a document: its number, and for each unit the numbers of its types."""
+        number = self._count
+        self._count = number + 1
+        task, source, name, _ = key
+        known = self._known.get((task, source))
+        if known is None:
+            known = self._known[task, source] = self._meet(task, source, units)
+        group, first, second, labels = known
+        try:
+            text = name.encode()
+        except UnicodeEncodeError:
+            text = name.encode("utf-8", "surrogatepass")
+        self._documents += (_checksum(text, first, second), group, *span)
+        return number, labels
+
+    def put(self, cells: Iterable[Sequence[int]]) -> None:
+        """Add cells, each of ``CELL`` numbers."""
+        for cell in cells:
+            self._cells += cell
+        if len(self._cells) > _FLUSH:
+            self.flush()
+
     def _meet(self, task: str, source: str, units: int) -> _Known:
-        labels = [self._labels.setdefault((task, unit), {}) for unit in range(units)]
+        labels = [
+            self._labels.setdefault((task, unit), _Labels(self, task, unit))
+            for unit in range(units)
+        ]
         return (self.group(task, source), *_seeds(task, source), labels)
 
     def flush(self) -> None:
@@ -169,7 +193,7 @@ def digest(key: Key) -> int:
     They are no secret and need not be safe: documents that share them by chance are told apart
     by their rows.
     """
-    return _digest(key[2], *_seeds(key[0], key[1]))
+    return _checksum(key[2].encode("utf-8", "surrogatepass"), *_seeds(key[0], key[1]))
 
 
 def _seeds(task: str, source: str) -> tuple[int, int]:
@@ -177,10 +201,6 @@ def _seeds(task: str, source: str) -> tuple[int, int]:
     return crc32(name), adler32(name)
 
 
-def _digest(name: str, first: int, second: int) -> int:
-    try:
-        text = name.encode()
-    except UnicodeEncodeError:
-        text = name.encode("utf-8", "surrogatepass")
+def _checksum(text: bytes, first: int, second: int) -> int:
     # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
     return (crc32(text, first) << 31) ^ adler32(text, second)
