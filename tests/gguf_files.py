@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,42 @@ def _finished(writer: Any, target: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def lora(folder: Path, base: Path, *, seed: int = 0, rank: int = 4) -> tuple[Path, Path]:
+    """One LoRA adapter of random weights for a model of ``random_gguf``: for PEFT and as GGUF."""
+    import gguf
+    from safetensors.numpy import save_file
+
+    shapes = {tensor.name: tensor.shape[::-1] for tensor in gguf.GGUFReader(base).tensors}
+    names = {"attn_v": "self_attn.v_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+    dice = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(folder / "adapter.gguf", "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 2.0 * rank)
+    weights = {}
+    for name, (rows, columns) in shapes.items():
+        block, _, part = name.removesuffix(".weight").rpartition(".")
+        if part not in names:
+            continue
+        down = (dice.standard_normal((rank, columns)) * 0.3).astype(np.float32)
+        up = (dice.standard_normal((rows, rank)) * 0.3).astype(np.float32)
+        writer.add_tensor(f"{name}.lora_a", down)
+        writer.add_tensor(f"{name}.lora_b", up)
+        layer = f"base_model.model.model.layers.{block.removeprefix('blk.')}.{names[part]}"
+        weights[f"{layer}.lora_A.weight"] = down
+        weights[f"{layer}.lora_B.weight"] = up
+    _finished(writer, folder / "adapter.gguf")
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": [name.split(".")[1] for name in names.values()],
+    }
+    peft = folder / "peft"
+    peft.mkdir()
+    (peft / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(weights, peft / "adapter_model.safetensors")
+    return peft, folder / "adapter.gguf"

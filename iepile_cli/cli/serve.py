@@ -16,6 +16,7 @@ from iepile_cli.errors import ModelError
 EXAMPLES = """
 Examples:
 
+\b
   iepile serve --model oneke --gpus 2
   iepile serve --model llama2-13b-chat --adapter llama2-13b-iepile-lora --run
   iepile serve --server llama-cpp-python --run

@@ -17,6 +17,7 @@ from iepile_cli.backends import openai
 from iepile_cli.cli import run
 
 ANSWER = '{"person": ["Ann"], "location": ["Rome"]}'
+EXTRACT = ["extract", "--schema", "person,location", "--lines", "--concurrency", "3"]
 
 
 class Odd:
@@ -106,10 +107,7 @@ def extract(server: Odd, folder: Path, count: int = 6, *more: str) -> tuple[int,
     source.write_text("".join(f"Ann went to Rome on day {n}.\n" for n in range(count)), "utf-8")
     out = folder / "out.jsonl"
     code = run(
-        [
-            *("extract", "--schema", "person,location", "--lines", str(source), "-o", str(out)),
-            *("--base-url", server.url, "--concurrency", "3", *more),
-        ]
+        [*EXTRACT, str(source), "-o", str(out), "--base-url", server.url, *more],
     )
     rows = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     return code, [json.loads(row) for row in rows]

@@ -1,0 +1,254 @@
+"""The transformers backend: the same answers as llama.cpp's, whatever goes together in a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_files import dequantised, embedded_gguf, lora, random_gguf
+
+from iepile_cli.backends import Answer, Options, Runner
+from iepile_cli.cli import run
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.extraction.asking import Asker
+from iepile_cli.registry import registry
+from iepile_cli.task.ask import Ask
+from iepile_cli.task.schema import read_schema
+from iepile_cli.task.table import TASKS
+from iepile_cli.templates import AUTO
+
+TEXTS = (
+    "Ann Smith met Bob in Rome.",
+    "In 1904, A. P. Moller and his father founded a company in Svendborg, Denmark.",
+    'He said: "Never\nagain", and left for 北京.',
+    "Acme Corp. bought Widget Ltd for 3 million dollars on Monday, said its head, Carla Diaz, "
+    "who was born in Lima and had worked for Acme in Paris before.",
+    "None.",
+)
+SCHEMAS = (
+    ("person,location,organization", "NER"),
+    ("founder of,place of birth", "RE"),
+    ("attack(attacker, target), meeting(place)", "EE"),
+    ("person{born, job}", "KG"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_gguf(tmp_path_factory.mktemp("model") / "random.gguf")
+
+
+@pytest.fixture(scope="module")
+def opened(model: Path) -> Iterator[dict[str, Runner]]:
+    runners = {name: start(name, model) for name in ("llama-cpp", "transformers")}
+    yield runners
+    for runner in runners.values():
+        runner.close()
+
+
+def start(backend: str, path: Path, **options: Any) -> Runner:
+    runner: Runner = registry().get("backend", backend).open(path, Options(threads=1, **options))
+    return runner
+
+
+def asks(texts: tuple[str, ...] = TEXTS) -> list[Ask]:
+    made = []
+    for expression, name in SCHEMAS:
+        task, items = read_schema([expression], TASKS[name])
+        made += [Ask(task, tuple(items), text) for text in texts]
+    return made
+
+
+def answers(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Answer]:
+    asker = Asker(runner, AUTO.bind(runner.tokenizer), answer_tokens=tokens)
+    return list(runner.generate(asker.request(ask) for ask in questions))
+
+
+def agreement(one: list[Answer], other: list[Answer]) -> float:
+    return sum(a.text == b.text for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def check(found: list[Answer], questions: list[Ask]) -> None:
+    for ask, answer in zip(questions, found, strict=True):
+        value = json.loads(answer.text)
+        assert list(value) == [item.type for item in ask.items]
+        assert all(mention in ask.text for mention in _mentions(value, ask))
+
+
+def _mentions(value: Any, ask: Ask) -> list[str]:
+    known = {"NAN", *(slot for item in ask.items for slot in item.slots)}
+    known |= {"subject", "object", "trigger", "arguments", *(item.type for item in ask.items)}
+    if isinstance(value, str):
+        return [] if value in known else [value]
+    keys = [key for key in value if key not in known] if isinstance(value, dict) else []
+    parts = value.values() if isinstance(value, dict) else value
+    return keys + [mention for part in parts for mention in _mentions(part, ask)]
+
+
+def test_it_answers_as_llama_cpp_does(opened: dict[str, Runner]) -> None:
+    questions = asks()
+    ours = answers(opened["transformers"], questions)
+    check(ours, questions)
+    assert agreement(answers(opened["llama-cpp"], questions), ours) >= 0.95
+    assert all(0 < p <= 1 for answer in ours for p in answer.token_probs)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_what_goes_together_does_not_change_answers(opened: dict[str, Runner], batch: int) -> None:
+    runner: Any = opened["transformers"]
+    questions = asks()
+    before, runner.batch = runner.batch, batch
+    try:
+        found = answers(runner, questions)
+    finally:
+        runner.batch = before
+    assert agreement(found, answers(runner, questions)) >= 0.95
+
+
+@pytest.mark.parametrize("cost", [0.0, 1e9])
+def test_taking_forced_tokens_along_or_not_gives_the_same(
+    opened: dict[str, Runner], cost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner: Any = opened["transformers"]
+    questions = asks(TEXTS[:3])
+    usual = answers(runner, questions)
+    monkeypatch.setattr(runner._decoder, "step_cost", cost)
+    assert agreement(usual, answers(runner, questions)) >= 0.95
+
+
+def test_no_memory_halves_the_batch_and_loses_nothing(
+    opened: dict[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    runner: Any = opened["transformers"]
+    questions = asks(TEXTS[:3])
+    usual = answers(runner, questions)
+    forward = runner._decoder.forward
+
+    def tight(ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
+        if ids.shape[0] > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(ids, mask, positions, cache)
+
+    monkeypatch.setattr(runner._decoder, "forward", tight)
+    monkeypatch.setattr(runner, "batch", 8)
+    limit = 3
+    assert agreement(usual, answers(runner, questions)) >= 0.95
+    assert runner.batch == 2
+    limit = 0
+    with pytest.raises(ModelError, match="no memory left"):
+        answers(runner, questions)
+
+
+def test_without_a_grammar_it_writes_on(opened: dict[str, Runner]) -> None:
+    runner = opened["transformers"]
+    asker = Asker(runner, AUTO.bind(runner.tokenizer), constrain=False, answer_tokens=5)
+    (answer,) = runner.generate([asker.request(asks()[0])])
+    assert 0 < answer.answer_tokens <= 5
+
+
+def test_adapters_are_the_same_as_in_llama_cpp(
+    model: Path, opened: dict[str, Runner], tmp_path: Path
+) -> None:
+    peft, gguf = lora(tmp_path, model)
+    questions = asks(TEXTS[:4])
+    ours = start("transformers", model, adapters=(str(peft),))
+    theirs = start("llama-cpp", model, adapters=(str(gguf),))
+    try:
+        with_adapter = answers(ours, questions)
+        check(with_adapter, questions)
+        assert agreement(with_adapter, answers(theirs, questions)) >= 0.95
+        assert agreement(with_adapter, answers(opened["transformers"], questions)) < 0.5
+    finally:
+        ours.close()
+        theirs.close()
+    with pytest.raises(ModelError, match="not a PEFT adapter"):
+        start("transformers", model, adapters=(str(gguf),))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_four_bits_take_less_memory_and_extract(
+    model: Path, opened: dict[str, Runner], tmp_path: Path
+) -> None:
+    full: Any = opened["transformers"]
+    folder = tmp_path / "model"
+    full._loaded.model.save_pretrained(folder)
+    small: Any = start("transformers", model, bits=4)
+    try:
+        questions = asks(TEXTS[:2])
+        check(answers(small, questions, 24), questions)
+        kinds = {type(layer).__name__ for layer in small._loaded.model.modules()}
+        assert "Linear4bit" in kinds
+        before, after = (sum(_layers(runner._loaded.model)) for runner in (full, small))
+        assert after < before / 4
+    finally:
+        small.close()
+
+
+def _layers(model: Any) -> list[int]:
+    named = model.named_parameters()
+    return [p.numel() * p.element_size() for name, p in named if "proj" in name]
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    config = {"model_type": "baichuan", "auto_map": {"AutoConfig": "evil.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="runs code that comes with it") as failed:
+        start("transformers", tmp_path)
+    assert "--trust-remote-code" in failed.value.hint
+
+
+def test_what_cannot_be_is_said_before_anything_is_loaded(model: Path) -> None:
+    for options, said in (
+        ({"bits": 5}, "--bits 5"),
+        ({"device": "tpu"}, "'tpu'"),
+        ({"device": "cuda:x"}, "'cuda:x'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            start("transformers", model, **options)
+
+
+def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text(TEXTS[1], encoding="utf-8")
+    arguments = ["extract", "-s", "person,location", str(source), "-m", str(model), "-o", str(out)]
+    assert run([*arguments, "--backend", "transformers", "--threads", "1"]) == 0
+    row = json.loads(out.read_text(encoding="utf-8"))
+    assert list(row["answer"]) == ["person", "location"]
+    assert run([*arguments, "--backend", "llama-cpp", "--bits", "4"]) == 2
+
+
+@pytest.mark.slow
+def test_a_hundred_passages_agree_on_the_embedded_models_weights(
+    tmp_path: Path, shared: Path
+) -> None:
+    path = dequantised(embedded_gguf(), tmp_path / "f32.gguf")
+    texts = tuple(_passages(shared, 25))
+    questions = asks(texts)
+    found = []
+    for backend in ("llama-cpp", "transformers"):
+        runner = start(backend, path)
+        found.append(answers(runner, questions, 0))
+        runner.close()
+        check(found[-1], questions)
+    assert len(questions) == 100
+    assert agreement(*found) >= 0.95
+
+
+def _passages(shared: Path, count: int) -> Iterator[str]:
+    for path in sorted((shared / "data" / "IE-en").rglob("*.json*")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            text = record.get("text") if isinstance(record, dict) else None
+            if isinstance(text, str) and 40 < len(text) < 400:
+                yield text
+                count -= 1
+                if not count:
+                    return
+                break
