@@ -198,7 +198,7 @@ def test_a_long_document_is_read_whole_in_bounded_memory(opened: Opened) -> None
     text = "".join(sentences)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (result,) = run(
-        opened, [Document("x", text)], "person", "NER", passage_tokens=256, answer_tokens=16
+        opened, [Document("x", text)], "person", "NER", passage_tokens=128, answer_tokens=16
     )
     check(result, Document("x", text), ["person"])
     assert result.passages > 5

@@ -103,7 +103,7 @@ CASES = [
     (
         "KG",
         SchemaItem("person", ("entity", "born")),
-        [("entity", "Bob", 0), ("entity", "Ann", 8), ("born", "1950", 20)],
+        [("entity", "Bob", 0), ("entity*", "Ann", 8), ("born", "1950", 20)],
         {
             "type": "person",
             "entity": shown("Bob", 0),
