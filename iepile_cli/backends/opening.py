@@ -9,6 +9,7 @@ from typing import Any
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import Resolved, resolve
+from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
@@ -58,8 +59,10 @@ def open_model(
     settings = replace(given, adapters=tuple(map(str, found.adapters)))
     runner = engine.open(found.path, settings)
     try:
-        form = asked or fitting_template(found, runner.tokenizer, known)
-        return Opened(runner, form.bind(runner.tokenizer), found, chosen)
+        form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
+        if not asked:
+            check_adapters(found, form)
+        return Opened(runner, form, found, chosen)
     except ModelError:
         runner.close()
         raise
@@ -136,6 +139,14 @@ def tokenizer_of(found: Resolved) -> Tokenizer:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]
         raise ModelError(f"{found.path}: its tokenizer cannot be loaded: {said}") from None
+
+
+def check_adapters(found: Resolved, form: Template) -> None:
+    """Raise ``ModelError`` when an adapter, or a trained model, records another template."""
+    for path in (found.path, *found.adapters):
+        recorded = read_adapter_settings(path)
+        if recorded:
+            recorded.check_template(form.name, form.hash(), path)
 
 
 def fitting_template(found: Resolved, tokenizer: Tokenizer, known: Registry) -> Template:

@@ -16,9 +16,11 @@ from iepile_cli.cli import completion, console, settings
 from iepile_cli.cli import convert as convert_command
 from iepile_cli.cli import download as download_command
 from iepile_cli.cli import eval as eval_command
+from iepile_cli.cli import export as export_command
 from iepile_cli.cli import extract as extract_command
 from iepile_cli.cli import list as list_command
 from iepile_cli.cli import serve as serve_command
+from iepile_cli.cli import train as train_command
 from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
@@ -104,9 +106,11 @@ def _options(
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("download", epilog=download_command.EXAMPLES)(download_command.download)
 app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
+app.command("export", epilog=export_command.EXAMPLES)(export_command.export)
 app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
 app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
 app.command("serve", epilog=serve_command.EXAMPLES)(serve_command.serve)
+app.command("train", epilog=train_command.EXAMPLES)(train_command.train)
 
 
 def main(arguments: list[str] | None = None) -> None:

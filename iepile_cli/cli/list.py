@@ -26,6 +26,7 @@ Examples:
   iepile list models --installed
   iepile list templates | cut -f1
   iepile list backends --json
+  iepile list recipes
 """
 # Below this width a table leaves no room for words.
 _NARROW = 80
@@ -37,6 +38,7 @@ class Kind(str, Enum):
     templates = "templates"
     backends = "backends"
     models = "models"
+    recipes = "recipes"
 
 
 def list_(
@@ -46,14 +48,18 @@ def list_(
         bool, typer.Option("--installed", help="Only models and data that are on this machine.")
     ] = False,
 ) -> None:
-    """Show templates, backends or models: from where they are, and whether they can run here."""
+    """Show templates, backends, models or training recipes, and whether they can run here."""
     from iepile_cli.listing import listed, listed_installed
     from iepile_cli.registry import registry
 
     if installed and kind is not Kind.models:
         raise UsageError("--installed is for models", hint="iepile list models --installed")
-    name = kind.value.removesuffix("s")
-    rows = listed_installed(registry()) if installed else listed(name, registry())
+    if kind is Kind.recipes:
+        rows = _recipes()
+    elif installed:
+        rows = listed_installed(registry())
+    else:
+        rows = listed(kind.value.removesuffix("s"), registry())
     if as_json:
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
@@ -67,6 +73,17 @@ def list_(
         console.complain(
             f"the plugin {failure.name} of {failure.distribution} cannot be used: {failure.reason}"
         )
+
+
+def _recipes() -> list[Listed]:
+    from iepile_cli.listing import Listed
+    from iepile_cli.registry import BUILT_IN
+    from iepile_cli.training.recipes import recipes
+
+    return [
+        Listed(name, BUILT_IN, True, "", summary, {key: str(table[key]) for key in table})
+        for name, summary, table in recipes()
+    ]
 
 
 def _yes(row: Listed) -> str:

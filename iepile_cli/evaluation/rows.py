@@ -104,9 +104,10 @@ class Rows:
     def begin(self, row: Row) -> Document:
         """A document whose first row is this one, without its answer yet."""
         key, reader, asked, _, value, at = row
-        instruction = value.get("instruction")
-        text = asked.plain_text(instruction, at) if at >= 0 else None
-        return Document(key, reader, asked.text(instruction) if text is None else text)
+        text = asked.plain_text(value["instruction"], at) if at >= 0 else None
+        if text is None:
+            text = asked.text(value.get("instruction"))
+        return Document(key, reader, text)
 
     def belongs(self, row: Row, document: Document) -> bool:
         """Whether a row goes on with the document."""

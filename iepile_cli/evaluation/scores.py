@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Types resampled together; bounds the memory where there are thousands.
 _COLUMNS = 256
+# Up to this many keys, a place for each is kept instead of sorting them.
+_DENSE = 1 << 20
 _SUMMED = (GOLD, PREDICTED, FOUND, RIGHT)
 
 
@@ -162,16 +164,27 @@ def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
 
 def _summed(documents: Any, cells: Any, labels: int) -> Iterable[tuple[int, int, list[int]]]:
     """Sums over documents: (group, label, counts) of every group and label that occur."""
-    import numpy as np
 
     key = documents[cells[:, 0], GROUP] * max(1, labels) + cells[:, 1]
-    distinct, place = np.unique(key, return_inverse=True)
-    columns = [
-        np.bincount(place, weights=cells[:, 2 + column], minlength=len(distinct))
-        for column in range(CELL - 2)
-    ]
-    for number, both in enumerate(distinct.tolist()):
-        yield both // labels, both % labels, [int(column[number]) for column in columns]
+    distinct, sums = _added(key, cells[:, 2:])
+    for both, counts in zip(distinct.tolist(), sums.tolist(), strict=True):
+        yield both // labels, both % labels, list(map(int, counts))
+
+
+def _added(key: Any, counts: Any) -> tuple[Any, Any]:
+    """The distinct keys in their order, and for each the sums of its rows of ``counts``."""
+    import numpy as np
+
+    size = int(key.max()) + 1 if len(key) else 0
+    if size <= max(_DENSE, len(key)):
+        # Sorting the keys would take longer than everything else.
+        distinct = np.flatnonzero(np.bincount(key, minlength=size))
+        place = key
+    else:
+        distinct, place = np.unique(key, return_inverse=True)
+        size = len(distinct)
+    sums = [np.bincount(place, weights=column, minlength=size) for column in counts.T]
+    return distinct, np.stack(sums, axis=-1)[distinct if place is key else slice(None)]
 
 
 def _add_intervals(
@@ -199,9 +212,11 @@ def _add_intervals(
                 kind_of[label] = kinds.get(kind, -1)
         source_of = np.array([sources.get(source, -1) for _, source in groups])
         here = kind_of[mine_cells[:, 1]] >= 0
-        some, where = mine_cells[here], block[here]
-        kind_place = kind_of[some[:, 1]]
-        source_place = source_of[documents[some[:, 0], GROUP]]
+        some, where, group, label = _condensed(
+            mine_cells[here], block[here], documents, len(groups), len(tally.labels)
+        )
+        kind_place = kind_of[label]
+        source_place = source_of[group]
         _write([unit.micro], weights, _sums(some, where, 0 * kind_place, 0, 1, blocks))
         means = np.zeros((plan.resamples, 3))
         occurring = np.zeros((plan.resamples, 1))
@@ -221,15 +236,25 @@ def _add_intervals(
             _write(chunk, weights, _sums(some, where, source_place, start, len(chunk), blocks))
 
 
-def _sums(cells: Any, block: Any, place: Any, start: int, size: int, blocks: int) -> Table:
-    """Sums of cells whose ``place`` is in [start, start + size): blocks x size x ``SUMS``."""
+def _condensed(
+    cells: Any, block: Any, documents: Any, groups: int, labels: int
+) -> tuple[Any, Any, Any, Any]:
+    """Cells of one block, group and label added up: ``_SUMMED`` counts, and these three."""
+    key = (block.astype("int64") * groups + documents[cells[:, 0], GROUP]) * labels + cells[:, 1]
+    distinct, sums = _added(key, cells[:, 2:][:, _SUMMED])
+    both, label = distinct // labels, distinct % labels
+    return sums, both // groups, both % groups, label
+
+
+def _sums(counts: Any, block: Any, place: Any, start: int, size: int, blocks: int) -> Table:
+    """Sums of counts whose ``place`` is in [start, start + size): blocks x size x ``SUMS``."""
     import numpy as np
 
     here = (place >= start) & (place < start + size)
     key = block[here] * size + place[here] - start
     columns = [
-        np.bincount(key, weights=cells[here, 2 + column], minlength=blocks * size)
-        for column in _SUMMED
+        np.bincount(key, weights=counts[here, column], minlength=blocks * size)
+        for column in range(SUMS)
     ]
     table: Table = np.stack(columns, axis=-1).reshape(blocks, size, SUMS).astype(np.float64)
     # Credits are counted in halves.

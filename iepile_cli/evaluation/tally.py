@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from struct import pack
 from typing import TypeAlias
 from zlib import adler32, crc32
 
@@ -140,8 +141,9 @@ class Tally:
 
     def flush(self) -> None:
         """Bring the arrays up to date."""
-        self.cells.fromlist(self._cells)
-        self.documents.fromlist(self._documents)
+        # Packing is several times faster than ``array.fromlist``.
+        self.cells.frombytes(pack(f"{len(self._cells)}i", *self._cells))
+        self.documents.frombytes(pack(f"{len(self._documents)}q", *self._documents))
         self._cells, self._documents = [], []
 
     def absorb(self, other: Tally) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.errors import ModelError, UnknownName, UsageError
+from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.models.entry import ModelEntry, readable_size
 from iepile_cli.models.places import (
     downloaded,
@@ -83,8 +84,9 @@ def resolve(
         overlays = [_adapter(entry.adapter, known)]
     for overlay in overlays:
         _refuse_other_base(overlay, chosen, entry, known)
-    described = [own for *_, own in overlays if own and own.template]
-    template = described[-1].template if described else (entry.template if entry else "")
+    templates = [entry.template if entry else _recorded_template(path)]
+    templates += [own.template if own else _recorded_template(at) for _, at, own in overlays]
+    template = next(filter(None, reversed(templates)), "")
     return Resolved(
         name=entry.name if entry else chosen,
         path=_single_gguf(path) if kind == "gguf" else path,
@@ -118,6 +120,12 @@ def _known(registry: Registry | None) -> Registry:
     from iepile_cli.registry import registry as shared_registry
 
     return shared_registry()
+
+
+def _recorded_template(path: Path) -> str:
+    """The template that a trained model or adapter records of itself."""
+    recorded = read_adapter_settings(path)
+    return recorded.template if recorded else ""
 
 
 def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, ModelEntry | None]:

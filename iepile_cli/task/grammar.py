@@ -192,6 +192,7 @@ class Rules:
         return "filler"
 
     def rule(self, name: str, body: str) -> str:
+        """Note a rule; gives its name."""
         self.rules.append(f"{name}: {body}")
         return name
 

@@ -1,0 +1,216 @@
+"""The base model as training needs it: a folder for transformers, a tokenizer, a template.
+
+A GGUF file is unpacked once into the cache, weights and tokenizer, so that what follows knows one
+form only. Its examples are tokenised by llama.cpp's own vocabulary all the same, as ``extract``
+does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iepile_cli.backends.opening import check_adapters, fitting_template
+from iepile_cli.errors import ModelError
+from iepile_cli.models import resolve
+from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
+from iepile_cli.registry import registry
+from iepile_cli.templates import Template, Tokenizer
+from iepile_cli.training.options import TrainOptions
+
+NEEDS = "pip install 'iepile-cli[train]'"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: its name, where it is, and the adapters to go on from.
+
+    ``source`` is the file or folder it was found at, ``folder`` the one transformers reads.
+    """
+
+    name: str
+    source: Path
+    folder: Path
+    adapters: tuple[Path, ...]
+    template: Template
+    remote_code: bool = False
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that encodes examples."""
+        return open_tokenizer(self.source, self.folder, self.remote_code)
+
+    @property
+    def settings(self) -> AdapterSettings | None:
+        """What the last adapter records of itself."""
+        return read_adapter_settings(self.adapters[-1]) if self.adapters else None
+
+
+def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda _: None) -> Base:
+    """Find the base model, unpack it if it is a GGUF file, and settle the template.
+
+    Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
+    """
+    found = resolve(options.model or None, options.adapter)
+    folder = found.path
+    remote = options.trust_remote_code or bool(found.entry and found.entry.remote_code)
+    if found.format == "gguf":
+        folder = unpacked(found.path, on_note=on_note)
+    adapters = found.adapters if options.adapter else ()
+    tokenizer = open_tokenizer(found.path, folder, remote)
+    known = registry()
+    form: Template = (
+        known.get("template", options.template)
+        if options.template
+        else fitting_template(found, tokenizer, known)
+    ).bind(tokenizer)
+    if not options.template:
+        check_adapters(found, form)
+    base = Base(found.name, found.path, folder, adapters, form, remote)
+    base.__dict__["tokenizer"] = tokenizer
+    return base
+
+
+def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
+    """The tokenizer of a GGUF file or of a folder."""
+    if source.suffix == ".gguf":
+        from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+
+        return LlamaCppTokenizer.open(source)
+    from iepile_cli.backends.tokenizers import HFTokenizer
+
+    return HFTokenizer(hf_tokenizer(folder, remote_code))
+
+
+def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
+    """The transformers tokenizer of a folder; raises ``ModelError``."""
+    transformers = training_library("transformers")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be opened: {first_line(error)}") from None
+
+
+def training_library(name: str) -> Any:
+    """Import a library that training needs; raises ``ModelError`` that says how to get it."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"training needs {name}: {first_line(error)}", hint=NEEDS) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: ``IEPILE_CACHE`` or the user's cache."""
+    named = os.environ.get("IEPILE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "iepile")
+
+
+def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of a GGUF file's weights (16 bits) and tokenizer, from the cache or made now."""
+    from filelock import FileLock
+
+    folder = cache_folder() / "unpacked" / f"{gguf.stem}-{_fingerprint(gguf)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes of a run the first one unpacks and the others wait.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if (folder / "config.json").is_file():
+            return folder
+        on_note(f"unpacking {gguf.name} into {folder} (once)")
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        try:
+            _unpack(gguf, partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _fingerprint(path: Path) -> str:
+    """A hash of a large file's size, beginning and end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        parts = [str(size).encode()]
+        for at in (0, max(0, size // 2), max(0, size - (1 << 20))):
+            file.seek(at)
+            parts.append(file.read(1 << 20))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    torch, transformers = training_library("torch"), training_library("transformers")
+    training_library("gguf")
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    extra = {}
+    if hasattr(transformers, "GgufConfig"):
+        extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        # The bar of this conversion is drawn whatever transformers is told.
+        with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                **place, dtype=torch.float32, **extra
+            )
+    except (ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"{gguf}: transformers cannot unpack it: {first_line(error)}",
+            hint="use the model's safetensors",
+        ) from None
+    largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
+    # A block format's values fit in fp16 and keep more digits there than in bf16.
+    model.to(torch.float16 if largest < 60_000 else torch.bfloat16)
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    with quiet_libraries():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers and others from drawing bars and warning; we say what goes on."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    others = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate", "peft")]
+    before = [logger.level for logger in others]
+    for logger in others:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Between these libraries' own versions; nothing that a user could do about.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        for logger, was in zip(others, before, strict=True):
+            logger.setLevel(was)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

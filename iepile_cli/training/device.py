@@ -1,0 +1,75 @@
+"""Where and in which number format a run computes, and how much memory is free there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from iepile_cli.errors import UsageError
+from iepile_cli.training.base import training_library
+from iepile_cli.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device (``cpu``, ``cuda``, ``mps``), a number format, and why that format was chosen."""
+
+    device: str
+    dtype: str
+    why: str = ""
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The format as torch names it."""
+        import torch
+
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.dtype]
+
+    def free_memory(self) -> int:
+        """Bytes that are free on the device."""
+        if self.device == "cuda":
+            import torch
+
+            return int(torch.cuda.mem_get_info()[0])
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
+
+def choose_place(options: TrainOptions) -> Place:
+    """The device and number format for some options.
+
+    bf16 where the device computes with it, otherwise fp16 on CUDA and fp32 elsewhere. Raises
+    ``UsageError`` for a device that is not there or a format it cannot train in.
+    """
+    torch = training_library("torch")
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    device = options.device
+    if device == "auto":
+        device = next(name for name, is_there in there.items() if is_there)
+    if not there[device]:
+        raise UsageError(f"--device {device}: there is none on this machine")
+    if options.dtype != "auto":
+        if options.dtype == "fp16" and device != "cuda":
+            raise UsageError(
+                f"--dtype fp16 cannot train on {device}", hint="use --dtype bf16 or fp32"
+            )
+        return Place(device, options.dtype, "asked for")
+    return Place(device, *_format(device, torch))
+
+
+def _format(device: str, torch: Any) -> tuple[str, str]:
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU computes in bf16"
+        return "fp16", "this GPU does not compute in bf16"
+    if device == "mps":
+        return "fp32", "training on MPS is stable in fp32"
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    if has_bf16 or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        return "bf16", "this CPU computes in bf16"
+    return "fp32", "this CPU does not compute in bf16"

@@ -1,0 +1,116 @@
+"""Weights of transformers in the names and layout of GGUF.
+
+llama.cpp turns neighbouring pairs of a head's values for its positions where transformers turns
+its two halves, so the rows of query and key weights of the Llama family are put in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.errors import ModelError
+from iepile_cli.training.base import Base, training_library
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Weights = NDArray[np.floating[Any]]
+
+# transformers' model types: GGUF architecture, and whether query and key rows are reordered.
+_FAMILIES: dict[str, tuple[str, bool]] = {
+    "llama": ("llama", True),
+    "mistral": ("llama", True),
+    "baichuan": ("baichuan", True),
+    "qwen2": ("qwen2", False),
+    "qwen3": ("qwen3", False),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is needed to write a model's weights as GGUF: architecture and numbers of heads."""
+
+    architecture: str
+    reorders: bool
+    layers: int
+    heads: int
+    key_heads: int
+
+    @classmethod
+    def of(cls, base: Base) -> Layout:
+        """The layout of a base model; raises ``ModelError`` for a family that is not known."""
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(
+            base.folder, trust_remote_code=base.remote_code
+        )
+        kind = str(config.model_type)
+        if kind not in _FAMILIES:
+            raise ModelError(
+                f"{base.name}: models of type {kind!r} cannot be written as GGUF",
+                hint=f"possible for: {', '.join(_FAMILIES)}; or export --to merged and convert "
+                "with llama.cpp's own script",
+            )
+        architecture, reorders = _FAMILIES[kind]
+        heads = int(config.num_attention_heads)
+        return cls(
+            architecture,
+            reorders,
+            int(config.num_hidden_layers),
+            heads,
+            int(getattr(config, "num_key_value_heads", None) or heads),
+        )
+
+    def placed(self, name: str, rows: Weights) -> Iterator[tuple[str, Weights]]:
+        """A tensor under its GGUF name, reordered where it must be.
+
+        ``name`` is transformers' name without ``.weight``; a LoRA's second factor is reordered as
+        the weight that it belongs to. One tensor that holds query, key and value becomes three.
+        Raises ``ModelError`` for a name that GGUF does not know.
+        """
+        import numpy as np
+
+        if name.endswith("W_pack"):
+            stem = name.removesuffix("W_pack")
+            for part, third in zip("qkv", np.split(rows, 3), strict=True):
+                yield from self.placed(f"{stem}{part}_proj", third)
+            return
+        if self.reorders and name.endswith("q_proj"):
+            rows = paired(rows, self.heads)
+        if self.reorders and name.endswith("k_proj"):
+            rows = paired(rows, self.key_heads)
+        yield self.named(name), rows
+
+    def named(self, name: str) -> str:
+        """The GGUF name of a weight, without ``.weight``."""
+        found: str | None = self._names().get_name(name)
+        if found is None:
+            raise ModelError(f"GGUF has no place for the weight {name}")
+        return found
+
+    def _names(self) -> Any:
+        gguf = training_library("gguf")
+        numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        return gguf.get_tensor_name_map(numbers[self.architecture], self.layers)
+
+
+def paired(rows: Weights, heads: int) -> Weights:
+    """Rows of each head with its two halves interleaved: 0, n/2, 1, n/2 + 1, ..."""
+    width = rows.shape[0] // heads
+    halves = rows.reshape(heads, 2, width // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def stored(path: Path) -> Iterator[tuple[str, Weights]]:
+    """The tensors of a folder's or file's safetensors, one by one, in 32 bits."""
+    import torch
+    from safetensors import safe_open
+
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in sorted(opened.keys()):
+                yield name, opened.get_tensor(name).to(torch.float32).numpy()

@@ -1,0 +1,120 @@
+"""What a run will do, said before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from iepile_cli.models import readable_size
+from iepile_cli.training.base import Base, hf_tokenizer
+from iepile_cli.training.device import Place
+from iepile_cli.training.encoding import Encoded, decoded
+from iepile_cli.training.estimate import Batch, Estimate
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.store import Report, Store
+
+# Operations a second of one core of a recent server in training, as measured.
+_CPU_CORE = {"bf16": 7.5e10, "fp32": 5e10}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before the first step."""
+
+    options: TrainOptions
+    base: Base
+    place: Place
+    report: Report
+    examples: int
+    held_out: int
+    guess: Estimate
+    batch: Batch
+    processes: int
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples between two updates of the weights, over all processes."""
+        return self.batch.examples * self.batch.accumulated * self.processes
+
+    @property
+    def steps(self) -> int:
+        """Updates of the weights in the whole run."""
+        if self.options.max_steps:
+            return self.options.max_steps
+        per_epoch = math.ceil(
+            math.ceil(self.examples / (self.batch.examples * self.processes))
+            / self.batch.accumulated
+        )
+        return math.ceil(per_epoch * self.options.epochs)
+
+    def lines(self) -> list[str]:
+        """The plan for people, a fact a line."""
+        options, guess = self.options, self.guess
+        said = [
+            f"model      {self.base.name}, template {self.base.template.name}",
+            f"device     {self.place.device}, {self.place.dtype} ({self.place.why})"
+            + (f", {self.processes} processes" if self.processes > 1 else ""),
+            f"training   {self._method()}: {guess.trained:,} of {guess.parameters:,} weights",
+            f"batch      {self.batch.examples} examples x {self.batch.accumulated} accumulated"
+            + (f" x {self.processes} processes" if self.processes > 1 else "")
+            + f" = {self.examples_per_step} a step",
+            f"steps      {self.steps} ({options.epochs:g} epochs of {self.examples:,} examples)"
+            if not options.max_steps
+            else f"steps      {self.steps}",
+            f"memory     about {readable_size(guess.total(self.batch.examples, self.report))}, "
+            f"{readable_size(self.place.free_memory())} free",
+            f"time       {self._time()}",
+        ]
+        said += [f"data       {line}" for line in self.report.lines()]
+        if self.held_out:
+            said.append(f"held out   {self.held_out:,} examples")
+        return said
+
+    def summary(self) -> str:
+        """The same as one text."""
+        return "\n".join(self.lines())
+
+    def _method(self) -> str:
+        options = self.options
+        if options.method != "lora":
+            return options.method
+        bits = "" if options.bits == 16 else f" on {options.bits}-bit weights"
+        return f"LoRA r {options.lora_r}, alpha {options.alpha:g}{bits}"
+
+    def _time(self) -> str:
+        """Six operations a weight and token, four where the weights stay; CPU only."""
+        if self.place.device != "cpu":
+            return "shown once it runs"
+        import torch
+
+        passes = 4 if self.options.method == "lora" else 6
+        tokens = self.report.tokens / max(1, self.report.examples)
+        tokens *= self.steps * self.examples_per_step
+        rate = _CPU_CORE[self.place.dtype] * torch.get_num_threads() * self.processes
+        seconds = passes * self.guess.parameters * tokens / rate
+        return f"about {readable_time(seconds)} for {tokens:,.0f} tokens (a rough guess)"
+
+
+def readable_time(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def shown_example(store: Store, base: Base) -> list[tuple[str, bool]]:
+    """The first example as runs of text, each with whether it is learnt."""
+    example = store[0]
+    ids = [int(token) for token in example["input_ids"]]
+    tokenizer: Any = hf_tokenizer(base.folder, base.remote_code)
+    encoded = Encoded(ids, [int(label) for label in example["labels"]], len(ids))
+    runs: list[tuple[str, bool]] = []
+    at = 0
+    for text, learnt in decoded(encoded, dict.fromkeys(ids, "x")):
+        # Whole runs are decoded at once: a character may be spread over several tokens.
+        runs.append((str(tokenizer.decode(ids[at : at + len(text)])), learnt))
+        at += len(text)
+    return runs

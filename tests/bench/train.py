@@ -1,0 +1,103 @@
+"""Tokens a second of ``iepile train`` against a plain loop, side by side on the same data.
+
+The plain loop is what IEPile's training script comes down to: batches padded to their longest
+example, logits and loss over all positions, no packing; the same model in the same number format,
+the same LoRA, optimizer and examples in a step. Both are timed in turn, step by step, and the
+ratio of real (not padding) tokens a second is printed. Run it on an otherwise idle machine::
+
+    python tests/bench/train.py TRAIN.jsonl [--steps 6] [--batch 8] [--model NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from iepile_cli.training.base import quiet_libraries
+from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.finetune import prepare
+from iepile_cli.training.options import options_from
+from iepile_cli.training.rows import PaddedCollator, RowCollator, answer_loss, use_rows
+from iepile_cli.training.watcher import Watcher
+from iepile_cli.training.weights import load_trainable
+
+
+def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]], plain: bool) -> Any:
+    """One optimizer step as a function of the step's number."""
+    import torch
+
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    model.train()
+
+    def step(number: int) -> None:
+        inputs = batch(number)
+        labels, shifted = inputs.pop("labels"), inputs.pop("shift_labels")
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            if plain:
+                loss = model(**inputs, labels=labels).loss
+            else:
+                loss = answer_loss(model(**inputs).logits, shifted, (shifted != IGNORED).sum())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--checkpointing", action="store_true", help="as upstream does, in plain")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        options = options_from(
+            {"model": given.model, "data": given.data, "output": folder, "device": "cpu"}
+        )
+        prepared = prepare(options, Watcher())
+        store, place = prepared.train, prepared.place
+        ours, theirs = (
+            load_trainable(prepared.base, options, place, note=lambda _: None) for _ in range(2)
+        )
+        if not use_rows(ours):
+            raise SystemExit("this model brings its own attention")
+        if given.checkpointing:
+            theirs.enable_input_require_grads()
+            theirs.gradient_checkpointing_enable()
+        collate, pad = RowCollator(), PaddedCollator(0)
+
+        def chosen(number: int) -> list[Any]:
+            return [store[(number * given.batch + k) % len(store)] for k in range(given.batch)]
+
+        runs = {
+            "iepile train": stepper(ours, place.torch_dtype, lambda n: collate(chosen(n)), False),
+            "plain loop": stepper(theirs, place.torch_dtype, lambda n: pad(chosen(n)), True),
+        }
+        wall, cpu = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0)
+        tokens = 0
+        for number in range(-1, given.steps):
+            for name, step in runs.items():
+                started, used = time.perf_counter(), time.process_time()
+                step(max(0, number))
+                if number >= 0:
+                    wall[name] += time.perf_counter() - started
+                    cpu[name] += time.process_time() - used
+            if number >= 0:
+                tokens += sum(len(example["input_ids"]) for example in chosen(number))
+    for name in runs:
+        print(
+            f"{name}: {tokens / wall[name]:.0f} tokens/s, {tokens / cpu[name]:.0f} per CPU second"
+        )
+    print(f"ratio {wall['plain loop'] / wall['iepile train']:.2f}", end=", ")
+    print(f"by CPU time {cpu['plain loop'] / cpu['iepile train']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

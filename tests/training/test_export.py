@@ -1,0 +1,218 @@
+"""Exports of a tiny trained model: llama.cpp and transformers answer alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training.runs import run
+
+from iepile_cli.backends import Options, Request
+from iepile_cli.backends.llamacpp import LlamaRunner
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.models.adapter_settings import read_adapter_settings
+from iepile_cli.registry import registry
+from iepile_cli.templates import Template, encode
+from iepile_cli.training.base import hf_tokenizer
+from iepile_cli.training.export_options import ExportOptions
+from iepile_cli.training.exporting import export
+from iepile_cli.training.gguf_names import paired
+from iepile_cli.training.options import TrainOptions
+
+pytest.importorskip("gguf")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny model, with random weights that change its answers."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from iepile_cli.training.options import options_from
+
+    folder = tmp_path_factory.mktemp("trained") / "adapter"
+    run(
+        options_from(
+            {
+                "model": str(tiny),
+                "data": str(lines),
+                "output": str(folder),
+                "template": "alpaca",
+                "dtype": "fp32",
+                "max_steps": 1,
+                "batch_size": 4,
+                "lora_r": 4,
+            }
+        )
+    )
+    weights = load_file(folder / "adapter_model.safetensors")
+    torch.manual_seed(5)
+    drawn = {name: 0.3 * torch.randn(rows.shape) for name, rows in weights.items()}
+    save_file(drawn, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def questions(count: int) -> Iterator[str]:
+    random_ = random.Random(3)
+    words = ["Ann", "went", "to", "Rome", "again", "北京", "and", "Oslo", ",", "says", "Zoé"]
+    for _ in range(count):
+        yield " ".join(random_.choices(words, k=12))
+
+
+def spoken(folder: Path, template: Template, adapter: Path | None = None) -> list[list[int]]:
+    """What transformers says, greedily, token ids."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from iepile_cli.backends.tokenizers import HFTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter:
+        model = peft.PeftModel.from_pretrained(model, str(adapter))
+    tokenizer = HFTokenizer(hf_tokenizer(folder))
+    said = []
+    for question in questions(50):
+        ids = torch.tensor([encode(template.prompt(question), tokenizer)])
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+            pad_token_id=1,
+        )
+        said.append([int(i) for i in out[0, ids.shape[1] :] if i != 1])
+    return said
+
+
+def spoken_by_llama(
+    path: Path, template: Template, tokenizer: Any, adapters: tuple[Path, ...] = ()
+) -> list[str]:
+    with closing(LlamaRunner(path, Options(adapters=tuple(map(str, adapters))))) as runner:
+        requests = [Request(template.prompt(text), None, 12) for text in questions(50)]
+        return [answer.text for answer in runner.generate(requests)]
+
+
+def texts(said: list[list[int]], tokenizer: Any) -> list[str]:
+    # The backend takes leading white space off an answer.
+    return [tokenizer.decode(ids, skip_special_tokens=True).lstrip() for ids in said]
+
+
+def agreeing(left: list[str], right: list[str]) -> int:
+    """How many answers are the same; weights drawn at random leave ties for rounding to break."""
+    return sum(a == b for a, b in zip(left, right, strict=True))
+
+
+def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    template = registry().get("template", "alpaca")
+    tokenizer = hf_tokenizer(tiny)
+    wanted = texts(spoken(tiny, template, trained), tokenizer)
+    assert len(set(wanted)) > 5
+    merged, whole, base = (tmp_path / name for name in ("merged", "m.gguf", "base.gguf"))
+    options = ExportOptions(model=str(tiny), adapter=(str(trained),))
+    export(dataclasses.replace(options, to="merged", output=str(merged)))
+    assert texts(spoken(merged, template), tokenizer) == wanted
+    settings = read_adapter_settings(merged)
+    assert settings is not None
+    assert settings.template == "alpaca"
+    export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
+    assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 45
+    export(
+        ExportOptions(
+            model=str(tiny), to="gguf", output=str(base), quantise="f32", template="alpaca"
+        )
+    )
+    plain = texts(spoken(tiny, template), tokenizer)
+    assert agreeing(spoken_by_llama(base, template, tokenizer), plain) >= 45
+    assert agreeing(plain, wanted) < 5
+    adapter = tmp_path / "a.gguf"
+    export(dataclasses.replace(options, to="gguf-adapter", output=str(adapter)))
+    over = spoken_by_llama(base, template, tokenizer, (adapter,))
+    assert agreeing(over, wanted) >= 40
+
+
+def test_a_trained_model_is_exported_from_its_gguf_base_too(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.gguf"
+    export(
+        ExportOptions(
+            model=str(tiny), to="gguf", output=str(base), quantise="f32", template="alpaca"
+        )
+    )
+    whole, direct = tmp_path / "whole.gguf", tmp_path / "direct.gguf"
+    options = ExportOptions(adapter=(str(trained),), to="gguf", quantise="f16", template="alpaca")
+    export(dataclasses.replace(options, model=str(base), output=str(whole)))
+    export(dataclasses.replace(options, model=str(tiny), output=str(direct)))
+    template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(tiny)
+    said = [spoken_by_llama(path, template, tokenizer) for path in (whole, direct)]
+    # The base file's weights went through 16 bits on their way.
+    assert agreeing(*said) >= 45
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("q8_0", 0.7), ("q4_0", 0.6)])
+def test_quantised_files_are_smaller_and_open(
+    tiny: Path, trained: Path, tmp_path: Path, kind: str, largest: float
+) -> None:
+    options = ExportOptions(model=str(tiny), adapter=(str(trained),), to="gguf")
+    full, small = tmp_path / "full.gguf", tmp_path / "small.gguf"
+    export(dataclasses.replace(options, output=str(full), quantise="f32"))
+    export(dataclasses.replace(options, output=str(small), quantise=kind))
+    assert small.stat().st_size < largest * full.stat().st_size
+    assert len(spoken_by_llama(small, registry().get("template", "alpaca"), None)) == 50
+
+
+def test_an_ollama_folder_says_what_was_trained(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    made = tmp_path / "ollama"
+    export(ExportOptions(model=str(tiny), adapter=(str(trained),), to="ollama", output=str(made)))
+    assert {path.name for path in made.iterdir()} == {"Modelfile", "model.gguf", "iepile.json"}
+    text = (made / "Modelfile").read_text(encoding="utf-8")
+    assert "FROM ./model.gguf\n" in text
+    assert (
+        'TEMPLATE """Below is an instruction that describes a task. Write a response that '
+        "appropriately completes the request.\n\n### Instruction:\n{{ .Prompt }}\n\n"
+        '### Response:\n{{ .Response }}</s>"""\n' in text
+    )
+    assert 'PARAMETER stop "</s>"' in text
+
+
+def test_query_rows_are_reordered_in_pairs() -> None:
+    import numpy as np
+
+    rows = np.arange(8, dtype=np.float32).reshape(8, 1)
+    assert paired(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_what_cannot_be_exported_is_refused_with_a_line(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(model=str(tiny), adapter=(str(trained),), output=str(tmp_path / "x"))
+    with pytest.raises(UsageError, match="--to nonsense"):
+        export(dataclasses.replace(options, to="nonsense"))
+    with pytest.raises(UsageError, match="not a type of llama"):
+        export(dataclasses.replace(options, to="gguf", quantise="q99"))
+    with pytest.raises(UsageError, match="needs an --adapter"):
+        export(dataclasses.replace(options, adapter=()))
+    with pytest.raises(UsageError, match="takes one adapter"):
+        export(dataclasses.replace(options, adapter=(str(trained),) * 2))
+    (tmp_path / "x").write_text("there")
+    with pytest.raises(UsageError, match="is there already"):
+        export(options)
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoints"))
+    (broken / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no adapter_model"):
+        export(dataclasses.replace(options, adapter=(str(broken),), overwrite=True))
+    assert (tmp_path / "x").read_text() == "there"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_settings_of_an_adapter_are_read(options: TrainOptions, trained: Path) -> None:
+    assert read_adapter_settings(trained / "anything.gguf") == read_adapter_settings(trained)
+    assert read_adapter_settings(trained.parent) is None

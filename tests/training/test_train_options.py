@@ -1,0 +1,107 @@
+"""Options, recipes and configuration: one place for each default, and lines for wrong ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iepile_cli.cli import run as run_command
+from iepile_cli.cli.train_options import HELP
+from iepile_cli.errors import DataError, UnknownName, UsageError
+from iepile_cli.models import catalogue_entry
+from iepile_cli.registry import registry
+from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
+from iepile_cli.training.recipes import recipe, recipes
+
+BASE = {"data": "x.jsonl", "output": "out"}
+
+
+def test_every_field_is_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [field.name for field in dataclasses.fields(TrainOptions)]
+    assert sorted(HELP) == sorted(names)
+    assert run_command(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in names:
+        assert "--" + name.replace("_", "-") in shown
+
+
+def test_a_configuration_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    options = options_from(
+        {**BASE, "adapter": ("a", 'b"\\ü'), "system": "S\n", "batch_size": 4, "warmup": 0.5}
+    )
+    path = tmp_path / "t.toml"
+    path.write_text(as_toml(options), encoding="utf-8")
+    assert options_from(read_table(path)) == options
+
+
+def test_recipes_name_models_and_templates_that_exist() -> None:
+    found = recipes()
+    assert {row.name for row in found} >= {
+        *("llama2-13b-iepile-lora", "baichuan2-13b-iepile-lora", "llama3-8b-iepile-lora"),
+        *("qwen1.5-14b-iepile-lora", "oneke-lora", "oneke-full"),
+    }
+    for row in found:
+        options = options_from(row.table, BASE).checked()
+        assert catalogue_entry(options.model) is not None
+        assert registry().get("template", options.template)
+        adapter = catalogue_entry(row.name)
+        if adapter:
+            assert (options.model, options.template) == (adapter.base, adapter.template)
+            assert (options.lora_r, options.lora_alpha) == (adapter.lora_r, adapter.lora_alpha)
+    with pytest.raises(UnknownName, match="no recipe"):
+        recipe("none")
+
+
+def test_the_command_line_overrides_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_command(
+        ["train", "--recipe", "oneke-full", "--bits", "4", "--data", "x", "-o", str(tmp_path / "o")]
+    )
+    assert code == 2
+    assert "--method full trains the weights themselves" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 3}, "--bits 3 is not known"),
+        ({"method": "qlora"}, "--method qlora"),
+        ({"lora_r": 0}, "--lora-r must be at least 1"),
+        ({"batch_size": "many"}, "--batch-size many"),
+        ({"data": ()}, "no training data"),
+        ({"output": ""}, "no folder to write to"),
+        ({"eval_data": "a", "val_size": 1}, "cannot be used together"),
+        ({"eval_f1": 5}, "held-out records"),
+        ({"deepspeed": "zero3", "bits": 4}, "ZeRO-3"),
+        ({"deepspeed": "zero2", "fsdp": True}, "cannot be used together"),
+        ({"method": "full", "adapter": ("a",)}, "does not go on from an adapter"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        options_from(BASE, change).checked()
+
+
+def test_a_wrong_key_in_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text("lora_rank = 3", encoding="utf-8")
+    with pytest.raises(DataError, match="lora_rank") as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+    path.write_text("lora_r = true", encoding="utf-8")
+    with pytest.raises(DataError, match="int is expected"):
+        read_table(path)
+
+
+def test_looking_at_help_and_recipes_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from iepile_cli.cli import run; run(['train', '--help']); "
+        "run(['list', 'recipes']); "
+        "sys.exit(bool({'torch', 'transformers', 'numpy', 'peft'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
