@@ -111,10 +111,11 @@ def lora(folder: Path, base: Path, *, seed: int = 0, rank: int = 4) -> tuple[Pat
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 2.0 * rank)
     weights = {}
-    for name, (rows, columns) in shapes.items():
+    for name, shape in shapes.items():
         block, _, part = name.removesuffix(".weight").rpartition(".")
         if part not in names:
             continue
+        rows, columns = map(int, shape)
         down = (dice.standard_normal((rank, columns)) * 0.3).astype(np.float32)
         up = (dice.standard_normal((rows, rank)) * 0.3).astype(np.float32)
         writer.add_tensor(f"{name}.lora_a", down)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -50,11 +51,17 @@ def load(path: Path, options: Options) -> Loaded:
     if bits < 16 and place == "mps":
         raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
     gguf = path.suffix == ".gguf"
+    if gguf and bits < 16:
+        raise UsageError(
+            f"{path}: a GGUF file's weights have their own bits, not --bits {bits}",
+            hint="--backend llama-cpp computes with them as they are",
+        )
     if not gguf:
         _refuse_foreign_code(path, options)
     # The libraries' bars go there whatever they are told; errors come as exceptions.
     unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
-    with unseen:
+    with unseen, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         model = _weights(path, options, place, bits, gguf=gguf)
         model = _adapted(model, options.adapters, merge=bits >= 16).eval()
     if getattr(model, "_is_stateful", False):
