@@ -19,6 +19,7 @@ from iepile_cli.backends.llamacpp_context import (
 )
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 from iepile_cli.templates import encode
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ class LlamaCpp:
 LLAMA_CPP = LlamaCpp()
 
 
+def adapter_file(adapter: Path) -> Path:
+    """The GGUF file of an adapter: itself, or the one that training left in its folder.
+
+    Raises ``ModelError`` for a folder without one.
+    """
+    if not adapter.is_dir():
+        return adapter
+    file = adapter / GGUF_ADAPTER
+    if not file.is_file():
+        raise ModelError(
+            f"{adapter}: llama.cpp needs the adapter as GGUF",
+            hint=f"iepile export --adapter {adapter} --to gguf-adapter -o {file}",
+        )
+    return file
+
+
 class LlamaRunner:
     """A GGUF model that answers requests, several at a time."""
 
@@ -67,7 +84,7 @@ class LlamaRunner:
             # Sequences beyond those that run hold finished prompts for others to take over.
             parallel=self.parallel + batching.SPARE,
             threads=options.threads,
-            adapters=[Path(adapter) for adapter in options.adapters],
+            adapters=[adapter_file(Path(adapter)) for adapter in options.adapters],
         )
         self.context = self._context.longest
         self._vocab = self._lib.llama_model_get_vocab(model)

@@ -142,11 +142,14 @@ def tokenizer_of(found: Resolved) -> Tokenizer:
 
 
 def check_adapters(found: Resolved, form: Template) -> None:
-    """Raise ``ModelError`` when an adapter, or a trained model, records another template."""
-    for path in (found.path, *found.adapters):
-        recorded = read_adapter_settings(path)
-        if recorded:
-            recorded.check_template(form.name, form.hash(), path)
+    """Raise ``ModelError`` when the adapter, or a trained model, records another template.
+
+    Of several adapters the last one counts: it was trained over those before it.
+    """
+    path = (found.path, *found.adapters)[-1]
+    recorded = read_adapter_settings(path)
+    if recorded:
+        recorded.check_template(form.name, form.hash(), path)
 
 
 def fitting_template(found: Resolved, tokenizer: Tokenizer, known: Registry) -> Template:

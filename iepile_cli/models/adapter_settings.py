@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from iepile_cli.errors import ModelError
 
 FILE = "iepile.json"
+# The key of a GGUF file that holds the same; it comes before all that takes long to read.
+GGUF_KEY = "iepile.settings"
+# What llama.cpp reads of a folder: train writes it beside the adapter of a GGUF model.
+GGUF_ADAPTER = "adapter.gguf"
+_GGUF_STRING = 8
+_FIRST_KEYS = 4
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class AdapterSettings:
 
     ``system`` is the system text it was trained with, ``None`` for the template's own.
     ``over`` are adapters that were merged into the base model before: it needs them beneath.
-    ``method`` is ``lora``, ``full`` or ``freeze``; rank and alpha are 0 without LoRA.
+    ``method`` is ``lora``, ``full``, ``freeze`` or ``merged``; rank and alpha are 0 without LoRA.
     """
 
     template: str
@@ -39,10 +46,14 @@ class AdapterSettings:
     over: tuple[str, ...] = ()
     version: str = ""
 
+    def as_json(self, indent: int | None = None) -> str:
+        """The settings as JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=indent)
+
     def write(self, folder: Path) -> None:
         """Write ``iepile.json`` into a folder, atomically."""
         partial = folder / f".{FILE}.{os.getpid()}"
-        partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        partial.write_text(self.as_json(1) + "\n", "utf-8")
         os.replace(partial, folder / FILE)
 
     def check_template(self, name: str, template_hash: str, adapter: object) -> None:
@@ -57,19 +68,47 @@ class AdapterSettings:
 
 
 def read_adapter_settings(path: Path) -> AdapterSettings | None:
-    """The settings of an adapter folder, or of the folder that a GGUF adapter lies in.
+    """The settings of a folder or GGUF file that this program made; ``None`` of any other.
 
-    ``None`` when none are recorded. Raises ``ModelError`` for a file that cannot be read.
+    Raises ``ModelError`` for settings that cannot be read.
     """
-    file = (path if path.is_dir() else path.parent) / FILE
-    if not file.is_file():
+    if path.is_dir():
+        file = path / FILE
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    else:
+        text = _gguf_settings(path)
+    if not text:
         return None
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(text)
         known = {item.name for item in fields(AdapterSettings)}
         values = {key: value for key, value in content.items() if key in known}
         for key in ("tasks", "languages", "over"):
             values[key] = tuple(values.get(key, ()))
         return AdapterSettings(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: not an adapter's settings: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not an adapter's settings: {error}") from None
+
+
+def _gguf_settings(path: Path) -> str:
+    """The text under our key, if it is among the first of a GGUF file."""
+    try:
+        with path.open("rb") as file:
+            magic, _, _, keys = struct.unpack("<4sIQQ", file.read(24))
+            for _ in range(min(keys, _FIRST_KEYS) if magic == b"GGUF" else 0):
+                key = _string(file)
+                (kind,) = struct.unpack("<I", file.read(4))
+                if kind != _GGUF_STRING:
+                    return ""
+                value = _string(file)
+                if key == GGUF_KEY:
+                    return value
+    except (OSError, struct.error, UnicodeDecodeError):
+        pass
+    return ""
+
+
+def _string(file: BinaryIO) -> str:
+    (size,) = struct.unpack("<Q", file.read(8))
+    # No key or value of ours is longer; a broken file must not be read whole.
+    return file.read(min(size, 1 << 20)).decode("utf-8")

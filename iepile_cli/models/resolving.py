@@ -185,7 +185,10 @@ def _base_of(overlays: Sequence[tuple[str, Path, ModelEntry | None]]) -> str:
 
 
 def recorded_base(path: Path) -> str:
-    """The base model that an adapter folder names in its own settings, ``""`` if none."""
+    """The base model that an adapter names in its own settings, ``""`` if none."""
+    if path.is_file():
+        recorded = read_adapter_settings(path)
+        return recorded.base_model if recorded and recorded.method == "lora" else ""
     try:
         settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         return str(settings.get("base_model_name_or_path") or "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from iepile_cli.errors import UsageError
@@ -77,7 +78,7 @@ def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
         model = merge_adapters(model.to(torch.float32), base.adapters).to(kept)
     model.save_pretrained(made)
     hf_tokenizer(base.folder, base.remote_code).save_pretrained(made)
-    settings_of(base).write(made)
+    replace(settings_of(base), method="merged").write(made)
     return made
 
 
@@ -116,7 +117,8 @@ def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     direct = written_directly(options.quantise)
     made = folder / "model.gguf"
     note(f"writing GGUF ({options.quantise})")
-    write_gguf_model(base, merged, made, options.quantise if direct else "f16")
+    settings = replace(settings_of(base), method="merged")
+    write_gguf_model(base, merged, made, options.quantise if direct else "f16", settings)
     if direct:
         return made
     smaller = folder / "smaller.gguf"
@@ -133,7 +135,6 @@ def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
     os.replace(model, made / "model.gguf")
     text = modelfile(base.template, base.tokenizer, "model.gguf", base.settings)
     (made / "Modelfile").write_text(text, encoding="utf-8")
-    settings_of(base).write(made)
     return made
 
 

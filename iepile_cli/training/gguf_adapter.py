@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
-from iepile_cli.models.adapter_settings import AdapterSettings
+from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
 from iepile_cli.training.base import Base, training_library
 from iepile_cli.training.gguf_names import Layout, stored
 from iepile_cli.training.weights import adapter_config
@@ -32,14 +32,12 @@ def write_gguf_adapter(
         raise ModelError(f"{adapter}: DoRA cannot be a GGUF adapter", hint="use --to gguf")
     layout = Layout.of(base)
     writer = gguf.GGUFWriter(output, layout.architecture)
+    if settings:
+        writer.add_string(GGUF_KEY, settings.as_json())
     writer.add_string(gguf.Keys.General.TYPE, gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
     writer.add_string(gguf.Keys.General.NAME, adapter.name)
-    if settings:
-        writer.add_string("iepile.template", settings.template)
-        writer.add_string("iepile.template_hash", settings.template_hash)
-        writer.add_string("iepile.base_model", settings.base_model)
     for name, (first, second) in sorted(_factors(adapter).items()):
         second = second * _rescaled(config, name, first.shape[0])
         for place, rows in layout.placed(name, second):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
 from iepile_cli.training.base import Base, training_library
 from iepile_cli.training.gguf_names import Layout, stored
 
@@ -20,6 +21,7 @@ _NOT_COPIED = (
     "general.architecture",
     "general.file_type",
     "general.quantization",
+    "iepile.",
     "split.",
 )
 
@@ -65,7 +67,9 @@ def quantise(source: Path, output: Path, kind: str) -> None:
         )
 
 
-def write_gguf_model(base: Base, folder: Path, output: Path, kind: str) -> None:
+def write_gguf_model(
+    base: Base, folder: Path, output: Path, kind: str, settings: AdapterSettings
+) -> None:
     """Write the safetensors of a folder as one GGUF file of type f32, f16 or q8_0.
 
     Settings and tokenizer are those of the base model's own GGUF file where it came from one.
@@ -73,6 +77,7 @@ def write_gguf_model(base: Base, folder: Path, output: Path, kind: str) -> None:
     gguf = training_library("gguf")
     layout = Layout.of(base)
     writer = gguf.GGUFWriter(output, layout.architecture)
+    writer.add_string(GGUF_KEY, settings.as_json())
     if base.source.suffix == ".gguf":
         _copy_settings(writer, base.source)
     else:
@@ -82,8 +87,6 @@ def write_gguf_model(base: Base, folder: Path, output: Path, kind: str) -> None:
     file_type = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}[kind.lower()]
     writer.add_file_type(gguf.LlamaFileType[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_string("iepile.template", base.template.name)
-    writer.add_string("iepile.template_hash", base.template.hash())
     for name, rows in stored(folder):
         for place, placed in layout.placed(
             name.removesuffix(".weight").removesuffix(".bias"), rows

@@ -14,9 +14,10 @@ from typing import Any
 
 from iepile_cli import __version__
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models.adapter_settings import AdapterSettings
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
 from iepile_cli.training.base import Base, first_line, hf_tokenizer, quiet_libraries
 from iepile_cli.training.card import model_card
+from iepile_cli.training.gguf_adapter import write_gguf_adapter
 from iepile_cli.training.loop import CHECKPOINTS, LOG, read_log
 from iepile_cli.training.options import TrainOptions, as_toml, read_table
 from iepile_cli.training.picture import draw_loss
@@ -116,6 +117,9 @@ def _fill(partial: Path, base: Base, options: TrainOptions, facts: dict[str, Any
         version=__version__,
     )
     settings.write(partial)
+    if settings.lora_r and base.source.suffix == ".gguf" and not options.modules_to_save:
+        # What llama.cpp, which runs this base model, opens of the folder.
+        write_gguf_adapter(base, partial, partial / GGUF_ADAPTER, settings)
     log = Path(options.output, LOG)
     draw_loss(read_log(log), partial / "loss.png")
     card = model_card(base, options, settings, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from training.runs import run
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.llamacpp import LlamaRunner
 from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.models import resolve
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
@@ -23,9 +25,9 @@ from iepile_cli.training.base import hf_tokenizer
 from iepile_cli.training.export_options import ExportOptions
 from iepile_cli.training.exporting import export
 from iepile_cli.training.gguf_names import paired
-from iepile_cli.training.options import TrainOptions
 
 pytest.importorskip("gguf")
+QUESTIONS = 20
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def spoken(folder: Path, template: Template, adapter: Path | None = None) -> lis
         model = peft.PeftModel.from_pretrained(model, str(adapter))
     tokenizer = HFTokenizer(hf_tokenizer(folder))
     said = []
-    for question in questions(50):
+    for question in questions(QUESTIONS):
         ids = torch.tensor([encode(template.prompt(question), tokenizer)])
         out = model.generate(
             input_ids=ids,
@@ -95,7 +97,7 @@ def spoken_by_llama(
     path: Path, template: Template, tokenizer: Any, adapters: tuple[Path, ...] = ()
 ) -> list[str]:
     with closing(LlamaRunner(path, Options(adapters=tuple(map(str, adapters))))) as runner:
-        requests = [Request(template.prompt(text), None, 12) for text in questions(50)]
+        requests = [Request(template.prompt(text), None, 12) for text in questions(QUESTIONS)]
         return [answer.text for answer in runner.generate(requests)]
 
 
@@ -122,19 +124,19 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     assert settings is not None
     assert settings.template == "alpaca"
     export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
-    assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 45
+    assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 0.9 * QUESTIONS
     export(
         ExportOptions(
             model=str(tiny), to="gguf", output=str(base), quantise="f32", template="alpaca"
         )
     )
     plain = texts(spoken(tiny, template), tokenizer)
-    assert agreeing(spoken_by_llama(base, template, tokenizer), plain) >= 45
-    assert agreeing(plain, wanted) < 5
+    assert agreeing(spoken_by_llama(base, template, tokenizer), plain) >= 0.9 * QUESTIONS
+    assert agreeing(plain, wanted) < 0.2 * QUESTIONS
     adapter = tmp_path / "a.gguf"
     export(dataclasses.replace(options, to="gguf-adapter", output=str(adapter)))
     over = spoken_by_llama(base, template, tokenizer, (adapter,))
-    assert agreeing(over, wanted) >= 40
+    assert agreeing(over, wanted) >= 0.8 * QUESTIONS
 
 
 def test_a_trained_model_is_exported_from_its_gguf_base_too(
@@ -153,7 +155,7 @@ def test_a_trained_model_is_exported_from_its_gguf_base_too(
     template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(tiny)
     said = [spoken_by_llama(path, template, tokenizer) for path in (whole, direct)]
     # The base file's weights went through 16 bits on their way.
-    assert agreeing(*said) >= 45
+    assert agreeing(*said) >= 0.9 * QUESTIONS
 
 
 @pytest.mark.parametrize(("kind", "largest"), [("q8_0", 0.7), ("q4_0", 0.6)])
@@ -165,13 +167,16 @@ def test_quantised_files_are_smaller_and_open(
     export(dataclasses.replace(options, output=str(full), quantise="f32"))
     export(dataclasses.replace(options, output=str(small), quantise=kind))
     assert small.stat().st_size < largest * full.stat().st_size
-    assert len(spoken_by_llama(small, registry().get("template", "alpaca"), None)) == 50
+    assert len(spoken_by_llama(small, registry().get("template", "alpaca"), None)) == QUESTIONS
 
 
 def test_an_ollama_folder_says_what_was_trained(tiny: Path, trained: Path, tmp_path: Path) -> None:
     made = tmp_path / "ollama"
     export(ExportOptions(model=str(tiny), adapter=(str(trained),), to="ollama", output=str(made)))
-    assert {path.name for path in made.iterdir()} == {"Modelfile", "model.gguf", "iepile.json"}
+    assert {path.name for path in made.iterdir()} == {"Modelfile", "model.gguf"}
+    settings = read_adapter_settings(made / "model.gguf")
+    assert settings is not None
+    assert (settings.template, settings.method) == ("alpaca", "merged")
     text = (made / "Modelfile").read_text(encoding="utf-8")
     assert "FROM ./model.gguf\n" in text
     assert (
@@ -213,6 +218,52 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_settings_of_an_adapter_are_read(options: TrainOptions, trained: Path) -> None:
-    assert read_adapter_settings(trained / "anything.gguf") == read_adapter_settings(trained)
+def test_a_gguf_adapter_brings_its_template_and_base(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "a.gguf"
+    export(ExportOptions(adapter=(str(trained),), to="gguf-adapter", output=str(adapter)))
+    assert read_adapter_settings(adapter) == read_adapter_settings(trained)
+    found = resolve(None, [str(adapter)])
+    assert (found.template, found.path) == ("alpaca", tiny)
+
+
+def test_files_of_others_have_no_settings(tmp_path: Path, trained: Path) -> None:
     assert read_adapter_settings(trained.parent) is None
+    for content in (b"", b"GGUF", b"GGUF" + b"\xff" * 60, bytes(200)):
+        (tmp_path / "x.gguf").write_bytes(content)
+        assert read_adapter_settings(tmp_path / "x.gguf") is None
+    (tmp_path / "iepile.json").write_text("[1]")
+    with pytest.raises(ModelError, match="not an adapter's settings"):
+        read_adapter_settings(tmp_path)
+
+
+@pytest.mark.model
+def test_what_is_trained_on_a_gguf_model_opens_in_llama_cpp_at_once(
+    tiny: Path, lines: Path, tmp_path: Path
+) -> None:
+    from iepile_cli.backends.opening import open_model
+    from iepile_cli.training.options import options_from
+
+    base, out = tmp_path / "base.gguf", tmp_path / "out"
+    export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))
+    table = {"model": str(base), "data": str(lines), "output": str(out), "dtype": "fp32"}
+    run(options_from(table, {"template": "vanilla", "max_steps": 1, "batch_size": 4}))
+    opened = open_model(str(base), adapters=[str(out)])
+    with closing(opened.runner):
+        assert opened.template.name == "vanilla"
+        assert len(list(opened.runner.generate([Request(opened.template.prompt("a"), None, 4)])))
+    settings = read_adapter_settings(out)
+    assert settings is not None
+    (out / "iepile.json").write_text(replace_hash(settings.as_json()))
+    with pytest.raises(ModelError, match="was trained with the template 'vanilla'"):
+        open_model(str(base), adapters=[str(out)])
+    (out / "adapter.gguf").unlink()
+    with pytest.raises(ModelError, match="needs the adapter as GGUF") as caught:
+        open_model(str(base), adapters=[str(out)])
+    assert "--to gguf-adapter" in caught.value.hint
+
+
+def replace_hash(settings: str) -> str:
+    """The settings of another form of the template."""
+    return json.dumps({**json.loads(settings), "template_hash": "0"})
