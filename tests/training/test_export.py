@@ -96,7 +96,9 @@ def spoken(folder: Path, template: Template, adapter: Path | None = None) -> lis
 def spoken_by_llama(
     path: Path, template: Template, tokenizer: Any, adapters: tuple[Path, ...] = ()
 ) -> list[str]:
-    with closing(LlamaRunner(path, Options(adapters=tuple(map(str, adapters))))) as runner:
+    with closing(
+        LlamaRunner(path, Options(adapters=tuple(map(str, adapters)), threads=1))
+    ) as runner:
         requests = [Request(template.prompt(text), None, 12) for text in questions(QUESTIONS)]
         return [answer.text for answer in runner.generate(requests)]
 
