@@ -12,12 +12,15 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 GROUP = "iepile.plugins"
 BUILT_IN = "built-in"
@@ -127,6 +130,10 @@ class Registry:
         self._plugins_loaded = True
         if os.environ.get("IEPILE_PLUGINS", "").lower() in {"off", "0", "no"}:
             return
+        if not _any_plugin():
+            return
+        from importlib import metadata
+
         for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
             self._load_plugin(point)
 
@@ -152,6 +159,27 @@ class Registry:
         if close:
             return f"did you mean {' or '.join(close)}?"
         return f"known: {', '.join(names)}" if names else f"no {kind} is registered"
+
+
+def _any_plugin() -> bool:
+    """Whether an installed distribution names the group: far quicker than reading them all.
+
+    What is on the path and not a folder (a zip archive) is not looked into and counts as one.
+    """
+    wanted = GROUP.encode()
+    for place in filter(os.path.exists, sys.path):
+        if not os.path.isdir(place):
+            return True
+        for entry in os.scandir(place):
+            if not entry.name.endswith((".dist-info", ".egg-info")):
+                continue
+            try:
+                with open(os.path.join(entry.path, "entry_points.txt"), "rb") as named:
+                    if wanted in named.read():
+                        return True
+            except OSError:
+                continue
+    return False
 
 
 def _is_template(target: Any) -> None:
