@@ -7,6 +7,7 @@ press leaves; looking the words up in the commands is enough.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,9 +54,11 @@ def _only(app: typer.Typer, words: Sequence[str]) -> typer.Typer:
     To read the options of all takes half the time that a key press leaves.
     """
     named = [one for one in app.registered_commands if one.name in words[:1]]
-    if named:
-        app.registered_commands = named
-    return app
+    if not named:
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands = named
+    return alone
 
 
 class _Line:
