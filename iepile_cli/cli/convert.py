@@ -97,6 +97,13 @@ def convert(
     triggers: Annotated[
         str, typer.Option(help="Show given triggers (EEA) in: train, always or never.")
     ] = "train",
+    readings: Annotated[
+        Path | None,
+        typer.Option(help="File of other names and coarser labels, drawn for each training record."),
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(help="Convert only this share of the records, drawn.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 42,
     source: Annotated[
         str | None, typer.Option(help="Name of the set. Default: the folder's name.")
@@ -137,6 +144,8 @@ def convert(
         max_empty_ratio=max_empty_ratio,
         split_arguments=split_arguments,
         triggers=triggers,
+        sample=sample,
+        readings=readings,
         seed=seed,
         source=source,
         workers=workers,

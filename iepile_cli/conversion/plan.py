@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from iepile_cli.errors import UsageError
 from iepile_cli.task.ask import batch_bounds
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, task_named
+
+if TYPE_CHECKING:
+    from iepile_cli.conversion.readings import Readings
 
 HardNegatives: TypeAlias = dict[str, tuple[str, ...]]
 
@@ -25,7 +28,8 @@ class Plan:
     is the probability with which a type that the record lacks is asked all the same (negative:
     all of them). ``hard`` maps a label to the labels that are easily mistaken for it; with it,
     ``neg_ratio`` counts only for records without any gold. ``triggers`` says in which split given
-    triggers are shown. ``split_arguments`` 0 splits none.
+    triggers are shown. ``split_arguments`` 0 splits none. ``share`` is that of the
+    records that are converted.
     """
 
     task_name: str
@@ -42,6 +46,8 @@ class Plan:
     triggers: str = "train"
     max_empty_ratio: float | None = None
     strict: bool = False
+    share: float = 1.0
+    readings: Readings | None = None
 
     @property
     def task(self) -> Task:
@@ -75,6 +81,10 @@ class Plan:
             raise UsageError(f"--split-arguments: {self.task.name} has no arguments")
         if not self.items:
             raise UsageError(f"the schema names nothing that {self.task.name} asks for")
+        if not 0 < self.share <= 1:
+            raise UsageError(f"--sample {self.share:g} is not a share", hint="above 0, at most 1")
+        if self.readings is not None and self.split == "test":
+            raise UsageError("--readings would rename the gold of a test set", hint="use it with train")
         if self.hard is not None and self.task.asks_gold_types:
             raise UsageError(
                 f"--hard-negatives: {self.task.name} asks only the types that a record has"

@@ -12,6 +12,7 @@ from iepile_cli.conversion.deriving import derived_schema
 from iepile_cli.conversion.hard_negatives import joined, read_hard_negatives
 from iepile_cli.conversion.mining import mined
 from iepile_cli.conversion.plan import HardNegatives, Plan, label_of
+from iepile_cli.conversion.readings import read_readings
 from iepile_cli.conversion.report import Report
 from iepile_cli.conversion.run import Progress, named, silent, survey_files
 from iepile_cli.conversion.sets import SCHEMA, language_of_path, source_of, task_of
@@ -54,6 +55,8 @@ class Job:
     max_empty_ratio: float | None = None
     split_arguments: int = 0
     triggers: str = "train"
+    sample: float = 1.0
+    readings: Path | None = None
     seed: int = 42
     source: str | None = None
     workers: int | None = None
@@ -151,6 +154,8 @@ class SetUp:
             triggers=job.triggers,
             max_empty_ratio=job.max_empty_ratio if train or job.split else None,
             strict=job.strict,
+            share=job.sample,
+            readings=read_readings(job.readings, self.source) if job.readings and train else None,
         ).check()
 
 

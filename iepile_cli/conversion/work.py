@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
+from iepile_cli.conversion.choosing import dice_for
 from iepile_cli.conversion.converter import Converter, read_json
 from iepile_cli.conversion.gold import Problem, Unusable, text_of
 from iepile_cli.conversion.inputs import Chunk
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.report import Tally
+from iepile_cli.conversion.varied import VariedConverter
 from iepile_cli.task.ask import dumps
 
 
@@ -38,11 +40,11 @@ class Done:
 
 # A worker gets the same few plans again and again; a converter costs more than a chunk's pickle.
 @functools.lru_cache(16)
-def _converter(pickled: bytes) -> Converter:
+def _converter(pickled: bytes) -> Converter | VariedConverter:
     import pickle
 
     plan: Plan = pickle.loads(pickled)
-    return Converter(plan)
+    return Converter(plan) if plan.readings is None else VariedConverter(plan)
 
 
 def convert_chunk(pickled_plan: bytes, chunk: Chunk) -> Done:
@@ -62,11 +64,14 @@ def convert_chunk(pickled_plan: bytes, chunk: Chunk) -> Done:
         tally.records += 1
         tally.note(problem)
     for index, raw in _records(chunk):
+        number = chunk.first + index
+        if plan.share < 1 and dice_for(~plan.seed, number).random() >= plan.share:
+            continue
         line = chunk.line_of(index)
         tally.records += 1
         try:
             record = read_json(raw)
-            made, empty = converter.convert(record, chunk.first + index, report)
+            made, empty = converter.convert(record, number, report)
         except Unusable as problem:
             tally.note(Problem(line, problem.kind, problem.what))
             continue
