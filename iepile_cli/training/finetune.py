@@ -28,7 +28,7 @@ from iepile_cli.training.examples import read_examples
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import check_output, finish, start_output
 from iepile_cli.training.plan import Plan, shown_example
-from iepile_cli.training.rows import PaddedCollator, RowCollator, use_rows
+from iepile_cli.training.rows import PaddedCollator, row_collator
 from iepile_cli.training.scaling import processes, scaling_arguments
 from iepile_cli.training.signals import Stopped, StopRequest
 from iepile_cli.training.store import Opener, Store, make_store, store_key
@@ -230,11 +230,11 @@ def _taken(prepared: Prepared) -> Any:
 
 def _run(prepared: Prepared, model: Any, watcher: Watcher) -> Result:
     options = prepared.options
-    rows = options.packing and use_rows(model)
+    rows = row_collator(model) if options.packing else None
     if options.packing and not rows:
         watcher.note("this model brings its own attention: batches are padded")
     pad = model.config.pad_token_id
-    collator = RowCollator() if rows else PaddedCollator(0 if pad is None else int(pad))
+    collator = rows or PaddedCollator(0 if pad is None else int(pad))
     arguments = loop.training_arguments(
         options,
         prepared.place,

@@ -130,10 +130,8 @@ def make_trainer(
         ) -> Any:
             asked = dict(inputs)
             asked.pop("labels")
-            targets = asked.pop("shift_labels")
+            targets, tokens = asked.pop("shift_labels"), asked.pop("tokens")
             if model.training:
-                mask = asked.get("attention_mask")
-                tokens = asked["input_ids"].numel() if mask is None else int(mask.sum())
                 meter.tokens += tokens
             outputs = model(**asked)
             loss = answer_loss(outputs.logits, targets, num_items_in_batch)
@@ -173,7 +171,7 @@ def make_trainer(
 
 
 class Meter:
-    """Counts trained tokens and the seconds they took."""
+    """Counts trained tokens, those of whole examples, and the seconds they took."""
 
     def __init__(self) -> None:
         self.tokens = 0

@@ -1,19 +1,19 @@
 """Batches: examples laid end to end in one row, each attending to itself alone.
 
 Nothing is padded. Positions start anew with each example, and attention is computed example by
-example, so that the result is the same as for each example in a batch of its own. Logits are
-computed only where an answer's token is to be said. A model that brings its own attention gets
-ordinary padded batches instead.
+example, so that the result is the same as for each example in a batch of its own. What examples
+begin with alike is computed once (see ``prefixes``). Logits are computed only where an answer's
+token is to be said. A model that brings its own attention gets ordinary padded batches instead.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.prefixes import Layout, arranged
 
 if TYPE_CHECKING:
     import torch
@@ -26,34 +26,75 @@ class RowCollator:
     """Lays examples end to end in one row of shape (1, total length).
 
     ``labels`` of shape (1, n) are the tokens to be said at the n positions ``logits_to_keep``.
+    ``tokens`` counts the tokens of the whole examples, shared or not. With ``shares`` the row is
+    for ``row_attention``: what examples begin with alike is in it once, and ``row_parts`` of shape
+    (examples, 2) holds how many tokens each has in the row and how many more it shares with the
+    one before it. Without, it is for flash-attention, which takes ``cu_seq_lens_q`` and so on.
     """
+
+    shares: bool = True
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch of one row."""
         import numpy as np
         import torch
 
-        lengths = [len(example["input_ids"]) for example in examples]
-        ids = np.concatenate([example["input_ids"] for example in examples])
-        ends = np.cumsum([0, *lengths])
-        targets, kept = [], []
-        for example, start in zip(examples, ends, strict=False):
-            # What is said at a position is learnt at the one before it; the first one nowhere.
-            learnt = np.flatnonzero(np.asarray(example["labels"])[1:] != IGNORED)
-            targets.append(np.asarray(example["labels"])[learnt + 1])
-            kept.append(learnt + start)
-        labels = torch.from_numpy(np.concatenate(targets).astype(np.int64))[None]
+        ids = [np.asarray(example["input_ids"]) for example in examples]
+        labels = [np.asarray(example["labels"]) for example in examples]
+        # What is said at a position is learnt at the one before it; the first one nowhere.
+        learnt = [np.flatnonzero(one[1:] != IGNORED) for one in labels]
+        order = [(at, 0) for at in range(len(ids))]
+        if self.shares:
+            # The states that logits are taken from stay with their example.
+            limits = [
+                int(at[0]) if len(at) else len(one) for at, one in zip(learnt, ids, strict=True)
+            ]
+            order = arranged(ids, limits)
+        row, positions, targets, kept = [], [], [], []
+        parts, start = [], 0
+        for at, shared in order:
+            length = len(ids[at])
+            row.append(ids[at][shared:])
+            positions.append(np.arange(shared, length))
+            targets.append(labels[at][learnt[at] + 1])
+            kept.append(learnt[at] - shared + start)
+            parts.append((length - shared, shared))
+            start += length - shared
+        wanted = _whole(targets)[None]
         return {
-            "input_ids": torch.from_numpy(ids.astype(np.int64))[None],
-            "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
-            "cu_seq_lens_q": torch.from_numpy(ends.astype(np.int32)),
-            "cu_seq_lens_k": torch.from_numpy(ends.astype(np.int32)),
-            "max_length_q": max(lengths),
-            "max_length_k": max(lengths),
-            "logits_to_keep": torch.from_numpy(np.concatenate(kept)),
-            "labels": labels,
-            "shift_labels": labels,
+            "input_ids": _whole(row)[None],
+            "position_ids": _whole(positions)[None],
+            "logits_to_keep": _whole(kept),
+            "labels": wanted,
+            "shift_labels": wanted,
+            "tokens": sum(map(len, ids)),
+            **({"row_parts": torch.tensor(parts)} if self.shares else _for_flash(parts)),
         }
+
+
+def _whole(arrays: Sequence[Any]) -> torch.Tensor:
+    """Arrays of numbers one after the other."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.concatenate(arrays).astype(np.int64))
+
+
+def _for_flash(parts: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Where examples begin and end, as flash-attention takes it."""
+    import itertools
+
+    import torch
+
+    lengths = [own for own, _ in parts]
+    ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    longest = max(lengths)
+    return {
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends.clone(),
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 @dataclass(frozen=True)
@@ -84,26 +125,28 @@ class PaddedCollator:
             "attention_mask": torch.from_numpy(mask),
             "labels": torch.from_numpy(labels),
             "shift_labels": torch.from_numpy(shifted),
+            "tokens": int(mask.sum()),
         }
 
 
-def use_rows(model: Any) -> bool:
-    """Let a model attend within the examples of a row; False when it cannot be made to.
+def row_collator(model: Any) -> RowCollator | None:
+    """Let a model attend within the examples of a row; None when it cannot be made to.
 
-    flash-attention does so by itself; everything else gets ``row_attention``.
+    flash-attention does so by itself; everything else gets ``row_attention``. Gives what makes
+    the rows that the model then takes.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     if not getattr(model, "_supports_attention_backend", False) or not _keeps_logits(model):
-        return False
+        return None
     if "flash" in str(getattr(model.config, "_attn_implementation", "")):
-        return True
+        return RowCollator(shares=False)
     AttentionInterface.register(ATTENTION, row_attention)
     AttentionMaskInterface.register(ATTENTION, _no_mask)
     model.set_attn_implementation(ATTENTION)
-    return bool(model.config._attn_implementation == ATTENTION)
+    return RowCollator() if model.config._attn_implementation == ATTENTION else None
 
 
 def _keeps_logits(model: Any) -> bool:
@@ -124,55 +167,58 @@ def row_attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
+    row_parts: torch.Tensor | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each example of a row.
+    """Causal attention within each example of a row, and to what it shares with those before it.
 
     ``query`` has shape (1, heads, length, width), ``key`` and ``value`` the same with as many
-    heads as the model has for keys; gives (1, length, heads, width). Without ``cu_seq_lens_q``
-    the row is one example. Used in place of transformers' ``sdpa``, which would build a mask of
-    length times length for the whole row.
+    heads as the model has for keys; gives (1, length, heads, width). Without ``row_parts`` (see
+    ``RowCollator``) the row is one example. Used in place of transformers' ``sdpa``, which would
+    build a mask of length times length for the whole row.
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    bounds = [0, query.shape[2]] if cu_seq_lens_q is None else _bounds(cu_seq_lens_q)
+    layout = Layout([query.shape[2]], [0]) if row_parts is None else _layout(row_parts)
     grouped = query.shape[1] != key.shape[1]
+    # Cut by split: the way back of many slices would fill a whole row with zeros for each.
+    queries = query.split(layout.own, dim=2)
+    keys, values = key.split(layout.own, dim=2), value.split(layout.own, dim=2)
     outputs = []
-    for start, end in itertools.pairwise(bounds):
-        length = end - start
-        narrow = sliding_window is not None and length > sliding_window
-        outputs.append(
-            scaled_dot_product_attention(
-                query[:, :, start:end],
-                key[:, :, start:end],
-                value[:, :, start:end],
-                attn_mask=_window(length, sliding_window or 0, query.device) if narrow else None,
-                dropout_p=dropout,
-                scale=scaling,
-                is_causal=not narrow,
-                enable_gqa=grouped,
-            )
+    for example, chain in enumerate(layout.chains):
+        mask = layout.mask(example, sliding_window, query.device)
+        seen = scaled_dot_product_attention(
+            queries[example],
+            _joined(keys, chain),
+            _joined(values, chain),
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=mask is None,
+            enable_gqa=grouped,
         )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        outputs.append(seen.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
 
 
-def _bounds(ends: Any) -> list[int]:
-    """Where examples begin and end, read once: each reading waits for the device to be done."""
-    if not hasattr(ends, "bounds"):
-        ends.bounds = ends.tolist()
-    return list(ends.bounds)
-
-
-def _window(length: int, width: int, device: Any) -> torch.Tensor:
-    """A mask for attention to the last ``width`` positions."""
+def _joined(pieces: Sequence[torch.Tensor], chain: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """The keys or values of a chain of a ``Layout``."""
     import torch
 
-    at = torch.arange(length, device=device)
-    back = at[:, None] - at[None, :]
-    return (back >= 0) & (back < width)
+    if len(chain) == 1:
+        return pieces[chain[0][0]]
+    return torch.cat([pieces[at][:, :, :count] for at, count in chain], dim=2)
+
+
+def _layout(parts: Any) -> Layout:
+    """The layout of a row, read once: each reading waits for the device to be done."""
+    if not hasattr(parts, "row_layout"):
+        own, shared = parts.T.tolist()
+        parts.row_layout = Layout(own, shared)
+    layout: Layout = parts.row_layout
+    return layout
 
 
 def answer_loss(

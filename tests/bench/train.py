@@ -20,7 +20,7 @@ from iepile_cli.training.base import quiet_libraries
 from iepile_cli.training.encoding import IGNORED
 from iepile_cli.training.finetune import prepare
 from iepile_cli.training.options import options_from
-from iepile_cli.training.rows import PaddedCollator, RowCollator, answer_loss, use_rows
+from iepile_cli.training.rows import PaddedCollator, answer_loss, row_collator
 from iepile_cli.training.watcher import Watcher
 from iepile_cli.training.weights import load_trainable
 
@@ -36,6 +36,7 @@ def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]], plai
     def step(number: int) -> None:
         inputs = batch(number)
         labels, shifted = inputs.pop("labels"), inputs.pop("shift_labels")
+        inputs.pop("tokens")
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             if plain:
                 loss = model(**inputs, labels=labels).loss
@@ -66,12 +67,12 @@ def main() -> None:
         ours, theirs = (
             load_trainable(prepared.base, options, place, note=lambda _: None) for _ in range(2)
         )
-        if not use_rows(ours):
+        collate, pad = row_collator(ours), PaddedCollator(0)
+        if collate is None:
             raise SystemExit("this model brings its own attention")
         if given.checkpointing:
             theirs.enable_input_require_grads()
             theirs.gradient_checkpointing_enable()
-        collate, pad = RowCollator(), PaddedCollator(0)
 
         def chosen(number: int) -> list[Any]:
             return [store[(number * given.batch + k) % len(store)] for k in range(given.batch)]

@@ -1,0 +1,190 @@
+"""Rows with shared beginnings: the same loss and gradients as example by example."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training.runs import run
+
+from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.prefixes import Layout, arranged
+from iepile_cli.training.rows import PaddedCollator, RowCollator, answer_loss, row_collator
+
+Rows = list[tuple[list[int], int]]
+
+
+def example(ids: list[int], prompt: int) -> dict[str, list[int]]:
+    """An example whose first ``prompt`` tokens are not learnt."""
+    return {"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:]}
+
+
+def drawn(seed: int, count: int) -> list[int]:
+    random_ = random.Random(seed)
+    return [random_.randrange(4, 200) for _ in range(count)]
+
+
+COMMON, OTHER, DEEPER = drawn(1, 20), drawn(2, 12), drawn(3, 9)
+
+CASES: dict[str, Rows] = {
+    "one": [(drawn(4, 30), 20)],
+    "two": [(COMMON + drawn(5, 9), 24), (COMMON + drawn(6, 17), 30)],
+    "mixed": [
+        (COMMON + drawn(7, 9), 24),
+        (OTHER + drawn(8, 9), 15),
+        (COMMON + DEEPER + drawn(9, 14), 35),
+        (drawn(10, 11), 5),
+        (OTHER + drawn(11, 20), 25),
+        (COMMON + DEEPER + drawn(12, 3), 30),
+        (COMMON + drawn(13, 30), 40),
+        (COMMON + DEEPER[:4] + drawn(14, 8), 28),
+    ],
+    # The whole of the first, answer and all, begins the prompt of the second and third.
+    "within another": [
+        (COMMON, 14),
+        (COMMON + drawn(15, 10), 25),
+        (COMMON + drawn(15, 10) + [7, 8], 31),
+    ],
+    # Alike beyond where the loss begins: the answers' states stay their own.
+    "same prompt": [([*COMMON, 9, 9, 1], 20), ([*COMMON, 9, 9, 2], 20), ([*COMMON, 9, 9, 1], 20)],
+    "several turns": [],
+    "nothing learnt": [([*COMMON, 5], 21), ([*COMMON, 6, 7], 20)],
+    "prompts learnt": [(COMMON + drawn(16, 9), 0), (COMMON + drawn(17, 9), 0)],
+    "one token": [([5], 0), (COMMON, 15)],
+}
+
+
+def examples(case: str) -> list[dict[str, list[int]]]:
+    if case == "several turns":
+        rows = [example(COMMON + drawn(n, 25), 21) for n in (18, 19)]
+        for row in rows:
+            row["labels"][25:38] = [IGNORED] * 13
+        return rows
+    return [example(ids, prompt) for ids, prompt in CASES[case]]
+
+
+def model_of(kind: str) -> Any:
+    """Two random layers with LoRA on all that is linear; ``sliding`` sees six positions back."""
+    import peft
+    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+    shape = {
+        "vocab_size": 200,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.2,
+    }
+    torch.manual_seed(0)
+    if kind == "sliding":
+        # Its own attention is the reference, so it must be one that knows windows.
+        config = MistralConfig(**shape, sliding_window=6, attn_implementation="eager")
+        model: Any = MistralForCausalLM(config)
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    settings = peft.LoraConfig(
+        r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    return peft.get_peft_model(model, settings).float()
+
+
+def learnt(model: Any, batches: list[dict[str, Any]], count: int) -> tuple[float, dict[str, Any]]:
+    """Loss and gradients of some batches, summed and divided by ``count``."""
+    model.zero_grad()
+    total = 0.0
+    for given in batches:
+        batch = dict(given)
+        batch.pop("labels")
+        targets = batch.pop("shift_labels")
+        batch.pop("tokens")
+        loss = answer_loss(model(**batch, use_cache=False).logits, targets, count)
+        loss.backward()
+        total += float(loss.detach())
+    return total, {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["full", "sliding"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_has_the_loss_and_gradients_of_its_examples_one_by_one(case: str, kind: str) -> None:
+    model, given = model_of(kind), examples(case)
+    count = sum(label != IGNORED for one in given for label in one["labels"][1:])
+    apart = [PaddedCollator(0)([one]) for one in given]
+    wanted, gradients = learnt(model, apart, count)
+    collate = row_collator(model)
+    assert collate == RowCollator()
+    row = collate(given)
+    loss, found = learnt(model, [row], count)
+    assert loss == pytest.approx(wanted, abs=1e-5)
+    assert found.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "length"),
+    [
+        ("one", 30),
+        ("two", 66 - 20),
+        # 20 tokens six times, nine after them three times, and 12 twice, each but once.
+        ("mixed", 29 + 21 + 43 + 11 + 32 + 32 + 50 + 32 - 4 * 20 - 9 - 4 - 12),
+        ("within another", 20 + 10 + 2),
+        # The state before the first token of an answer is its own example's.
+        ("same prompt", 23 * 3 - 2 * 19),
+        ("several turns", 45 * 2 - 20),
+        ("prompts learnt", 58),
+        ("one token", 21),
+    ],
+)
+def test_what_is_shared_is_in_a_row_once(case: str, length: int) -> None:
+    given = examples(case)
+    row = RowCollator()(given)
+    assert row["input_ids"].shape == row["position_ids"].shape == (1, length)
+    assert row["tokens"] == sum(len(one["input_ids"]) for one in given)
+    assert sum(row["row_parts"][:, 0].tolist()) == length
+    whole = RowCollator(shares=False)(given)
+    assert whole["input_ids"].shape == (1, row["tokens"])
+    assert sorted(whole["labels"][0].tolist()) == sorted(row["labels"][0].tolist())
+
+
+def test_the_order_is_the_tokens_own() -> None:
+    given = examples("mixed")
+    row = RowCollator()(given)
+    random.Random(3).shuffle(given)
+    again = RowCollator()(given)
+    for name in ("input_ids", "position_ids", "row_parts", "logits_to_keep", "labels"):
+        assert torch.equal(row[name], again[name])
+
+
+def test_chains_lead_to_every_token_of_an_example() -> None:
+    import numpy as np
+
+    random_ = random.Random(5)
+    for _ in range(50):
+        ids = [
+            np.array([random_.randrange(2) for _ in range(random_.randrange(1, 60))])
+            for _ in range(8)
+        ]
+        ids += [np.concatenate([ids[0], one]) for one in ids]
+        limits = [random_.randrange(len(one)) for one in ids]
+        order = arranged(ids, limits)
+        assert sorted(at for at, _ in order) == list(range(len(ids)))
+        assert all(shared <= limits[at] for at, shared in order)
+        layout = Layout([len(ids[at]) - shared for at, shared in order], [s for _, s in order])
+        own = [ids[at][shared:] for at, shared in order]
+        for (at, _), chain in zip(order, layout.chains, strict=True):
+            assert list(itertools.chain(*(own[j][:n] for j, n in chain))) == list(ids[at])
+
+
+def test_a_run_counts_whole_examples(options: TrainOptions, tmp_path: Path) -> None:
+    import dataclasses
+
+    _, rows = run(options)
+    _, padded = run(dataclasses.replace(options, output=str(tmp_path / "p"), packing=False))
+    assert rows.records[-1]["tokens"] == padded.records[-1]["tokens"]
