@@ -5,7 +5,7 @@ rest of a word, of a key) in whatever tokens it likes, and odd tokens lead it as
 writes under GBNF and its tokens are followed here, under our own constraint. What it chooses where
 there is a choice is taken over; where it spells something certain otherwise than we do, the call is
 left and another one made behind our tokens: as token ids, or, for a server that takes prompts only
-as text, as tokens that the grammar demands.
+as text, as text where that comes to the same tokens, else as tokens that the grammar demands.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ _MARKER = 3
 class Call(Protocol):
     """Asks the server to go on behind tokens of an answer, under a grammar."""
 
+    def told(self, said: Sequence[int]) -> int:
+        """How many of these tokens a prompt can tell; the others the grammar must demand."""
+        ...
+
     def pieces(
         self, said: Sequence[int], grammar: str, budget: int
     ) -> AsyncIterator[tuple[str, str]]:
-        """The pieces of text as they come, each with why the text ends there, if it does."""
+        """The pieces of text behind the told tokens, each with why it ends there, if it does."""
         ...
 
     async def whole(self, said: Sequence[int], grammar: str, budget: int) -> str:
-        """All of the text."""
+        """All of the text behind the told tokens."""
         ...
 
 
@@ -71,23 +75,13 @@ class Vocabulary:
 
 
 class Follower:
-    """Follows one answer.
-
-    With ``by_grammar``, a call gives the tokens of the answer so far once more, because the server
-    could be told them by its grammar only.
-    """
+    """Follows one answer."""
 
     def __init__(
-        self,
-        call: Call,
-        constraint: Constraint,
-        rest: Rest,
-        vocabulary: Vocabulary,
-        *,
-        by_grammar: bool,
+        self, call: Call, constraint: Constraint, rest: Rest, vocabulary: Vocabulary
     ) -> None:
-        self.call, self.constraint, self.rest = call, constraint, rest
-        self.vocabulary, self.by_grammar = vocabulary, by_grammar
+        self.call, self.constraint = call, constraint
+        self.rest, self.vocabulary = rest, vocabulary
 
     async def run(self) -> None:
         """Have the answer written to its end; raises what the calls raise, and ``ModelError``."""
@@ -99,17 +93,17 @@ class Follower:
         """Make one call and take over what can be; gives whether anything was chosen."""
         constraint, vocabulary = self.constraint, self.vocabulary
         said = list(constraint.tokens)
-        again = vocabulary.text(said)
         try:
-            rest = self.rest.behind(again.decode("utf-8"))
+            rest = self.rest.behind(vocabulary.text(said).decode("utf-8"))
         except UnicodeDecodeError:
             return False
         if rest is None:
             return False
-        grammar = f"root ::= {self._demanded(said)} rest\n{rest}"
-        again = again if self.by_grammar else b""
+        demanded = said[self.call.told(said) :]
+        grammar = f"root ::= {_sequence(demanded)} rest\n{rest}"
+        again = vocabulary.text(demanded)
         at, chosen = len(said), False
-        pieces = self.call.pieces(said, grammar, self._room(said, constraint.left))
+        pieces = self.call.pieces(said, grammar, len(demanded) + constraint.left)
         try:
             async for piece, _ in pieces:
                 heard = piece.encode("utf-8", errors="replace")
@@ -166,10 +160,11 @@ class Follower:
             for marker, token in zip(markers, tokens, strict=False)
         }
         pairs = zip(tokens, markers, strict=False)
-        ways = " | ".join(_demanded(pair) for pair in pairs)
-        said = self.constraint.tokens
-        grammar = f"root ::= {self._demanded(said)} ({ways})\n"
-        text = await self.call.whole(said, grammar, self._room(said, 2))
+        ways = " | ".join(_sequence(pair) for pair in pairs)
+        said = list(self.constraint.tokens)
+        demanded = said[self.call.told(said) :]
+        grammar = f"root ::= {_sequence(demanded)} ({ways})\n"
+        text = await self.call.whole(said, grammar, len(demanded) + 2)
         try:
             return marked[text.rstrip()[-_MARKER:]]
         except KeyError:
@@ -178,13 +173,7 @@ class Follower:
                 hint="a newer llama.cpp does; without --tokenizer it is not asked to",
             ) from None
 
-    def _demanded(self, said: Iterable[int]) -> str:
-        return _demanded(said) if self.by_grammar else ""
 
-    def _room(self, said: Sequence[int], more: int) -> int:
-        return more + (len(said) if self.by_grammar else 0)
-
-
-def _demanded(tokens: Iterable[int]) -> str:
+def _sequence(tokens: Iterable[int]) -> str:
     """A sequence of tokens in GBNF."""
     return " ".join(f"<[{token}]>" for token in tokens)

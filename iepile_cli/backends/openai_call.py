@@ -18,11 +18,11 @@ from iepile_cli.backends import Answer, Request
 from iepile_cli.backends.constrain import Constraint
 from iepile_cli.backends.following import Follower, Vocabulary
 from iepile_cli.backends.repetition import AnswerReader
-from iepile_cli.backends.server_prompts import Shield, continued, messages, written
+from iepile_cli.backends.server_prompts import Shield, continued, messages, spelled_alike, written
 from iepile_cli.backends.servers import Found, structure
 from iepile_cli.task.gbnf import gbnf, says_mentions
 from iepile_cli.task.gbnf_rest import Rest
-from iepile_cli.templates import Tokenizer, encode
+from iepile_cli.templates import Text, Tokenizer, encode
 
 
 class BrokenOff(ValueError):
@@ -95,10 +95,9 @@ class Caller:
         assert grammar is not None
         constraint = Constraint(vocabulary.tokenizer, grammar, budget, request.empties)
         rest = Rest(gbnf(ask.task, ask.items, ask.text))
-        by_grammar = self.form != "ids"
         async with self._slot() as slot:
-            call = _Behind(self, self.fields(request, ids, "", shield), slot)
-            await Follower(call, constraint, rest, vocabulary, by_grammar=by_grammar).run()
+            call = _Behind(self, request, ids, shield, slot)
+            await Follower(call, constraint, rest, vocabulary).run()
         # The probabilities stay with the server.
         return replace(constraint.answer(len(ids)), token_ends=(), token_probs=())
 
@@ -145,13 +144,20 @@ class _Behind:
     """Calls behind one prompt and some tokens of its answer."""
 
     caller: Caller
-    fields: dict[str, Any]
+    request: Request
+    ids: list[int]
+    shield: Shield
     slot: int | None
+
+    def told(self, said: Sequence[int]) -> int:
+        if self.caller.form == "ids":
+            return len(said)
+        return spelled_alike(self._ending, said, self.caller.tokenizer, self._text)
 
     async def pieces(
         self, said: Sequence[int], grammar: str, budget: int
     ) -> AsyncIterator[tuple[str, str]]:
-        fields = self._fields(said) | self.caller.found.within(grammar, self.slot)
+        fields = self._fields(said, grammar)
         reason = ""
         pieces = self.caller.pieces(fields, budget)
         try:
@@ -165,7 +171,7 @@ class _Behind:
 
     async def whole(self, said: Sequence[int], grammar: str, budget: int) -> str:
         caller = self.caller
-        fields = self._fields(said) | caller.found.within(grammar, self.slot)
+        fields = self._fields(said, grammar)
         limit = {caller.found.server.token_limit: budget}
         done = await caller.client.completions.create(
             model=caller.found.model, temperature=0, **limit, **fields
@@ -173,10 +179,21 @@ class _Behind:
         choices = getattr(done, "choices", None) or []
         return str(getattr(choices[0], "text", "")) if choices else ""
 
-    def _fields(self, said: Sequence[int]) -> dict[str, Any]:
-        if self.caller.form != "ids":
-            return self.fields
-        return {"prompt": [*self.fields["prompt"], *said]}
+    def _fields(self, said: Sequence[int], grammar: str) -> dict[str, Any]:
+        caller = self.caller
+        text = "" if caller.form == "ids" else self._text(said[: self.told(said)])
+        fields = caller.fields(self.request, [*self.ids, *said], text, self.shield)
+        return fields | caller.found.within(grammar, self.slot)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        assert self.caller.vocabulary is not None
+        return self.caller.vocabulary.text(tokens).decode("utf-8", errors="replace")
+
+    @property
+    def _ending(self) -> str:
+        """The text that the prompt ends with."""
+        last = self.request.prompt.pieces[-1:]
+        return self.shield.text(last[0].text) if last and isinstance(last[0], Text) else ""
 
 
 @dataclass
