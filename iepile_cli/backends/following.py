@@ -6,23 +6,23 @@ writes under GBNF and its tokens are followed here, under our own constraint. Wh
 there is a choice is taken over; where it spells something certain otherwise than we do, the call is
 left and another one made behind our tokens: as token ids, or, for a server that takes prompts only
 as text, as text where that comes to the same tokens, else as tokens that the grammar demands.
+
+A character of several tokens comes as a whole, and llama.cpp's grammars cannot demand its parts:
+how the server spells it is then not known, and it is taken to be in the longest tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from iepile_cli.backends.constrain import Constraint
-from iepile_cli.errors import ModelError
 from iepile_cli.task.gbnf_rest import Rest
+from iepile_cli.task.grammar import literal
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
-
-# A choice that its text does not tell is told by a token of so many letters behind it.
-_MARKER = 3
 
 
 class Call(Protocol):
@@ -36,10 +36,6 @@ class Call(Protocol):
         self, said: Sequence[int], grammar: str, budget: int
     ) -> AsyncIterator[tuple[str, str]]:
         """The pieces of text behind the told tokens, each with why it ends there, if it does."""
-        ...
-
-    async def whole(self, said: Sequence[int], grammar: str, budget: int) -> str:
-        """All of the text behind the told tokens."""
         ...
 
 
@@ -57,14 +53,23 @@ class Vocabulary:
         """The tokens of exactly these bytes."""
         return self._spelled.get(text, ())
 
-    @cached_property
-    def markers(self) -> list[int]:
-        """Tokens of equally many letters, so that a text ends with one of them only."""
-        return sorted(
-            tokens[0]
-            for text, tokens in self._spelled.items()
-            if len(text) == _MARKER and text.isalpha() and len(tokens) == 1
-        )
+    def whole(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens without those at the end that are part of a character."""
+        kept = list(tokens)
+        while kept and not _is_whole(self.text(kept)):
+            kept.pop()
+        return kept
+
+    def demanded(self, tokens: Sequence[int]) -> str:
+        """A sequence of tokens in GBNF; characters of several tokens by themselves."""
+        parts, some = [], list[int]()
+        for token in tokens:
+            some.append(token)
+            text = self.text(some)
+            if _is_whole(text):
+                parts.append(f"<[{token}]>" if len(some) == 1 else literal(text.decode("utf-8")))
+                some = []
+        return " ".join(parts)
 
     @cached_property
     def _spelled(self) -> dict[bytes, list[int]]:
@@ -82,28 +87,31 @@ class Follower:
     ) -> None:
         self.call, self.constraint = call, constraint
         self.rest, self.vocabulary = rest, vocabulary
+        self._accepted = 0
 
-    async def run(self) -> None:
-        """Have the answer written to its end; raises what the calls raise, and ``ModelError``."""
+    async def run(self) -> bool:
+        """Have the answer written to its end; raises what the calls raise.
+
+        Gives False when the server writes what cannot be followed.
+        """
         while not self.constraint.done:
-            if not await self._follow():
-                await self._choose()
+            before = self._accepted
+            if not await self._follow() or self._accepted == before:
+                return False
+        return True
 
     async def _follow(self) -> bool:
-        """Make one call and take over what can be; gives whether anything was chosen."""
+        """Make one call and take over what can be; False where the grammar is another one."""
         constraint, vocabulary = self.constraint, self.vocabulary
-        said = list(constraint.tokens)
-        try:
-            rest = self.rest.behind(vocabulary.text(said).decode("utf-8"))
-        except UnicodeDecodeError:
-            return False
+        said = vocabulary.whole(constraint.tokens)
+        rest = self.rest.behind(vocabulary.text(said).decode("utf-8"))
         if rest is None:
             return False
         demanded = said[self.call.told(said) :]
-        grammar = f"root ::= {_sequence(demanded)} rest\n{rest}"
         again = vocabulary.text(demanded)
-        at, chosen = len(said), False
-        pieces = self.call.pieces(said, grammar, len(demanded) + constraint.left)
+        grammar = f"root ::= {vocabulary.demanded(demanded)} rest\n{rest}"
+        at: int | None = len(said)
+        pieces = self.call.pieces(said, grammar, len(again) + constraint.left)
         try:
             async for piece, _ in pieces:
                 heard = piece.encode("utf-8", errors="replace")
@@ -112,68 +120,54 @@ class Follower:
                         break
                     again = again[len(heard) :]
                     continue
-                if at == len(constraint.tokens) and heard:
-                    token = self._meant(heard)
-                    if token is None:
-                        break
-                    constraint.accept(token, 1.0)
-                    chosen = True
-                    if constraint.kept < at:
-                        # A repetition was taken back.
-                        break
-                if constraint.done or not self._agrees(at, heard):
+                at = self._hear(at, heard)
+                if at is None:
                     break
-                at += bool(heard)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
-        return chosen
+        return True
 
-    def _meant(self, heard: bytes) -> int | None:
-        """The allowed token that was heard; None where the text does not tell."""
+    def _hear(self, at: int, heard: bytes) -> int | None:
+        """Take over a piece behind ``at`` tokens; gives how many there are then.
+
+        None when the answer is over, or goes on otherwise than the server does.
+        """
+        constraint = self.constraint
+        while heard:
+            if at == len(constraint.tokens):
+                token = self._chosen(heard)
+                if token is None:
+                    return None
+                constraint.accept(token, 1.0)
+                self._accepted += 1
+                if constraint.done or constraint.kept < at:
+                    return None
+            ours = self.vocabulary.text(constraint.tokens[at : at + 1])
+            if not heard.startswith(ours) or (ours != heard and _is_whole(ours)):
+                return None
+            heard = heard[len(ours) :]
+            at += 1
+        return at
+
+    def _chosen(self, heard: bytes) -> int | None:
+        """The allowed token that was heard, or the longest part of a character that was."""
         allowed = self.constraint.allowed()
         if len(allowed) == 1:
             return int(allowed[0])
         possible = set(allowed.tolist())
-        found = [token for token in self.vocabulary.spelling(heard) if token in possible]
-        return found[0] if len(found) == 1 else None
-
-    def _agrees(self, at: int, heard: bytes) -> bool:
-        return not heard or self.vocabulary.text(self.constraint.tokens[at : at + 1]) == heard
-
-    async def _choose(self) -> None:
-        """Have the next token chosen alone."""
-        allowed = self.constraint.allowed().tolist()
-        self.constraint.accept(await self._best(allowed), 1.0)
-
-    async def _best(self, tokens: Sequence[int]) -> int:
-        """The token that the server prefers, whatever its text: a marker behind it tells."""
-        markers = self.vocabulary.markers
-        if len(markers) < 2:
-            raise ModelError("this vocabulary has too few tokens of plain letters to ask with")
-        while len(tokens) > len(markers):
-            parts = range(0, len(tokens), len(markers))
-            tokens = [await self._best(tokens[n : n + len(markers)]) for n in parts]
-        if len(tokens) == 1:
-            return tokens[0]
-        marked = {
-            self.vocabulary.text([marker]).decode("ascii"): token
-            for marker, token in zip(markers, tokens, strict=False)
-        }
-        pairs = zip(tokens, markers, strict=False)
-        ways = " | ".join(_sequence(pair) for pair in pairs)
-        said = list(self.constraint.tokens)
-        demanded = said[self.call.told(said) :]
-        grammar = f"root ::= {_sequence(demanded)} ({ways})\n"
-        text = await self.call.whole(said, grammar, len(demanded) + 2)
-        try:
-            return marked[text.rstrip()[-_MARKER:]]
-        except KeyError:
-            raise ModelError(
-                "the server does not keep to a grammar of tokens",
-                hint="a newer llama.cpp does; without --tokenizer it is not asked to",
-            ) from None
+        for length in range(len(heard), 0, -1):
+            if length < len(heard) and _is_whole(heard[:length]):
+                continue
+            found = [t for t in self.vocabulary.spelling(heard[:length]) if t in possible]
+            if found:
+                return found[0]
+        return None
 
 
-def _sequence(tokens: Iterable[int]) -> str:
-    """A sequence of tokens in GBNF."""
-    return " ".join(f"<[{token}]>" for token in tokens)
+def _is_whole(text: bytes) -> bool:
+    """Whether bytes are whole characters."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

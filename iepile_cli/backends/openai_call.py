@@ -59,7 +59,8 @@ class Caller:
         guided = request.grammar is not None and self.found.server.structure != "schema"
         if guided and self._follows(request):
             answer = await self._followed(request, ids, shield, budget)
-            return replace(answer, text=shield.answer(answer.text))
+            if answer is not None:
+                return replace(answer, text=shield.answer(answer.text))
         call = _Call(self, request, ids, shield, budget)
         if guided and self.form != "chat":
             by_key = self.found.server.structure == "gbnf"
@@ -83,8 +84,8 @@ class Caller:
 
     async def _followed(
         self, request: Request, ids: list[int], shield: Shield, budget: int
-    ) -> Answer:
-        """An answer that is followed.
+    ) -> Answer | None:
+        """An answer that is followed; None where it cannot be.
 
         It keeps its slot to the end: between its calls another prompt would take the place of what
         the server has computed of this one.
@@ -97,7 +98,8 @@ class Caller:
         rest = Rest(gbnf(ask.task, ask.items, ask.text))
         async with self._slot() as slot:
             call = _Behind(self, request, ids, shield, slot)
-            await Follower(call, constraint, rest, vocabulary).run()
+            if not await Follower(call, constraint, rest, vocabulary).run():
+                return None
         # The probabilities stay with the server.
         return replace(constraint.answer(len(ids)), token_ends=(), token_probs=())
 
@@ -168,16 +170,6 @@ class _Behind:
             await pieces.aclose()  # type: ignore[attr-defined]
         if not reason:
             raise BrokenOff("it ends without saying why")
-
-    async def whole(self, said: Sequence[int], grammar: str, budget: int) -> str:
-        caller = self.caller
-        fields = self._fields(said, grammar)
-        limit = {caller.found.server.token_limit: budget}
-        done = await caller.client.completions.create(
-            model=caller.found.model, temperature=0, **limit, **fields
-        )
-        choices = getattr(done, "choices", None) or []
-        return str(getattr(choices[0], "text", "")) if choices else ""
 
     def _fields(self, said: Sequence[int], grammar: str) -> dict[str, Any]:
         caller = self.caller
