@@ -110,7 +110,7 @@ class Follower:
         demanded = said[self.call.told(said) :]
         again = vocabulary.text(demanded)
         grammar = f"root ::= {vocabulary.demanded(demanded)} rest\n{rest}"
-        at: int | None = len(said)
+        at = len(said)
         pieces = self.call.pieces(said, grammar, len(again) + constraint.left)
         try:
             async for piece, _ in pieces:
@@ -120,9 +120,10 @@ class Follower:
                         break
                     again = again[len(heard) :]
                     continue
-                at = self._hear(at, heard)
-                if at is None:
+                behind = self._hear(at, heard)
+                if behind is None:
                     break
+                at = behind
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         return True
