@@ -161,7 +161,8 @@ class Follower:
                 continue
             found = [t for t in self.vocabulary.spelling(heard[:length]) if t in possible]
             if found:
-                return found[0]
+                # Vocabularies that have a token for each byte too have those first.
+                return found[-1]
         return None
 
 

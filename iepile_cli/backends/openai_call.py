@@ -18,7 +18,14 @@ from iepile_cli.backends import Answer, Request
 from iepile_cli.backends.constrain import Constraint
 from iepile_cli.backends.following import Follower, Vocabulary
 from iepile_cli.backends.repetition import AnswerReader
-from iepile_cli.backends.server_prompts import Shield, continued, messages, spelled_alike, written
+from iepile_cli.backends.server_prompts import (
+    Shield,
+    continued,
+    messages,
+    shielded,
+    spelled_alike,
+    written,
+)
 from iepile_cli.backends.servers import Found, structure
 from iepile_cli.task.gbnf import gbnf, says_mentions
 from iepile_cli.task.gbnf_rest import Rest
@@ -184,8 +191,9 @@ class _Behind:
     @property
     def _ending(self) -> str:
         """The text that the prompt ends with."""
-        last = self.request.prompt.pieces[-1:]
-        return self.shield.text(last[0].text) if last and isinstance(last[0], Text) else ""
+        prompt = self.request.prompt
+        last = prompt.pieces[-1] if prompt.pieces else None
+        return shielded(last.text, prompt, self.shield) if isinstance(last, Text) else ""
 
 
 @dataclass

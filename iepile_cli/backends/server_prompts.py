@@ -89,8 +89,14 @@ def written(prompt: Prompt, shield: Shield) -> str:
         if isinstance(piece, Control):
             parts.append(piece.token)
         elif isinstance(piece, Text):
-            parts.append(shield.text(piece.text))
+            parts.append(shielded(piece.text, prompt, shield))
     return "".join(parts)
+
+
+def shielded(text: str, prompt: Prompt, shield: Shield) -> str:
+    """A text of a prompt with its question shielded: a template's own marks stay as they are."""
+    before, question, after = text.partition(prompt.user) if prompt.user else (text, "", "")
+    return before + shield.text(question) + after if question else shield.text(text)
 
 
 def messages(prompt: Prompt, shield: Shield) -> list[dict[str, str]]:
