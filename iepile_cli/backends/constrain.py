@@ -53,6 +53,11 @@ class Constraint:
         self._probs: list[float] = []
         self._force()
 
+    @property
+    def left(self) -> int:
+        """How many more tokens the answer may have."""
+        return self._budget - len(self.tokens)
+
     def allowed(self) -> NDArray[np.intp]:
         """The ids of the tokens that may come next, ascending; never empty before ``done``."""
         import numpy as np

@@ -23,6 +23,18 @@ def llguidance_of_hf(tokenizer: Any) -> LLTokenizer:
         ) from None
 
 
+def llguidance_of_vocab(vocab: Any) -> LLTokenizer:
+    """For a llama.cpp vocabulary; takes a second for a large one."""
+    import warnings
+
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    with warnings.catch_warnings():
+        # It still calls llama.cpp's functions by their old names.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return lltokenizer_from_vocab(vocab)
+
+
 def leading_space(tokenizer: LLTokenizer, ids: list[int]) -> str:
     """What a vocabulary puts before any text, seen in the ids of one: a space, or nothing."""
     return " " if tokenizer.decode_bytes(ids).startswith(b" ") else ""

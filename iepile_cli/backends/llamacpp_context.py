@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from iepile_cli.backends.constraining import llguidance_of_vocab
 from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -89,14 +90,7 @@ def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -
 
 def grammar_tokenizer(model: Any) -> LLTokenizer:
     """The vocabulary of a model as grammars need it; takes a second for a large one."""
-    import warnings
-
-    from llguidance.llamacpp import lltokenizer_from_vocab
-
-    with warnings.catch_warnings():
-        # It still calls llama.cpp's functions by their old names.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return lltokenizer_from_vocab(library().llama_model_get_vocab(model))
+    return llguidance_of_vocab(library().llama_model_get_vocab(model))
 
 
 class Context:

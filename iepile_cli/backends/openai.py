@@ -7,18 +7,24 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import metadata, util
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iepile_cli.backends import Answer, Options, Probe, Request
+from iepile_cli.backends.constrain import spells
+from iepile_cli.backends.constraining import leading_space
+from iepile_cli.backends.following import Vocabulary
 from iepile_cli.backends.openai_call import Caller
 from iepile_cli.backends.server_prompts import GuessedTokenizer
-from iepile_cli.backends.servers import find_out
+from iepile_cli.backends.servers import Found, find_out
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 _INSTALL = "pip install 'iepile-cli[server]'"
 _CONCURRENCY = 16
@@ -39,12 +45,13 @@ class ServerModel:
     """A model behind a server: its name there, and its tokenizer where it is at hand.
 
     ``name`` "" takes what the server has. ``writes`` says that prompts are written here, by a
-    template, and not by the server.
+    template, and not by the server. ``constraining`` is the vocabulary as grammars need it.
     """
 
     name: str
     tokenizer: Tokenizer | None = None
     writes: bool = False
+    constraining: Callable[[], LLTokenizer] | None = None
 
 
 class OpenAI:
@@ -72,8 +79,6 @@ OPENAI = OpenAI()
 class OpenAIRunner:
     """A server that answers requests, several at a time."""
 
-    lead = ""
-
     def __init__(self, model: ServerModel, options: Options) -> None:
         import openai
 
@@ -98,12 +103,18 @@ class OpenAIRunner:
         takes_prompts = found.server.takes_prompts and model.writes
         takes_ids = found.server.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
-        self._caller = Caller(self._client, found, self.tokenizer, self.context, form)
+        self._constraining = _constraining(model, found)
+        self.lead = ""
+        vocabulary = None
+        if self._constraining is not None:
+            vocabulary = Vocabulary(self._constraining)
+            self.lead = leading_space(self._constraining, self.tokenizer.text("{"))
+        self._caller = Caller(self._client, found, self.tokenizer, self.context, form, vocabulary)
         self._failures = 0
 
     def spells(self, text: str) -> bool:
-        """Whether the vocabulary can write a text: taken to be so."""
-        return True
+        """Whether the vocabulary can write a text: taken to be so where it is not known."""
+        return self._constraining is None or spells(self._constraining, text)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order, ``concurrency`` at a time.
@@ -242,6 +253,17 @@ class _Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _constraining(model: ServerModel, found: Found) -> LLTokenizer | None:
+    """The vocabulary to follow answers with, where the server's form needs it and it can be had."""
+    if found.server.structure != "gbnf" or model.constraining is None:
+        return None
+    try:
+        return model.constraining()
+    except ModelError:
+        # A tokenizer that cannot be constrained; prompts can still be written with it.
+        return None
 
 
 def _key(variable: str, url: str) -> str:

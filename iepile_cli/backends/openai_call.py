@@ -2,20 +2,34 @@
 
 Reading along makes it possible to stop what repeats itself: the list is closed and the server
 asked to go on behind it, as the backends that decode here do. A chat's answer cannot be gone on
-with, and with a schema the server has its own layout: these are taken as they come.
+with, and with a schema the server has its own layout: these are taken as they come. A llama.cpp
+server is followed token by token where the model's vocabulary is at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from iepile_cli.backends import Answer, Request
+from iepile_cli.backends.constrain import Constraint
+from iepile_cli.backends.following import Follower, Vocabulary
 from iepile_cli.backends.repetition import AnswerReader
-from iepile_cli.backends.server_prompts import Shield, continued, messages, written
+from iepile_cli.backends.server_prompts import (
+    Shield,
+    continued,
+    messages,
+    shielded,
+    spelled_alike,
+    written,
+)
 from iepile_cli.backends.servers import Found, structure
-from iepile_cli.templates import Tokenizer, encode
+from iepile_cli.task.gbnf import gbnf, says_mentions
+from iepile_cli.task.gbnf_rest import Rest
+from iepile_cli.templates import Text, Tokenizer, encode
 
 
 class BrokenOff(ValueError):
@@ -26,7 +40,8 @@ class BrokenOff(ValueError):
 class Caller:
     """Puts requests to a server.
 
-    ``form`` is ``ids``, ``text`` or ``chat``: what a prompt is sent as.
+    ``form`` is ``ids``, ``text`` or ``chat``: what a prompt is sent as. ``vocabulary`` is the
+    model's, where it is known.
     """
 
     client: Any
@@ -34,6 +49,12 @@ class Caller:
     tokenizer: Tokenizer
     context: int
     form: str
+    vocabulary: Vocabulary | None = None
+    _free: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        for slot in range(self.found.slots):
+            self._free.put_nowait(slot)
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; raises what the client raises."""
@@ -43,6 +64,10 @@ class Caller:
         if budget <= 0:
             return Answer("", failed=f"its prompt of {len(ids)} tokens fills the whole context")
         guided = request.grammar is not None and self.found.server.structure != "schema"
+        if guided and self._follows(request):
+            answer = await self._followed(request, ids, shield, budget)
+            if answer is not None:
+                return replace(answer, text=shield.answer(answer.text))
         call = _Call(self, request, ids, shield, budget)
         if guided and self.form != "chat":
             by_key = self.found.server.structure == "gbnf"
@@ -53,6 +78,49 @@ class Caller:
             call.close_off()
         said = call.reader.text.decode("utf-8", errors="replace").strip()
         return Answer(shield.answer(said), call.truncated, len(ids), call.tokens)
+
+    def _follows(self, request: Request) -> bool:
+        """Whether an answer is followed token by token."""
+        return (
+            self.vocabulary is not None
+            and self.form != "chat"
+            and self.found.server.structure == "gbnf"
+            and request.ask is not None
+            and says_mentions(request.ask.text)
+        )
+
+    async def _followed(
+        self, request: Request, ids: list[int], shield: Shield, budget: int
+    ) -> Answer | None:
+        """An answer that is followed; None where it cannot be.
+
+        It keeps its slot to the end: between its calls another prompt would take the place of what
+        the server has computed of this one.
+        """
+        vocabulary, ask, grammar = self.vocabulary, request.ask, request.grammar
+        assert vocabulary is not None
+        assert ask is not None
+        assert grammar is not None
+        constraint = Constraint(vocabulary.tokenizer, grammar, budget, request.empties)
+        rest = Rest(gbnf(ask.task, ask.items, ask.text))
+        async with self._slot() as slot:
+            call = _Behind(self, request, ids, shield, slot)
+            if not await Follower(call, constraint, rest, vocabulary).run():
+                return None
+        # The probabilities stay with the server.
+        return replace(constraint.answer(len(ids)), token_ends=(), token_probs=())
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[int | None]:
+        """A slot of the server for one answer; None where they are not counted."""
+        if not self.found.slots:
+            yield None
+            return
+        slot = await self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put_nowait(slot)
 
     def fields(self, request: Request, ids: list[int], text: str, shield: Shield) -> dict[str, Any]:
         """What a call sends as its prompt, behind which ``text`` is answered already."""
@@ -78,6 +146,54 @@ class Caller:
                     yield piece or "", getattr(choice, "finish_reason", None) or ""
         finally:
             await stream.close()
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Calls behind one prompt and some tokens of its answer."""
+
+    caller: Caller
+    request: Request
+    ids: list[int]
+    shield: Shield
+    slot: int | None
+
+    def told(self, said: Sequence[int]) -> int:
+        if self.caller.form == "ids":
+            return len(said)
+        return spelled_alike(self._ending, said, self.caller.tokenizer, self._text)
+
+    async def pieces(
+        self, said: Sequence[int], grammar: str, budget: int
+    ) -> AsyncIterator[tuple[str, str]]:
+        fields = self._fields(said, grammar)
+        reason = ""
+        pieces = self.caller.pieces(fields, budget)
+        try:
+            async for piece, why in pieces:
+                reason = why or reason
+                yield piece, why
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+        if not reason:
+            raise BrokenOff("it ends without saying why")
+
+    def _fields(self, said: Sequence[int], grammar: str) -> dict[str, Any]:
+        caller = self.caller
+        text = "" if caller.form == "ids" else self._text(said[: self.told(said)])
+        fields = caller.fields(self.request, [*self.ids, *said], text, self.shield)
+        return fields | caller.found.within(grammar, self.slot)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        assert self.caller.vocabulary is not None
+        return self.caller.vocabulary.text(tokens).decode("utf-8", errors="replace")
+
+    @property
+    def _ending(self) -> str:
+        """The text that the prompt ends with."""
+        prompt = self.request.prompt
+        last = prompt.pieces[-1] if prompt.pieces else None
+        return shielded(last.text, prompt, self.shield) if isinstance(last, Text) else ""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError, UsageError
@@ -12,6 +12,9 @@ from iepile_cli.models import Resolved, resolve
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
+
+if TYPE_CHECKING:
+    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 
 # For servers that put questions into a template themselves.
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
@@ -110,7 +113,9 @@ def _open_remote(
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
-    runner = engine.open(ServerModel(name or "", tokenizer, form is not None), options)
+    constraining = tokenizer.constraining if tokenizer else None
+    model = ServerModel(name or "", tokenizer, form is not None, constraining)
+    runner = engine.open(model, options)
     try:
         return Opened(runner, (form or _AS_IT_IS).bind(runner.tokenizer), found, backend)
     except ModelError:
@@ -118,7 +123,7 @@ def _open_remote(
         raise
 
 
-def tokenizer_of(found: Resolved) -> Tokenizer:
+def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
     """The tokenizer of a model on this machine, without its weights; raises ``ModelError``."""
     from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 

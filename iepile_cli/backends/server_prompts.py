@@ -8,8 +8,9 @@ answer again; token ids need nothing of the kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from iepile_cli.templates import Control, Prompt, Text, Tokenizer
 from iepile_cli.templates.encoding import text_ids
@@ -88,8 +89,14 @@ def written(prompt: Prompt, shield: Shield) -> str:
         if isinstance(piece, Control):
             parts.append(piece.token)
         elif isinstance(piece, Text):
-            parts.append(shield.text(piece.text))
+            parts.append(shielded(piece.text, prompt, shield))
     return "".join(parts)
+
+
+def shielded(text: str, prompt: Prompt, shield: Shield) -> str:
+    """A text of a prompt with its question shielded: a template's own marks stay as they are."""
+    before, question, after = text.partition(prompt.user) if prompt.user else (text, "", "")
+    return before + shield.text(question) + after if question else shield.text(text)
 
 
 def messages(prompt: Prompt, shield: Shield) -> list[dict[str, str]]:
@@ -101,3 +108,22 @@ def messages(prompt: Prompt, shield: Shield) -> list[dict[str, str]]:
 def continued(ids: list[int], text: str, tokenizer: Tokenizer) -> list[int]:
     """A prompt's ids with those of the answer so far."""
     return ids + text_ids(text, tokenizer) if text else ids
+
+
+def spelled_alike(
+    ending: str, said: Sequence[int], tokenizer: Tokenizer, text: Callable[[Sequence[int]], str]
+) -> int:
+    """How many tokens of an answer come out the same when they are sent as text.
+
+    ``ending`` is the text that the prompt ends with, ``text`` gives that of tokens.
+    """
+    before = text_ids(ending, tokenizer) if ending else []
+    count = len(said)
+    while count:
+        found = text_ids(ending + text(said[:count]), tokenizer)
+        ours = [*before, *said[:count]]
+        if found == ours:
+            break
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(found, ours, strict=False))
+        count = max(0, min(count - 1, sum(1 for _ in alike) - len(before)))
+    return count

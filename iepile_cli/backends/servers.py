@@ -30,6 +30,7 @@ class Server:
     completions endpoint that leaves a prompt as it is. ``structure`` says how an answer is kept in
     form: by a grammar (``lark``, ``gbnf``), with which it can also be gone on with, or by a
     ``schema``. ``plainly`` undoes what a server does to probabilities unless it is told not to.
+    ``slots`` is how many prompts it keeps what it computed of, 0 where it manages them itself.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Server:
     takes_ids: bool = False
     token_limit: str = "max_tokens"
     plainly: tuple[tuple[str, Any], ...] = ()
+    slots: int = 0
 
 
 SERVERS = {
@@ -45,7 +47,7 @@ SERVERS = {
     for server in (
         Server("vllm", "lark", takes_ids=True, plainly=(("repetition_penalty", 1.0),)),
         Server("llama-server", "gbnf", takes_ids=True, plainly=(("repeat_penalty", 1.0),)),
-        Server("llama-cpp-python", "gbnf", plainly=(("repeat_penalty", 1.0),)),
+        Server("llama-cpp-python", "gbnf", plainly=(("repeat_penalty", 1.0),), slots=1),
         # Its completions endpoint puts every prompt into the model's template once more.
         Server("ollama", "schema", takes_prompts=False),
         Server("openai", "schema", takes_prompts=False, token_limit="max_completion_tokens"),
@@ -58,12 +60,19 @@ _RENAMED = (0, 12)
 
 @dataclass(frozen=True)
 class Found:
-    """A server that answers: its kind, its model, its version where it says so, its context."""
+    """A server that answers: its kind, model, version where it says so, context and slots."""
 
     server: Server
     model: str
     version: tuple[int, ...] = ()
     context: int = 0
+    slots: int = 0
+
+    def within(self, grammar: str, slot: int | None) -> Structure:
+        """The fields of a call that keep its answer to a grammar of the server's own form."""
+        # Only llama-server has slots to choose from; others are not told.
+        chosen = {"id_slot": slot} if slot is not None and self.server.slots != 1 else {}
+        return {"extra_body": {**dict(self.server.plainly), **chosen, "grammar": grammar}}
 
 
 def server_named(name: str) -> Server:
@@ -83,6 +92,7 @@ async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     kind = asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
     server = server_named(kind)
     version: tuple[int, ...] = ()
+    slots = server.slots
     context = _whole(first.get("max_model_len"))
     if server.name == "vllm":
         version = _version(await fetch(f"{root}/version"))
@@ -90,7 +100,8 @@ async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
         props = await fetch(f"{root}/props")
         settings = props.get("default_generation_settings") if isinstance(props, dict) else None
         context = _whole(settings.get("n_ctx")) if isinstance(settings, dict) else 0
-    return Found(server, model or str(first.get("id") or ""), version, context)
+        slots = _whole(props.get("total_slots")) if isinstance(props, dict) else 0
+    return Found(server, model or str(first.get("id") or ""), version, context, slots)
 
 
 async def _kind(fetch: Fetch, root: str) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shlex
+import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import util
 from pathlib import Path
 
 from iepile_cli.errors import UsageError
 from iepile_cli.models import NotInstalled, Resolved, catalogue_entry, resolve
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 # The ranks that vLLM keeps room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# How long a server may take to end when it is told to, in seconds.
+_FAREWELL = 15.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class Serving:
 class Command:
     """A command, the files (name to content) it needs beside it, and the name it serves under.
 
-    ``tokenizer`` is what ``extract --tokenizer`` must be given, "" where the server writes prompts.
+    ``tokenizer`` is what ``extract --tokenizer`` must be given, "" where the server writes prompts;
+    ``context`` what ``--context`` must be, 0 where the server says it or nothing was asked.
     """
 
     argv: list[str]
@@ -45,6 +55,7 @@ class Command:
     base_url: str
     tokenizer: str
     files: dict[str, str] = field(default_factory=dict)
+    context: int = 0
 
     def script(self) -> str:
         """The command as lines for a shell."""
@@ -53,6 +64,20 @@ class Command:
             for name, content in self.files.items()
         ]
         return "".join(written) + shlex.join(self.argv) + "\n"
+
+    def missing(self) -> str:
+        """What must be installed here to run it; "" when nothing is."""
+        if shutil.which(self.argv[0]) is None:
+            return self.argv[0]
+        if "llama_cpp.server" in self.argv and util.find_spec("uvicorn") is None:
+            return "llama-cpp-python[server]"
+        return ""
+
+    def extract(self) -> str:
+        """The call of ``iepile extract`` that uses the server."""
+        words = ["iepile", "extract", "--base-url", self.base_url, "--model", self.served]
+        words += ["--tokenizer", self.tokenizer] if self.tokenizer else []
+        return shlex.join([*words, *(["--context", str(self.context)] if self.context else [])])
 
 
 def command(
@@ -84,6 +109,39 @@ def command(
             hint="--server vllm, or a GGUF file of the model",
         )
     return SERVERS[chosen](found, serving or Serving())
+
+
+def run(argv: Sequence[str], folder: Path | None = None) -> int:
+    """Run a server in a folder until it ends; gives its exit code.
+
+    Ctrl-C and SIGTERM end it and all that it started, and raise ``KeyboardInterrupt``.
+    """
+    own = sys.platform != "win32"
+    # A group of its own: a server that is interrupted twice, by the terminal and by us, may leave
+    # its workers behind.
+    process = subprocess.Popen(argv, cwd=folder, start_new_session=own)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _end(process, group=own)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
+    """End a process and what it started."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            if group:
+                os.killpg(process.pid, number)
+            else:
+                process.terminate()
+            process.wait(_FAREWELL)
 
 
 def _vllm(found: Resolved, how: Serving) -> Command:
@@ -131,7 +189,7 @@ def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
         argv += ["--lora_path", str(_gguf_adapter(path))]
     # Unless it is told not to, it drops a request when the next one comes.
     argv += ["--interrupt_requests", "false", "--host", how.host, "--port", str(how.port)]
-    return Command(argv, _plain(found.name), _url(how), found.name)
+    return Command(argv, _plain(found.name), _url(how), found.name, context=how.context)
 
 
 def _ollama(found: Resolved, how: Serving) -> Command:
@@ -164,12 +222,14 @@ def _plain(name: str) -> str:
 
 
 def _gguf_adapter(path: Path) -> Path:
-    if path.suffix != ".gguf":
+    """An adapter's GGUF file: itself, or the one that training left in its folder."""
+    file = path / GGUF_ADAPTER if path.is_dir() else path
+    if file.suffix != ".gguf" or not file.is_file():
         raise UsageError(
             f"{path}: llama.cpp takes adapters as GGUF files",
-            hint="--server vllm takes it as it is",
+            hint=f"iepile export --adapter {path} --to gguf-adapter -o {path / GGUF_ADAPTER}",
         )
-    return path
+    return file
 
 
 def _rank(path: Path) -> int:

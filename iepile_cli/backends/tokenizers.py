@@ -13,7 +13,10 @@ import re
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 # Vocabularies keep words and runs of spaces as user-defined tokens too; those are text.
 _WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
@@ -75,6 +78,12 @@ class LlamaCppTokenizer:
         """All control tokens: string to id."""
         return self._controls
 
+    def constraining(self) -> LLTokenizer:
+        """The vocabulary as grammars need it."""
+        from iepile_cli.backends.constraining import llguidance_of_vocab
+
+        return llguidance_of_vocab(self._vocab)
+
     @functools.cached_property
     def _controls(self) -> dict[str, int]:
         return {self._string(i): i for i in range(self._size) if self._looks_control(i)}
@@ -133,6 +142,12 @@ class HFTokenizer:
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
         return self._controls
+
+    def constraining(self) -> LLTokenizer:
+        """The vocabulary as grammars need it; raises ``ModelError`` for a slow tokenizer."""
+        from iepile_cli.backends.constraining import llguidance_of_hf
+
+        return llguidance_of_hf(self._tokenizer)
 
     @functools.cached_property
     def _controls(self) -> dict[str, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -50,24 +48,20 @@ def serve(
 
     The command goes to standard output; how to extract with the server is said on stderr.
     """
-    from iepile_cli.backends.serving import Serving, command
+    from iepile_cli.backends import serving
 
-    how = Serving(host, port, context, gpus, nodes, parallel)
-    made = command(model, adapter or (), server=server, serving=how)
-    tokenizer = f" --tokenizer {made.tokenizer}" if made.tokenizer else ""
-    console.note(
-        f"then: iepile extract --base-url {made.base_url} --model {made.served}{tokenizer}"
-    )
+    how = serving.Serving(host, port, context, gpus, nodes, parallel)
+    made = serving.command(model, adapter or (), server=server, serving=how)
+    console.note(f"then: {made.extract()}")
     if not run:
         typer.echo(made.script(), nl=False)
         return
-    if shutil.which(made.argv[0]) is None:
+    if missing := made.missing():
         raise ModelError(
-            f"{made.argv[0]} is not installed here",
+            f"{missing} is not installed here",
             hint="without --run the command is shown, to be run where it is",
         )
     with tempfile.TemporaryDirectory() as folder:
         for name, content in made.files.items():
             Path(folder, name).write_text(content, encoding="utf-8")
-        place = folder if made.files else None
-        raise typer.Exit(subprocess.run(made.argv, cwd=place, check=False).returncode)
+        raise typer.Exit(serving.run(made.argv, Path(folder) if made.files else None))

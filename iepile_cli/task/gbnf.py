@@ -27,6 +27,11 @@ _ANY_STRING = (
 )
 
 
+def says_mentions(text: str) -> bool:
+    """Whether the grammar says which mentions a text has; of a very long one it does not."""
+    return len(pieces(text)) <= MOST_PIECES
+
+
 def gbnf(task: Task, items: Sequence[SchemaItem], text: str) -> str:
     """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space."""
     cut = pieces(text)

@@ -48,6 +48,9 @@ def _of(node: Node, item: SchemaItem) -> dict[str, Any]:
         case Slots(absent):
             filler = {"anyOf": [_STRING, {"type": "array", "items": _STRING}]}
             shown = _object(dict.fromkeys(item.slots, filler))
-            return shown if absent is not None else {**shown, "required": []}
+            if absent is None:
+                return {**shown, "required": []}
+            # All slots, those without a filler too, or none at all.
+            return {"anyOf": [shown, _object({})]} if item.slots else shown
         case _:
             raise TypeError(f"{type(node).__name__} is no part of an answer")

@@ -8,32 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_files import dequantised, embedded_gguf, lora, random_gguf
+from gguf_files import lora, random_gguf
+from questions import TEXTS, agreement, answers, asks, check, start
 
-from iepile_cli.backends import Answer, Options, Runner
+from iepile_cli.backends import Runner
 from iepile_cli.cli import run
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.asking import Asker
-from iepile_cli.registry import registry
-from iepile_cli.task.ask import Ask
-from iepile_cli.task.schema import read_schema
-from iepile_cli.task.table import TASKS
 from iepile_cli.templates import AUTO
-
-TEXTS = (
-    "Ann Smith met Bob in Rome.",
-    "In 1904, A. P. Moller and his father founded a company in Svendborg, Denmark.",
-    'He said: "Never\nagain", and left for 北京.',
-    "Acme Corp. bought Widget Ltd for 3 million dollars on Monday, said its head, Carla Diaz, "
-    "who was born in Lima and had worked for Acme in Paris before.",
-    "None.",
-)
-SCHEMAS = (
-    ("person,location,organization", "NER"),
-    ("founder of,place of birth", "RE"),
-    ("attack(attacker, target), meeting(place)", "EE"),
-    ("person{born, job}", "KG"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +29,6 @@ def opened(model: Path) -> Iterator[dict[str, Runner]]:
     yield runners
     for runner in runners.values():
         runner.close()
-
-
-def start(backend: str, path: Path, **options: Any) -> Runner:
-    runner: Runner = registry().get("backend", backend).open(path, Options(threads=1, **options))
-    return runner
-
-
-def asks(texts: tuple[str, ...] = TEXTS) -> list[Ask]:
-    made = []
-    for expression, name in SCHEMAS:
-        task, items = read_schema([expression], TASKS[name])
-        made += [Ask(task, tuple(items), text) for text in texts]
-    return made
-
-
-def answers(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Answer]:
-    asker = Asker(runner, AUTO.bind(runner.tokenizer), answer_tokens=tokens)
-    return list(runner.generate(asker.request(ask) for ask in questions))
-
-
-def agreement(one: list[Answer], other: list[Answer]) -> float:
-    return sum(a.text == b.text for a, b in zip(one, other, strict=True)) / len(one)
-
-
-def check(found: list[Answer], questions: list[Ask]) -> None:
-    for ask, answer in zip(questions, found, strict=True):
-        value = json.loads(answer.text)
-        assert list(value) == [item.type for item in ask.items]
-        assert all(mention in ask.text for mention in _mentions(value, ask))
-
-
-def _mentions(value: Any, ask: Ask) -> list[str]:
-    known = {"NAN", *(slot for item in ask.items for slot in item.slots)}
-    known |= {"subject", "object", "trigger", "arguments", *(item.type for item in ask.items)}
-    if isinstance(value, str):
-        return [] if value in known else [value]
-    keys = [key for key in value if key not in known] if isinstance(value, dict) else []
-    parts = value.values() if isinstance(value, dict) else value
-    return keys + [mention for part in parts for mention in _mentions(part, ask)]
 
 
 def test_it_answers_as_llama_cpp_does(opened: dict[str, Runner]) -> None:
@@ -244,33 +187,3 @@ def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
     row = json.loads(out.read_text(encoding="utf-8"))
     assert list(row["answer"]) == ["person", "location"]
     assert run([*arguments, "--backend", "llama-cpp", "--bits", "4"]) == 2
-
-
-@pytest.mark.slow
-def test_a_hundred_passages_agree_on_the_embedded_models_weights(
-    tmp_path: Path, shared: Path
-) -> None:
-    path = dequantised(embedded_gguf(), tmp_path / "f32.gguf")
-    texts = tuple(_passages(shared, 25))
-    questions = asks(texts)
-    found = []
-    for backend in ("llama-cpp", "transformers"):
-        runner = start(backend, path)
-        found.append(answers(runner, questions, 0))
-        runner.close()
-        check(found[-1], questions)
-    assert len(questions) == 100
-    assert agreement(*found) >= 0.95
-
-
-def _passages(shared: Path, count: int) -> Iterator[str]:
-    for path in sorted((shared / "data" / "IE-en").rglob("*.json*")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            text = record.get("text") if isinstance(record, dict) else None
-            if isinstance(text, str) and 40 < len(text) < 400:
-                yield text
-                count -= 1
-                if not count:
-                    return
-                break

@@ -1,0 +1,124 @@
+"""The openai backend against real llama.cpp servers: the answers of the backends that decode here.
+
+llama-server is used where it is installed; llama-cpp-python's server always is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gguf_files import dequantised, embedded_gguf, random_gguf
+from llama_servers import KINDS, installed, serving
+from questions import TEXTS, agreement, answers, asks, asks_in_turn, check, passages, start
+
+from iepile_cli.backends import Answer, Options
+from iepile_cli.backends.opening import open_model
+from iepile_cli.cli import run
+from iepile_cli.extraction.asking import Asker
+from iepile_cli.task.ask import Ask
+
+# Letters of several bytes, of which small vocabularies have no token for most.
+ODD = ("任正非在深圳。Żółć 😀 costs 5 €.", "«Ünïcode» — naïve — «Ünïcode»", 'a"b\\c\td {"x": []}')
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if not installed(name):
+        pytest.skip(f"{name} is not installed")
+    return name
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_gguf(tmp_path_factory.mktemp("model") / "random.gguf")
+
+
+@pytest.fixture(scope="module")
+def url(kind: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(kind, model, tmp_path_factory.mktemp("log") / "server.log") as url:
+        yield url
+
+
+def served(url: str, tokenizer: Path, questions: list[Ask], tokens: int) -> list[Answer]:
+    options = Options(base_url=url, tokenizer=str(tokenizer), timeout=300)
+    opened = open_model(backend="openai", options=options)
+    try:
+        asker = Asker(opened.runner, opened.template, answer_tokens=tokens)
+        return list(opened.runner.generate(asker.request(ask) for ask in questions))
+    finally:
+        opened.runner.close()
+
+
+def here(backend: str, path: Path, questions: list[Ask], tokens: int) -> list[Answer]:
+    runner = start(backend, path)
+    try:
+        return answers(runner, questions, tokens)
+    finally:
+        runner.close()
+
+
+def test_it_answers_as_the_backends_here(model: Path, url: str) -> None:
+    questions = asks(TEXTS[:4])
+    found = served(url, model, questions, 30)
+    check(found, questions)
+    # Of random weights, some choices are equally good to the third digit.
+    assert agreement(found, here("llama-cpp", model, questions, 30)) >= 0.9
+    assert any(answer.truncated for answer in found)
+
+
+def test_letters_in_parts(model: Path, url: str) -> None:
+    questions = asks(ODD)
+    found = served(url, model, questions, 30)
+    check(found, questions)
+    # Which tokens the server spells a letter with it does not tell.
+    assert agreement(found, here("llama-cpp", model, questions, 30)) >= 0.75
+
+
+def test_without_a_tokenizer_answers_are_valid_and_grounded(
+    url: str, tmp_path: Path, model: Path
+) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text(TEXTS[3], encoding="utf-8")
+    ask = ["extract", "-s", "person,organization", str(source), "-o", str(out), "--base-url", url]
+    assert run([*ask, "--template", "llama2", "--answer-tokens", "24"]) == 0
+    row = json.loads(out.read_text("utf-8"))
+    assert list(row["answer"]) == ["person", "organization"]
+    assert not row.get("ungrounded")
+    assert not row.get("problems")
+    assert all(TEXTS[3][i["start"] : i["end"]] == i["text"] for i in row["items"])
+
+
+@pytest.mark.model
+def test_a_dozen_passages_on_the_embedded_models_weights(kind: str, tmp_path: Path) -> None:
+    path = dequantised(embedded_gguf(), tmp_path / "f32.gguf")
+    questions = asks(TEXTS[:3])
+    with serving(kind, path, tmp_path / "log") as url:
+        found = served(url, path, questions, 32)
+    check(found, questions)
+    assert len(questions) == 12
+    assert agreement(found, here("llama-cpp", path, questions, 32)) >= 0.95
+
+
+@pytest.mark.slow
+def test_a_hundred_passages_agree_on_the_embedded_models_weights(
+    kind: str, tmp_path: Path, shared: Path
+) -> None:
+    path = dequantised(embedded_gguf(), tmp_path / "f32.gguf")
+    questions = asks_in_turn(passages(shared, 100))
+    assert len(questions) == 100
+    with serving(kind, path, tmp_path / "log") as url:
+        found = {kind: served(url, path, questions, 0)}
+    for backend in ("llama-cpp", "transformers"):
+        found[backend] = here(backend, path, questions, 0)
+    for each in found.values():
+        check(each, questions)
+    shares = {
+        (one, other): agreement(found[one], found[other])
+        for one, other in ((kind, "llama-cpp"), (kind, "transformers"), tuple(found)[1:])
+    }
+    print(shares)
+    assert min(shares.values()) >= 0.95

@@ -1,0 +1,232 @@
+"""What servers are sent to keep answers in form, judged by the parsers that servers use.
+
+llama.cpp reads the GBNF, llguidance the JSON schemas; both are asked with the embedded model's
+vocabulary, token by token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iepile_cli.backends.constrain import Constraint
+from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
+from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+from iepile_cli.task import TASKS, SchemaItem
+from iepile_cli.task.ask import dumps
+from iepile_cli.task.gbnf import MOST_PIECES, gbnf, gbnf_behind_key, says_mentions
+from iepile_cli.task.gbnf_rest import Rest
+from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.json_schema import is_closed, json_schema
+
+TEXT = 'Żółć met Ann "the [cat]" Smith\tin C:\\temp. 任正非在深圳 😀::= <x> Ann.'
+QUOTED, SIGNS, CHINESE = 'a "quoted" \\ label', "root ::= [^x]* | (y)? {1,2} # <[7]>", "名前_名\n"
+SLOTS = ('ro"le', "x ::= y", "角色\\")
+
+ITEMS: dict[str, tuple[SchemaItem, ...]] = {
+    "NER": (SchemaItem(QUOTED), SchemaItem(SIGNS), SchemaItem(CHINESE)),
+    "RE": (SchemaItem(SIGNS), SchemaItem(CHINESE)),
+    "SPO": (
+        SchemaItem(QUOTED, subject_type="a|b", object_type='"'),
+        SchemaItem(CHINESE, subject_type="x", object_type="y"),
+    ),
+    "EE": (SchemaItem(SIGNS, slots=SLOTS), SchemaItem(CHINESE, trigger=False, slots=SLOTS[:1])),
+    "EET": (SchemaItem(QUOTED), SchemaItem(SIGNS)),
+    "EEA": (SchemaItem(CHINESE, slots=SLOTS, trigger=("met",)),),
+    "KG": (SchemaItem(SIGNS, slots=SLOTS), SchemaItem(QUOTED, slots=SLOTS[1:])),
+}
+A, B, C = 'Ann "the [cat]" Smith', "C:\\temp", "深圳 😀"
+PAIRS = [{"subject": A, "object": B}, {"subject": C, "object": "::= <x"}]
+ANSWERS: dict[str, dict[str, Any]] = {
+    "NER": {QUOTED: [A, B, "任"], SIGNS: [], CHINESE: ["Żółć", "😀"]},
+    "RE": {SIGNS: PAIRS, CHINESE: []},
+    "SPO": {QUOTED: [], CHINESE: PAIRS},
+    "EE": {
+        SIGNS: [
+            {"trigger": "met", "arguments": {SLOTS[0]: A, SLOTS[1]: [B, C], SLOTS[2]: "NAN"}},
+            {"trigger": "NAN", "arguments": {}},
+        ],
+        CHINESE: [{"arguments": {SLOTS[0]: "Żółć met"}}],
+    },
+    "EET": {QUOTED: ["met"], SIGNS: ["in", "\\"]},
+    "EEA": {CHINESE: [{SLOTS[0]: "NAN", SLOTS[1]: [A], SLOTS[2]: C}]},
+    "KG": {SIGNS: {A: {SLOTS[0]: B, SLOTS[2]: [A, C]}, B: {}}, QUOTED: {}},
+}
+# What is none of the text: another word, a part of one, another case, white space at its end.
+UNGROUNDED = ("Bob", "An", "ann", "Ann ", "the cat", "temp. 任正非 在", "")
+
+
+@pytest.fixture(scope="module")
+def model(embedded: Path) -> Any:
+    return load_model(embedded, vocab_only=True)
+
+
+class Judge:
+    """What llama.cpp makes of a GBNF grammar and a text in a model's tokens."""
+
+    def __init__(self, model: Any) -> None:
+        self.lib = library()
+        self.vocab = self.lib.llama_model_get_vocab(model)
+        self.tokenizer = LlamaCppTokenizer(self.vocab)
+
+    def accepts(self, rules: str, text: str) -> bool:
+        """Whether the grammar allows each token in turn, and then the end."""
+        lib = self.lib
+        sampler = lib.llama_sampler_init_grammar(self.vocab, rules.encode(), b"root")
+        assert sampler, rules
+        try:
+            for token in self.tokenizer.text(text):
+                if not self._allows(sampler, token):
+                    return False
+                lib.llama_sampler_accept(sampler, token)
+            return self._allows(sampler, lib.llama_vocab_eos(self.vocab))
+        finally:
+            lib.llama_sampler_free(sampler)
+
+    def _allows(self, sampler: Any, token: int) -> bool:
+        lib = self.lib
+        data = (lib.llama_token_data * 1)(lib.llama_token_data(id=token, logit=1.0, p=0.0))
+        array = lib.llama_token_data_array(data=data, size=1, selected=-1, sorted=False)
+        lib.llama_sampler_apply(sampler, ctypes.byref(array))
+        return not math.isinf(data[0].logit)
+
+
+@pytest.fixture(scope="module")
+def judge(model: Any) -> Judge:
+    return Judge(model)
+
+
+def variants(task: str) -> Iterator[str]:
+    """Answers that are not right: another mention, key, order or layout."""
+    right = ANSWERS[task]
+    written = dumps(right)
+    mention = next(one for one in (C, "met", "😀") if dumps(one) in written)
+    for other in UNGROUNDED:
+        yield written.replace(dumps(mention), dumps(other))
+    yield dumps({f"{key}!": value for key, value in right.items()})
+    yield dumps({**right, "more": []})
+    if len(right) > 1:
+        yield dumps(dict(list(right.items())[1:]))
+        yield dumps(dict(reversed(right.items())))
+    yield json.dumps(right, ensure_ascii=False, separators=(",", ":"))
+    yield json.dumps(right, indent=1)
+    yield written + " "
+    yield written[:-1]
+    yield dumps(dict.fromkeys(right))
+
+
+@pytest.mark.parametrize("task", ITEMS)
+def test_gbnf_accepts_what_is_right_and_nothing_else(task: str, judge: Judge) -> None:
+    rules = gbnf(TASKS[task], ITEMS[task], TEXT)
+    right = dumps(ANSWERS[task])
+    assert judge.accepts(rules, right)
+    assert judge.accepts(rules, " " + right)
+    assert judge.accepts(rules, "{" + ", ".join(empty_answers(TASKS[task], ITEMS[task])) + "}")
+    wrong = [text for text in variants(task) if judge.accepts(rules, text)]
+    assert wrong == []
+    assert right not in variants(task)
+
+
+@pytest.mark.parametrize("task", ITEMS)
+def test_gbnf_behind_a_key(task: str, judge: Judge) -> None:
+    asked, right = ITEMS[task], dumps(ANSWERS[task])
+    at = 0
+    for number, item in enumerate(asked):
+        at = right.index(dumps(item.type) + ":", at) + len(dumps(item.type)) + 1
+        rules = gbnf_behind_key(TASKS[task], asked, TEXT, number)
+        assert judge.accepts(rules, right[at:])
+        assert not judge.accepts(rules, right[at:].replace("]", ', "Bob"]').replace("{}", "[]"))
+
+
+@pytest.mark.parametrize("task", ITEMS)
+def test_the_rest_of_a_grammar_behind_any_part_of_an_answer(task: str, judge: Judge) -> None:
+    rest = Rest(gbnf(TASKS[task], ITEMS[task], TEXT))
+    right = dumps(ANSWERS[task])
+    for at in range(0, len(right) + 1, 1 if len(right) < 120 else 3):
+        rules = rest.behind(right[:at])
+        assert rules is not None
+        rules = "root ::= rest\n" + rules
+        assert judge.accepts(rules, right[at:]), right[:at]
+        assert not judge.accepts(rules, right[at:] + "}")
+        assert not judge.accepts(rules, "§" + right[at:])
+    assert rest.behind(right + "x") is None
+    assert rest.behind("[") is None
+
+
+@pytest.mark.parametrize("task", ITEMS)
+def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, model: Any) -> None:
+    """Random answers under the grammar of our own backends are answers under the GBNF."""
+    tokenizer = grammar_tokenizer(model)
+    kind, asked, dice = TASKS[task], ITEMS[task], random.Random(task)
+    rules, ours = gbnf(kind, asked, TEXT), grammar(kind, asked, TEXT)
+    for _ in range(15):
+        constraint = Constraint(tokenizer, ours, 150, empty_answers(kind, asked))
+        while not constraint.done:
+            allowed = [int(token) for token in constraint.allowed()]
+            closing = [t for t in allowed if {*"]}"} & {*tokenizer.decode_str([t])}]
+            some = closing if closing and dice.random() < 0.3 else allowed
+            constraint.accept(dice.choice(some), 1.0)
+        answer = constraint.answer(0).text
+        assert judge.accepts(rules, answer), answer
+
+
+def test_nothing_to_mention_leaves_empty_answers(judge: Judge) -> None:
+    for task, asked in ITEMS.items():
+        rules = gbnf(TASKS[task], asked, " \n\t")
+        assert judge.accepts(rules, "{" + ", ".join(empty_answers(TASKS[task], asked)) + "}")
+        assert not judge.accepts(rules, dumps(ANSWERS[task]))
+
+
+def test_a_very_long_text_gets_any_string(judge: Judge) -> None:
+    text = "Ann met Bob. " * MOST_PIECES
+    asked = (SchemaItem("person"),)
+    assert not says_mentions(text)
+    rules = gbnf(TASKS["NER"], asked, text)
+    assert judge.accepts(rules, '{"person": ["Ann", "Carl \\"x\\" \\u00e9"]}')
+    assert not judge.accepts(rules, '{"person": ["Ann\n"]}')
+    assert not judge.accepts(rules, '{"persons": ["Ann"]}')
+
+
+@pytest.mark.parametrize("task", ITEMS)
+def test_json_schema(task: str, model: Any) -> None:
+    from llguidance import LLMatcher
+
+    tokenizer = grammar_tokenizer(model)
+    schema = json_schema(TASKS[task], ITEMS[task])
+    rules = LLMatcher.grammar_from_json_schema(schema)
+
+    def accepts(value: Any) -> bool:
+        matcher = LLMatcher(tokenizer, rules, log_level=0)
+        assert not matcher.is_error(), matcher.get_error()
+        tokens = tokenizer.tokenize_str(value if isinstance(value, str) else dumps(value))
+        return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+
+    right = ANSWERS[task]
+    assert accepts(right)
+    assert accepts("{" + ", ".join(empty_answers(TASKS[task], ITEMS[task])) + "}")
+    assert not accepts({**right, "more": []})
+    assert not accepts({f"{key}!": value for key, value in right.items()})
+    assert not accepts(dict.fromkeys(right))
+    assert not accepts(dict.fromkeys(right, "Ann"))
+    assert not accepts({key: [7] for key in right})
+    assert not accepts(dumps(right)[:-1])
+    if task == "EEA":
+        assert accepts({CHINESE: [{}]})
+        assert not accepts({CHINESE: [{SLOTS[0]: "Ann"}]})
+    assert list(schema["properties"]) == schema["required"] == [item.type for item in ITEMS[task]]
+    assert is_closed(TASKS[task]) == (task != "KG")
+
+
+def test_types_that_share_a_key_are_answered_once(judge: Judge) -> None:
+    asked = (ITEMS["NER"][0], replace(ITEMS["NER"][0], description="twice"))
+    rules = gbnf(TASKS["NER"], asked, TEXT)
+    assert judge.accepts(rules, dumps({QUOTED: ["Ann"]}))
+    assert list(json_schema(TASKS["NER"], asked)["properties"]) == [QUOTED]
