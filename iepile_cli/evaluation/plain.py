@@ -54,10 +54,9 @@ def close_plain(document: Document, tally: Tally, span: tuple[int, int]) -> bool
                 cell[_RIGHT] += FULL
         else:
             cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-        if text is not None:
-            for mention in fact[1:]:
-                if type(mention) is str and mention not in text:
-                    cell[_INVENTED] += 1
-                    break
+        if text is not None and (
+            fact[-1] not in text or (len(fact) > 2 and any(name not in text for name in fact[1:]))
+        ):
+            cell[_INVENTED] += 1
     tally.put(cells.values())
     return True
