@@ -120,7 +120,8 @@ class AnswerFile:
             spans = sorted(map(tuple, documents[run][:, [FIRST, END]].tolist()))
             for document, places in group_rows(self._rows, self._read(spans)):
                 self._scattered[places[0][0]] = places
-                close(document, self.plan, joined, (places[0][0], places[-1][1]), counted=True)
+                read = (document, places[0][0], places[-1][1])
+                close(read, self.plan, joined, counted=True)
         joined.flush()
         return _replace(tally, again, joined)
 

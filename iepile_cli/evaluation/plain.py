@@ -6,13 +6,19 @@ the time, and leaves to them every document that is out of the ordinary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.matching import FEW, FULL
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.tally import Tally
+from iepile_cli.evaluation.tally import CELL, Tally
 
 # One cell of a tally: document, label, and the five counts.
-_PREDICTED, _FOUND, _RIGHT, _INVENTED = 3, 4, 5, 6
+_GOLD, _PREDICTED, _FOUND, _RIGHT, _INVENTED = range(2, CELL)
+
+# A document that has been read, and the bytes [first, end) that it was read from.
+Read: TypeAlias = tuple[Document, int, int]
 
 
 def is_plain(plan: Plan) -> bool:
@@ -25,38 +31,42 @@ def is_plain(plan: Plan) -> bool:
     )
 
 
-def close_plain(document: Document, tally: Tally, span: tuple[int, int]) -> bool:
-    """Score a document of a plan that ``is_plain``; False, and nothing done, if it is not usual."""
-    reader = document.reader
-    label = document.key[3]
-    if label is None or reader.unusual or reader.plain_gold is None:
-        return False
-    gold = reader.plain_gold(label)
-    if gold is None or len(gold) > FEW:
-        return False
-    number, (numbers, *_) = tally.begin(document.key, 1, span)
-    cells: dict[str, list[int]] = {}
-    for fact in gold:
-        kind = fact[0]
-        if kind in cells:
-            cells[kind][2] += 1
-        else:
-            cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
-    text = document.text
-    for fact in document.predicted[0]:
-        kind = fact[0]
-        if kind in cells:
-            cell = cells[kind]
-            cell[_PREDICTED] += 1
-            if fact in gold:
-                gold.remove(fact)
-                cell[_FOUND] += FULL
-                cell[_RIGHT] += FULL
-        else:
-            cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-        if text is not None and (
-            fact[-1] not in text or (len(fact) > 2 and any(name not in text for name in fact[1:]))
-        ):
-            cell[_INVENTED] += 1
-    tally.put(cells.values())
-    return True
+def close_plain(done: Iterable[Read], tally: Tally, close: Callable[[Read], None]) -> None:
+    """Score documents of a plan that ``is_plain``; those that are not usual go to ``close``."""
+    for read in done:
+        document, first, end = read
+        reader, text, key = document.reader, document.text, document.key
+        label = key[3]
+        if label is None or reader.unusual or reader.plain_gold is None:
+            close(read)
+            continue
+        gold = reader.plain_gold(label)
+        if gold is None or len(gold) > FEW:
+            close(read)
+            continue
+        number, (numbers, *_) = tally.begin(key, 1, first, end)
+        cells: dict[str, list[int]] = {}
+        for fact in gold:
+            kind = fact[0]
+            if kind in cells:
+                cells[kind][_GOLD] += 1
+            else:
+                cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
+        for fact in document.predicted[0]:
+            kind = fact[0]
+            if kind in cells:
+                cell = cells[kind]
+                cell[_PREDICTED] += 1
+                if fact in gold:
+                    gold.remove(fact)
+                    cell[_FOUND] += FULL
+                    cell[_RIGHT] += FULL
+            else:
+                cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
+            if text is not None:
+                # Usual facts hold strings only.
+                for mention in fact[1:]:
+                    if mention not in text:
+                        cell[_INVENTED] += 1
+                        break
+        tally.put(cells.values())

@@ -15,7 +15,7 @@ import orjson
 
 from iepile_cli.evaluation.asking import NOTHING_ASKED
 from iepile_cli.evaluation.document import Document, confusions, score, settle
-from iepile_cli.evaluation.plain import close_plain, is_plain
+from iepile_cli.evaluation.plain import Read, close_plain, is_plain
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Rows
 from iepile_cli.evaluation.tally import ANSWERS, UNLABELLED, Tally
@@ -29,6 +29,8 @@ _ODD = (ValueError, LookupError, TypeError, AttributeError)
 _NOTHING: dict[str, Any] = {}
 # Different answers without content that are remembered.
 _REMEMBERED = 1000
+# Documents scored in one go: few enough to stay in the processor's cache.
+_AT_ONCE = 64
 
 
 def finish(document: Document, plan: Plan) -> bool:
@@ -45,16 +47,15 @@ def finish(document: Document, plan: Plan) -> bool:
     return True
 
 
-def close(
-    document: Document, plan: Plan, tally: Tally, span: tuple[int, int], *, counted: bool = False
-) -> None:
+def close(read: Read, plan: Plan, tally: Tally, *, counted: bool = False) -> None:
     """Score a document; one without gold is counted as such unless it is ``counted`` already."""
+    document, first, end = read
     if not finish(document, plan):
         if not counted:
             tally.row_counts[tally.group(*document.key[:2])][UNLABELLED] += 1
         return
     mixed = confusions(document) if plan.confusions else ()
-    tally.add(document.key, score(document, plan), span, mixed, document.reader.named_unit)
+    tally.add(document.key, score(document, plan), first, end, mixed, document.reader.named_unit)
 
 
 def scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
@@ -81,6 +82,8 @@ class _Current:
         # Of the rows of its task and source.
         self.counts: list[int] = []
         self._plain = is_plain(plan)
+        # Read and not yet scored.
+        self._done: list[Read] = []
 
     def begin(self, document: Document, at: int) -> None:
         """Begin another document at byte ``at``, where the one before ends."""
@@ -89,11 +92,23 @@ class _Current:
         self.counts = self.tally.row_counts[self.tally.group(*document.key[:2])]
 
     def end(self, at: int) -> None:
-        """Score the document, which ends before byte ``at``."""
-        document, span = self.document, (self.first, at)
-        if document is None or (self._plain and close_plain(document, self.tally, span)):
-            return
-        close(document, self.plan, self.tally, span)
+        """End the document before byte ``at``."""
+        if self.document is not None:
+            self._done.append((self.document, self.first, at))
+        if len(self._done) > _AT_ONCE:
+            self.close()
+
+    def close(self) -> None:
+        """Score what has been read."""
+        if self._plain:
+            close_plain(self._done, self.tally, self._close)
+        else:
+            for read in self._done:
+                self._close(read)
+        self._done.clear()
+
+    def _close(self, read: Read) -> None:
+        close(read, self.plan, self.tally)
 
     def read(self, line: bytes, at: int) -> None:
         """Read a row of any kind."""
@@ -124,6 +139,7 @@ def _scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
         current = _Current(plan, start)
         at = _read_rows(file, start, stop, current)
     current.end(at)
+    current.close()
     current.tally.flush()
     return current.tally
 

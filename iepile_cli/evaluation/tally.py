@@ -90,12 +90,13 @@ class Tally:
         self,
         key: Key,
         units: Sequence[dict[str, Counts]],
-        span: tuple[int, int],
+        first: int,
+        end: int,
         confusions: Sequence[tuple[str, str]] = (),
         confused_unit: int = 0,
     ) -> None:
         """Add one scored document."""
-        number, labels = self.begin(key, len(units), span)
+        number, labels = self.begin(key, len(units), first, end)
         task = key[0]
         for numbers, types in zip(labels, units, strict=True):
             self.put([number, numbers[kind], *counts] for kind, counts in types.items())
@@ -109,7 +110,7 @@ class Tally:
                 )
             )
 
-    def begin(self, key: Key, units: int, span: tuple[int, int]) -> tuple[int, list[_Labels]]:
+    def begin(self, key: Key, units: int, first: int, end: int) -> tuple[int, list[_Labels]]:
         """Enter a document: its number, and for each unit the numbers of its types."""
         number = self._count
         self._count = number + 1
@@ -117,12 +118,12 @@ class Tally:
         known = self._known.get((task, source))
         if known is None:
             known = self._known[task, source] = self._meet(task, source, units)
-        group, first, second, labels = known
+        group, one, other, labels = known
         try:
             text = name.encode()
         except UnicodeEncodeError:
             text = name.encode("utf-8", "surrogatepass")
-        self._documents += (_checksum(text, first, second), group, *span)
+        self._documents += (_checksum(text, one, other), group, first, end)
         return number, labels
 
     def put(self, cells: Iterable[Sequence[int]]) -> None:
