@@ -120,7 +120,9 @@ class AnswerFile:
             spans = sorted(map(tuple, documents[run][:, [FIRST, END]].tolist()))
             for document, places in group_rows(self._rows, self._read(spans)):
                 self._scattered[places[0][0]] = places
-                read = (document, places[0][0], places[-1][1])
+                key = document.key
+                place = joined.place(key[0], key[1], len(document.reader.labels))
+                read = (document, place, places[0][0], places[-1][1])
                 close(read, self.plan, joined, counted=True)
         joined.flush()
         return _replace(tally, again, joined)

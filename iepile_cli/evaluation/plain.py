@@ -12,13 +12,13 @@ from typing import TypeAlias
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.matching import FEW, FULL
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.tally import CELL, Tally
+from iepile_cli.evaluation.tally import CELL, Place, Tally
 
 # One cell of a tally: document, label, and the five counts.
 _GOLD, _PREDICTED, _FOUND, _RIGHT, _INVENTED = range(2, CELL)
 
-# A document that has been read, and the bytes [first, end) that it was read from.
-Read: TypeAlias = tuple[Document, int, int]
+# A document that has been read, where it goes, and the bytes [first, end) that it was read from.
+Read: TypeAlias = tuple[Document, Place, int, int]
 
 
 def is_plain(plan: Plan) -> bool:
@@ -34,7 +34,7 @@ def is_plain(plan: Plan) -> bool:
 def close_plain(done: Iterable[Read], tally: Tally, close: Callable[[Read], None]) -> None:
     """Score documents of a plan that ``is_plain``; those that are not usual go to ``close``."""
     for read in done:
-        document, first, end = read
+        document, place, first, end = read
         reader, text, key = document.reader, document.text, document.key
         label = key[3]
         if label is None or reader.unusual or reader.plain_gold is None:
@@ -44,7 +44,8 @@ def close_plain(done: Iterable[Read], tally: Tally, close: Callable[[Read], None
         if gold is None or len(gold) > FEW:
             close(read)
             continue
-        number, (numbers, *_) = tally.begin(key, 1, first, end)
+        number = tally.begin(place, key[2], first, end)
+        numbers = place.labels[0]
         cells: dict[str, list[int]] = {}
         for fact in gold:
             kind = fact[0]
@@ -63,10 +64,9 @@ def close_plain(done: Iterable[Read], tally: Tally, close: Callable[[Read], None
                     cell[_RIGHT] += FULL
             else:
                 cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-            if text is not None:
-                # Usual facts hold strings only.
-                for mention in fact[1:]:
-                    if mention not in text:
-                        cell[_INVENTED] += 1
-                        break
+            # Usual facts hold strings only.
+            if text is not None and (
+                fact[1] not in text or (len(fact) > 2 and any(m not in text for m in fact[2:]))
+            ):
+                cell[_INVENTED] += 1
         tally.put(cells.values())

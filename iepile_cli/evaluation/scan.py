@@ -18,7 +18,7 @@ from iepile_cli.evaluation.document import Document, confusions, score, settle
 from iepile_cli.evaluation.plain import Read, close_plain, is_plain
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Rows
-from iepile_cli.evaluation.tally import ANSWERS, UNLABELLED, Tally
+from iepile_cli.evaluation.tally import ANSWERS, UNLABELLED, Place, Tally
 
 Tick: TypeAlias = Callable[[int], None]
 
@@ -49,10 +49,10 @@ def finish(document: Document, plan: Plan) -> bool:
 
 def close(read: Read, plan: Plan, tally: Tally, *, counted: bool = False) -> None:
     """Score a document; one without gold is counted as such unless it is ``counted`` already."""
-    document, first, end = read
+    document, place, first, end = read
     if not finish(document, plan):
         if not counted:
-            tally.row_counts[tally.group(*document.key[:2])][UNLABELLED] += 1
+            place.counts[UNLABELLED] += 1
         return
     mixed = confusions(document) if plan.confusions else ()
     tally.add(document.key, score(document, plan), first, end, mixed, document.reader.named_unit)
@@ -78,23 +78,21 @@ class _Current:
         self.rows = Rows(plan)
         self.tally = Tally()
         self.document: Document | None = None
+        self.place: Place
         self.first = first
-        # Of the rows of its task and source.
-        self.counts: list[int] = []
         self._plain = is_plain(plan)
         # Read and not yet scored.
         self._done: list[Read] = []
 
-    def begin(self, document: Document, at: int) -> None:
+    def begin(self, document: Document, place: Place, at: int) -> None:
         """Begin another document at byte ``at``, where the one before ends."""
         self.end(at)
-        self.document, self.first = document, at
-        self.counts = self.tally.row_counts[self.tally.group(*document.key[:2])]
+        self.document, self.place, self.first = document, place, at
 
     def end(self, at: int) -> None:
         """End the document before byte ``at``."""
         if self.document is not None:
-            self._done.append((self.document, self.first, at))
+            self._done.append((self.document, self.place, self.first, at))
         if len(self._done) > _AT_ONCE:
             self.close()
 
@@ -118,8 +116,9 @@ class _Current:
             return
         key, _, _, batch, value = row
         if self.document is None or not self.rows.belongs(key, batch, self.document):
-            self.begin(self.rows.begin(row), at)
-        self.rows.answer(value, batch, self.document, self.counts)
+            document = self.rows.begin(row)
+            self.begin(document, self.tally.place(*key[:2], len(document.reader.labels)), at)
+        self.rows.answer(value, batch, self.document, self.place.counts)
 
     def _count_unread(self, reason: str, at: int) -> None:
         if reason == OTHER_TASK:
@@ -151,7 +150,7 @@ def _read_rows(lines: Iterable[bytes], at: int, stop: int, current: _Current) ->
     came after that row's schema batch the last time. Such rows are read here, in half the steps
     that ``_Current.read`` takes, to the same effect.
     """
-    rows, loads = current.rows, orjson.loads
+    rows, tally, loads = current.rows, current.tally, orjson.loads
     # Answers that say that there is nothing: a few strings make up much of a file.
     silent: set[str] = set()
     # Of the row before; no label where it was not read here.
@@ -166,6 +165,7 @@ def _read_rows(lines: Iterable[bytes], at: int, stop: int, current: _Current) ->
             if its_task != task_name:
                 task, reader, asked = rows.task(its_task)  # type: ignore[misc]
                 task_name, label, batch = its_task, _UNLIKE, NOTHING_ASKED
+                places: dict[str, Place] = {}
                 direct = not (rows.plan.asked_only or reader.unusual)
             known = asked.after.get(batch.number)
             if known is None or not instruction.startswith(known[0]):
@@ -183,8 +183,15 @@ def _read_rows(lines: Iterable[bytes], at: int, stop: int, current: _Current) ->
                 source, number, label = its_source, its_number, its_label
                 key = (task, source, number, label)
                 if current.document is None or not rows.belongs(key, batch, current.document):
-                    current.begin(Document(key, reader, asked.text_after(head, instruction)), at)
-                document, counts = current.document, current.counts
+                    place = places.get(source)
+                    if place is None:
+                        place = tally.place(task, source, len(reader.labels))
+                        places[source] = place
+                    document = Document(key, reader, asked.text_after(head, instruction))
+                    current.begin(document, place, at)
+                else:
+                    document = current.document
+                counts = current.place.counts
             answer = None
             if direct and "truncated" not in value:
                 try:
