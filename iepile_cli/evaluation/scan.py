@@ -70,55 +70,126 @@ def scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
             gc.enable()
 
 
-class _Current:
-    """The document that is being read, and the tally of those before it."""
+class _Scan:
+    """One way through the lines of a file, or of a part of it."""
 
-    def __init__(self, plan: Plan, first: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rows = Rows(plan)
         self.tally = Tally()
-        self.document: Document | None = None
-        self.place: Place
-        self.first = first
         self._plain = is_plain(plan)
-        # Read and not yet scored.
-        self._done: list[Read] = []
 
-    def begin(self, document: Document, place: Place, at: int) -> None:
-        """Begin another document at byte ``at``, where the one before ends."""
-        self.end(at)
-        self.document, self.place, self.first = document, place, at
+    def read(self, lines: Iterable[bytes], at: int, stop: int) -> None:
+        """Read the lines that begin before byte ``stop``, the first at ``at``, and score them.
 
-    def end(self, at: int) -> None:
-        """End the document before byte ``at``."""
-        if self.document is not None:
-            self._done.append((self.document, self.place, self.first, at))
-        if len(self._done) > _AT_ONCE:
-            self.close()
+        Nearly every row is like the one before: of its task, often of its document, and asking
+        what came after that row's schema batch the last time. Such rows are read here, in half
+        the steps that ``Rows`` takes for any row, to the same effect.
+        """
+        rows, tally, loads = self.rows, self.tally, orjson.loads
+        asked_only, literal = self.plan.asked_only, self.plan.literal
+        # Answers that say that there is nothing: a few strings make up much of a file.
+        silent: set[str] = set()
+        # Documents that have been read, and the one that is being read: where it goes, and where
+        # it begins.
+        done: list[Read] = []
+        document: Document | None = None
+        place: Place
+        first = at
+        # Of the row before; no label where it was not read here.
+        task_name = source = number = label = _UNLIKE
+        batch = NOTHING_ASKED
+        for line in lines:
+            if at >= stop:
+                break
+            try:
+                value = loads(line)
+                its_task, its_source, its_number, its_label, instruction, output = _USUAL(value)
+                if its_task != task_name:
+                    task, reader, asked = rows.task(its_task)  # type: ignore[misc]
+                    task_name, label, batch = its_task, _UNLIKE, NOTHING_ASKED
+                    direct = not (asked_only or reader.unusual)
+                    after = asked.after
+                    places: dict[str, Place] = {}
+                known = after.get(batch.number)
+                if known is None or not instruction.startswith(known[0]):
+                    known = after[batch.number] = asked.usual(instruction)
+                head, batch = known
+                goes_on = its_label == label and its_number == number and its_source == source
+                if not goes_on and not (
+                    type(its_source) is type(its_number) is type(its_label) is str
+                ):
+                    raise TypeError
+                nothing = output in silent
+            except _ODD:
+                label = _UNLIKE
+                row = rows.open(line)
+                if isinstance(row, str):
+                    self._count_unread(row, at)
+                else:
+                    key, _, _, its_batch, value = row
+                    if document is None or not rows.belongs(key, its_batch, document):
+                        if document is not None:
+                            done.append((document, place, first, at))
+                        document, first = rows.begin(row), at
+                        place = tally.place(key[0], key[1], len(document.reader.labels))
+                    rows.answer(value, its_batch, document, place.counts)
+                at += len(line)
+                continue
+            if not goes_on or batch.number in document.batches:
+                key = (task, its_source, its_number, its_label)
+                # A row that differs from the one before begins a document.
+                if not (literal or label is _UNLIKE) or not (
+                    document is not None and rows.belongs(key, batch, document)
+                ):
+                    if document is not None:
+                        done.append((document, place, first, at))
+                        if len(done) >= _AT_ONCE:
+                            self.score(done)
+                    document = Document(key, reader, asked.text_after(head, instruction))
+                    first = at
+                    place = places.get(its_source)
+                    if place is None:
+                        place = tally.place(task, its_source, len(reader.labels))
+                        places[its_source] = place
+                source, number, label = its_source, its_number, its_label
+                predicted, batches, counts = document.predicted, document.batches, place.counts
+            answer = None
+            if direct and "truncated" not in value:
+                try:
+                    answer = _NOTHING if nothing else loads(output)
+                except (ValueError, TypeError):
+                    pass
+            if type(answer) is dict:
+                counts[ANSWERS] += 1
+                if batch.number:
+                    batches[batch.number] = batch
+                if answer:
+                    into = predicted[0]
+                    before = len(into)
+                    reader.answer(answer, predicted)
+                    if len(into) == before and not any(answer.values()):
+                        if len(silent) < _REMEMBERED:
+                            silent.add(output)
+            else:
+                rows.answer(value, batch, document, counts)
+            at += len(line)
+        if document is not None:
+            done.append((document, place, first, at))
+        self.score(done)
+        tally.flush()
 
-    def close(self) -> None:
-        """Score what has been read."""
+    def score(self, done: list[Read]) -> None:
+        """Score documents, and forget them."""
         if self._plain:
-            close_plain(self._done, self.tally, self._close)
+            close_plain(done, self.tally, self._close)
         else:
-            for read in self._done:
+            for read in done:
                 self._close(read)
-        self._done.clear()
+        done.clear()
 
     def _close(self, read: Read) -> None:
         close(read, self.plan, self.tally)
-
-    def read(self, line: bytes, at: int) -> None:
-        """Read a row of any kind."""
-        row = self.rows.open(line)
-        if isinstance(row, str):
-            self._count_unread(row, at)
-            return
-        key, _, _, batch, value = row
-        if self.document is None or not self.rows.belongs(key, batch, self.document):
-            document = self.rows.begin(row)
-            self.begin(document, self.tally.place(*key[:2], len(document.reader.labels)), at)
-        self.rows.answer(value, batch, self.document, self.place.counts)
 
     def _count_unread(self, reason: str, at: int) -> None:
         if reason == OTHER_TASK:
@@ -130,86 +201,11 @@ class _Current:
 
 
 def _scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
+    whole = _Scan(plan)
     with open(path, "rb", buffering=1 << 20) as file:
         if start:
             # The line that is cut by ``start`` belongs to the part before.
             file.seek(start - 1)
             start += len(file.readline()) - 1
-        current = _Current(plan, start)
-        at = _read_rows(file, start, stop, current)
-    current.end(at)
-    current.close()
-    current.tally.flush()
-    return current.tally
-
-
-def _read_rows(lines: Iterable[bytes], at: int, stop: int, current: _Current) -> int:
-    """Read the lines that begin before byte ``stop``, the first at ``at``; gives where they end.
-
-    Nearly every row is like the one before: of its task, often of its document, and asking what
-    came after that row's schema batch the last time. Such rows are read here, in half the steps
-    that ``_Current.read`` takes, to the same effect.
-    """
-    rows, tally, loads = current.rows, current.tally, orjson.loads
-    # Answers that say that there is nothing: a few strings make up much of a file.
-    silent: set[str] = set()
-    # Of the row before; no label where it was not read here.
-    batch = NOTHING_ASKED
-    task_name = source = number = label = _UNLIKE
-    for line in lines:
-        if at >= stop:
-            break
-        try:
-            value = loads(line)
-            its_task, its_source, its_number, its_label, instruction, output = _USUAL(value)
-            if its_task != task_name:
-                task, reader, asked = rows.task(its_task)  # type: ignore[misc]
-                task_name, label, batch = its_task, _UNLIKE, NOTHING_ASKED
-                places: dict[str, Place] = {}
-                direct = not (rows.plan.asked_only or reader.unusual)
-            known = asked.after.get(batch.number)
-            if known is None or not instruction.startswith(known[0]):
-                known = asked.after[batch.number] = asked.usual(instruction)
-            head, batch = known
-            goes_on = its_label == label and its_number == number and its_source == source
-            if not goes_on and not (type(its_source) is type(its_number) is type(its_label) is str):
-                raise TypeError
-            nothing = output in silent
-        except _ODD:
-            current.read(line, at)
-            label = _UNLIKE
-        else:
-            if not goes_on or batch.number in document.batches:
-                source, number, label = its_source, its_number, its_label
-                key = (task, source, number, label)
-                if current.document is None or not rows.belongs(key, batch, current.document):
-                    place = places.get(source)
-                    if place is None:
-                        place = tally.place(task, source, len(reader.labels))
-                        places[source] = place
-                    document = Document(key, reader, asked.text_after(head, instruction))
-                    current.begin(document, place, at)
-                else:
-                    document = current.document
-                counts = current.place.counts
-            answer = None
-            if direct and "truncated" not in value:
-                try:
-                    answer = _NOTHING if nothing else loads(output)
-                except (ValueError, TypeError):
-                    pass
-            if type(answer) is dict:
-                counts[ANSWERS] += 1
-                if batch.number:
-                    document.batches[batch.number] = batch
-                if answer:
-                    into = document.predicted[0]
-                    before = len(into)
-                    reader.answer(answer, document.predicted)
-                    if len(into) == before and not any(answer.values()):
-                        if len(silent) < _REMEMBERED:
-                            silent.add(output)
-            else:
-                rows.answer(value, batch, document, counts)
-        at += len(line)
-    return at
+        whole.read(file, start, stop)
+    return whole.tally

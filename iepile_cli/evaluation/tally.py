@@ -137,11 +137,12 @@ class Tally:
         """Enter a document with the id ``name``; gives its number."""
         number = self._count
         self._count = number + 1
+        group, (one, other), _, _ = place
         try:
             text = name.encode()
         except UnicodeEncodeError:
             text = name.encode("utf-8", "surrogatepass")
-        self._documents += (_checksum(text, *place.seeds), place.group, first, end)
+        self._documents += ((crc32(text, one) << 31) ^ adler32(text, other), group, first, end)
         return number
 
     def put(self, cells: Iterable[Sequence[int]]) -> None:
@@ -207,14 +208,11 @@ def digest(key: Key) -> int:
     They are no secret and need not be safe: documents that share them by chance are told apart
     by their rows.
     """
-    return _checksum(key[2].encode("utf-8", "surrogatepass"), *_seeds(key[0], key[1]))
+    text, (one, other) = key[2].encode("utf-8", "surrogatepass"), _seeds(key[0], key[1])
+    # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
+    return (crc32(text, one) << 31) ^ adler32(text, other)
 
 
 def _seeds(task: str, source: str) -> tuple[int, int]:
     name = f"{task}\0{source}".encode("utf-8", "surrogatepass")
     return crc32(name), adler32(name)
-
-
-def _checksum(text: bytes, first: int, second: int) -> int:
-    # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
-    return (crc32(text, first) << 31) ^ adler32(text, second)
