@@ -31,42 +31,41 @@ def is_plain(plan: Plan) -> bool:
     )
 
 
-def close_plain(done: Iterable[Read], tally: Tally, close: Callable[[Read], None]) -> None:
-    """Score documents of a plan that ``is_plain``; those that are not usual go to ``close``."""
-    for read in done:
-        document, place, first, end = read
-        reader, text, key = document.reader, document.text, document.key
-        label = key[3]
-        if label is None or reader.unusual or reader.plain_gold is None:
-            close(read)
-            continue
-        gold = reader.plain_gold(label)
-        if gold is None or len(gold) > FEW:
-            close(read)
-            continue
-        number = tally.begin(place, key[2], first, end)
-        numbers = place.labels[0]
-        cells: dict[str, list[int]] = {}
-        for fact in gold:
-            kind = fact[0]
-            if kind in cells:
-                cells[kind][_GOLD] += 1
-            else:
-                cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
-        for fact in document.predicted[0]:
-            kind = fact[0]
-            if kind in cells:
-                cell = cells[kind]
-                cell[_PREDICTED] += 1
-                if fact in gold:
-                    gold.remove(fact)
-                    cell[_FOUND] += FULL
-                    cell[_RIGHT] += FULL
-            else:
-                cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-            # Usual facts hold strings only.
-            if text is not None and (
-                fact[1] not in text or (len(fact) > 2 and any(m not in text for m in fact[2:]))
-            ):
-                cell[_INVENTED] += 1
-        tally.put(cells.values())
+def close_plain(
+    document: Document, place: Place, first: int, end: int, tally: Tally
+) -> bool:
+    """Score a document of a plan that ``is_plain``; False, and nothing done, if it is not usual."""
+    reader, text = document.reader, document.text
+    _, _, name, label = document.key
+    if label is None or reader.unusual or reader.plain_gold is None:
+        return False
+    gold = reader.plain_gold(label)
+    if gold is None or len(gold) > FEW:
+        return False
+    number = tally.begin(place, name, first, end)
+    numbers = place.labels[0]
+    cells: dict[str, list[int]] = {}
+    for fact in gold:
+        kind = fact[0]
+        if kind in cells:
+            cells[kind][_GOLD] += 1
+        else:
+            cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
+    for fact in document.predicted[0]:
+        kind = fact[0]
+        if kind in cells:
+            cell = cells[kind]
+            cell[_PREDICTED] += 1
+            if fact in gold:
+                gold.remove(fact)
+                cell[_FOUND] += FULL
+                cell[_RIGHT] += FULL
+        else:
+            cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
+        # Usual facts hold strings only.
+        if text is not None and (
+            fact[1] not in text or (len(fact) > 2 and any(m not in text for m in fact[2:]))
+        ):
+            cell[_INVENTED] += 1
+    tally.put(cells.values())
+    return True

@@ -88,6 +88,7 @@ class _Scan:
         """
         rows, tally, loads = self.rows, self.tally, orjson.loads
         asked_only, literal = self.plan.asked_only, self.plan.literal
+        plain=is_plain(self.plan)
         # Answers that say that there is nothing: a few strings make up much of a file.
         silent: set[str] = set()
         # Documents that have been read, and the one that is being read: where it goes, and where
@@ -130,7 +131,7 @@ class _Scan:
                     key, _, _, its_batch, value = row
                     if document is None or not rows.belongs(key, its_batch, document):
                         if document is not None:
-                            done.append((document, place, first, at))
+                            close((document, place, first, at), self.plan, tally)
                         document, first = rows.begin(row), at
                         place = tally.place(key[0], key[1], len(document.reader.labels))
                     rows.answer(value, its_batch, document, place.counts)
@@ -143,9 +144,8 @@ class _Scan:
                     document is not None and rows.belongs(key, batch, document)
                 ):
                     if document is not None:
-                        done.append((document, place, first, at))
-                        if len(done) >= _AT_ONCE:
-                            self.score(done)
+                        if not plain or not close_plain(document, place, first, at, tally):
+                            close((document, place, first, at), self.plan, tally)
                     document = Document(key, reader, asked.text_after(head, instruction))
                     first = at
                     place = places.get(its_source)
@@ -175,8 +175,7 @@ class _Scan:
                 rows.answer(value, batch, document, counts)
             at += len(line)
         if document is not None:
-            done.append((document, place, first, at))
-        self.score(done)
+            close((document, place, first, at), self.plan, tally)
         tally.flush()
 
     def score(self, done: list[Read]) -> None:
