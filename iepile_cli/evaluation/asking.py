@@ -13,6 +13,7 @@ from iepile_cli.task.ask import items_from_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, Unit
 
+# What announces the text.
 INPUT = '"input": "'
 # More distinct schema batches than this are decoded each time.
 _REMEMBERED = 50_000
@@ -40,53 +41,57 @@ class Instructions:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        # What stands before the text -> its batch; None for what has to be read in full.
-        self.by_head: dict[str, Batch | None] = {}
+        # What stands before the text, up to its quotation mark, and the batch; None for what has
+        # to be read in full.
+        self.by_head: dict[str, tuple[str, Batch] | None] = {}
+        # By the number of a batch: what was asked after it the last time.
+        self.after: dict[int, tuple[str, Batch]] = {}
         self._by_schema: dict[tuple[SchemaItem, ...], Batch] = {(): NOTHING_ASKED}
 
     def batch(self, instruction: object) -> Batch:
         """The schema batch that was asked; ``NOTHING_ASKED`` for what is no instruction."""
         if type(instruction) is str:
-            head = instruction[: instruction.find(INPUT)]
+            head = _head(instruction)
             if head not in self.by_head:
                 self._remember(head)
-            batch = self.by_head.get(head)
-            if batch is not None:
-                return batch
+            known = self.by_head.get(head)
+            if known is not None:
+                return known[1]
         value = _whole(instruction)
         return self._batch(value.get("schema")) if value else NOTHING_ASKED
 
     def text(self, instruction: object) -> str | None:
         """The text that was asked about; None when it cannot be told."""
         if type(instruction) is str:
-            at = instruction.find(INPUT)
-            if self.by_head.get(instruction[:at]) is not None and instruction.endswith('"}'):
-                plain = self.plain_text(instruction, at)
-                if plain is not None:
-                    return plain
-                text = decode(instruction[at + len(INPUT) - 1 : -1])
-                if type(text) is str:
-                    return text
-        value = _whole(instruction)
-        found = value.get("input") if value else None
-        return found if isinstance(found, str) else None
+            head = _head(instruction)
+            if self.by_head.get(head) is not None:
+                return self.text_after(head, instruction)
+        return _whole_text(instruction)
 
-    def plain_text(self, instruction: str, at: int) -> str | None:
-        """The text that ``INPUT`` at ``at`` announces, when no character in it is escaped.
+    def text_after(self, head: str, instruction: str) -> str | None:
+        """The text of an instruction that begins with a head that has a batch in ``by_head``."""
+        if instruction.endswith('"}'):
+            plain = instruction[len(head) : -2]
+            if "\\" not in plain and '"' not in plain:
+                return plain
+            text = decode(instruction[len(head) - 1 : -1])
+            if type(text) is str:
+                return text
+        return _whole_text(instruction)
 
-        What stands before ``at`` must have a batch in ``by_head``.
-        """
-        plain = instruction[at + len(INPUT) : -2]
-        if "\\" in plain or '"' in plain or not instruction.endswith('"}'):
-            return None
-        return plain
+    def usual(self, instruction: str) -> tuple[str, Batch]:
+        """The head of an instruction and its batch; raises ``LookupError`` for a new one."""
+        known = self.by_head[_head(instruction)]
+        if known is None:
+            raise LookupError
+        return known
 
     def _remember(self, head: str) -> None:
         if len(self.by_head) >= _REMEMBERED:
             return
-        value = decode(head + '"input": ""}')
+        value = decode(head + '"}')
         whole = isinstance(value, dict) and value.get("input") == ""
-        self.by_head[head] = self._batch(value.get("schema")) if whole else None
+        self.by_head[head] = (head, self._batch(value.get("schema"))) if whole else None
 
     def _batch(self, schema: object) -> Batch:
         try:
@@ -107,6 +112,18 @@ class Instructions:
 def _whole(instruction: object) -> dict[str, Any] | None:
     value = decode(instruction) if isinstance(instruction, str) else instruction
     return value if isinstance(value, dict) else None
+
+
+def _whole_text(instruction: object) -> str | None:
+    value = _whole(instruction)
+    found = value.get("input") if value else None
+    return found if isinstance(found, str) else None
+
+
+def _head(instruction: str) -> str:
+    """All up to the quotation mark that opens the text; "" where none does."""
+    at = instruction.find(INPUT)
+    return instruction[: at + len(INPUT)] if at >= 0 else ""
 
 
 def _labels(unit: Unit, items: tuple[SchemaItem, ...]) -> Labels:

@@ -8,7 +8,6 @@ are is read from the task's row and its answer shape; no task is known by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -204,15 +203,19 @@ def _gold_reader(task: Task) -> Callable[[str], list[Fact] | None] | None:
     pick: Callable[[Any], Fact] = itemgetter(layout.type, *(key for _, key in layout.roles))
 
     def read(label: str) -> list[Fact] | None:
+        if label == "[]":
+            return []
         try:
             entries = orjson.loads(label)
             facts = list(map(pick, entries))
-            texts = list(chain.from_iterable(facts))
-            # Joining is the quickest way to find what is not a string.
-            "".join(texts)
+            for fact in facts:
+                # Joining is the quickest way to find what is not a string.
+                "".join(fact)
+                if "" in fact:
+                    return None
         except (ValueError, KeyError, TypeError, IndexError):
             return None
-        return None if "" in texts or type(entries) is not list else facts
+        return facts if type(entries) is list else None
 
     return read
 

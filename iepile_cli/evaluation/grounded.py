@@ -85,7 +85,8 @@ class GroundedFiles:
         self._pairs.append((at, there))
         mixed = confusions(document) if self.plan.confusions else ()
         units = score(document, self.plan)
-        tally.add(document.key, units, (number, number + 1), mixed, document.reader.named_unit)
+        named = document.reader.named_unit
+        tally.add(document.key, units, number, number + 1, mixed, named)
 
     def _places(self, path: str, tally: Tally) -> Iterator[tuple[Place, int]]:
         """Where each result of a file begins."""

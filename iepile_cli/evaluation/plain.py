@@ -6,13 +6,19 @@ the time, and leaves to them every document that is out of the ordinary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.matching import FEW, FULL
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.tally import Tally
+from iepile_cli.evaluation.tally import CELL, Place, Tally
 
 # One cell of a tally: document, label, and the five counts.
-_PREDICTED, _FOUND, _RIGHT, _INVENTED = 3, 4, 5, 6
+_GOLD, _PREDICTED, _FOUND, _RIGHT, _INVENTED = range(2, CELL)
+
+# A document that has been read, where it goes, and the bytes [first, end) that it was read from.
+Read: TypeAlias = tuple[Document, Place, int, int]
 
 
 def is_plain(plan: Plan) -> bool:
@@ -25,24 +31,26 @@ def is_plain(plan: Plan) -> bool:
     )
 
 
-def close_plain(document: Document, tally: Tally, span: tuple[int, int]) -> bool:
+def close_plain(
+    document: Document, place: Place, first: int, end: int, tally: Tally
+) -> bool:
     """Score a document of a plan that ``is_plain``; False, and nothing done, if it is not usual."""
-    reader = document.reader
-    label = document.key[3]
+    reader, text = document.reader, document.text
+    _, _, name, label = document.key
     if label is None or reader.unusual or reader.plain_gold is None:
         return False
     gold = reader.plain_gold(label)
     if gold is None or len(gold) > FEW:
         return False
-    number, (numbers, *_) = tally.begin(document.key, 1, span)
+    number = tally.begin(place, name, first, end)
+    numbers = place.labels[0]
     cells: dict[str, list[int]] = {}
     for fact in gold:
         kind = fact[0]
         if kind in cells:
-            cells[kind][2] += 1
+            cells[kind][_GOLD] += 1
         else:
             cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
-    text = document.text
     for fact in document.predicted[0]:
         kind = fact[0]
         if kind in cells:
@@ -54,10 +62,10 @@ def close_plain(document: Document, tally: Tally, span: tuple[int, int]) -> bool
                 cell[_RIGHT] += FULL
         else:
             cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-        if text is not None:
-            for mention in fact[1:]:
-                if type(mention) is str and mention not in text:
-                    cell[_INVENTED] += 1
-                    break
+        # Usual facts hold strings only.
+        if text is not None and (
+            fact[1] not in text or (len(fact) > 2 and any(m not in text for m in fact[2:]))
+        ):
+            cell[_INVENTED] += 1
     tally.put(cells.values())
     return True

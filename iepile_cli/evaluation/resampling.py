@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BLOCKS = 2048
 # Numbers held at once while resampling.
 _CHUNK = 4_000_000
+_DRAWN = 1 << 16
 # Columns of a sums table: gold, predicted, and the credit for each, in facts.
 SUMS = 4
 
@@ -37,8 +38,12 @@ def draws(blocks: int, resamples: int, seed: int) -> Table:
 
     rng = np.random.default_rng(seed)
     weights = np.empty((resamples, blocks))
-    for number in range(resamples):
-        weights[number] = np.bincount(rng.integers(0, blocks, blocks), minlength=blocks)
+    # Some resamples at a time, told apart by adding a multiple of ``blocks``.
+    step = max(1, _DRAWN // blocks)
+    for start in range(0, resamples, step):
+        some = weights[start : start + step]
+        drawn = rng.integers(0, blocks, some.shape) + np.arange(len(some))[:, None] * blocks
+        some[:] = np.bincount(drawn.ravel(), minlength=some.size).reshape(some.shape)
     return weights
 
 

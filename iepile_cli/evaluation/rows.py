@@ -7,13 +7,12 @@ that comes again under them starts the next document, so two records with the sa
 from __future__ import annotations
 
 from hashlib import sha256
-from operator import itemgetter
 from typing import Any, TypeAlias
 
 import orjson
 
-from iepile_cli.evaluation.asking import INPUT, Batch, Instructions
-from iepile_cli.evaluation.decoding import BROKEN, decode_patiently, is_cut, mend
+from iepile_cli.evaluation.asking import Batch, Instructions
+from iepile_cli.evaluation.decoding import BROKEN, decode, decode_patiently, is_cut, mend
 from iepile_cli.evaluation.document import Document, Key
 from iepile_cli.evaluation.facts import Fact, Facts, Reader
 from iepile_cli.evaluation.plan import Plan
@@ -24,44 +23,23 @@ from iepile_cli.task.table import TASKS
 OTHER_TASK = "another task"
 NO_TASK = "no known task"
 
-_REMEMBERED = 1000
-_USUAL = itemgetter("task", "source", "id", "label", "instruction")
-
 # A source that a record does not name; the original script says "None".
 NO_SOURCE = ""
 
 
-# One decoded row: whose it is, what was asked, the row itself, and where in its instruction the
-# text is announced (-1: not known). A plain tuple, because half a million of them are made.
-Row: TypeAlias = tuple[Key, Reader, Instructions, Batch, dict[str, Any], int]
+# One decoded row: whose it is, what was asked, and the row itself.
+Row: TypeAlias = tuple[Key, Reader, Instructions, Batch, dict[str, Any]]
 
 
 class Rows:
-    """Decodes rows and reads their answers, as one plan wants it."""
+    """Decodes rows and reads their answers, as one plan wants it, whatever they are like."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._plain = not plan.asked_only
-        # Answers that say that there is nothing: a few strings make up much of a file.
-        self._empty: set[str] = set()
         self._tasks: dict[str | None, tuple[str, Reader, Instructions] | None] = {}
 
     def open(self, line: bytes) -> Row | str:
         """Read one line: a row, or the reason why there is none ("" for a blank line)."""
-        # Nearly all rows are like the ones before and pass here, in a third of the time.
-        try:
-            value = orjson.loads(line)
-            name, source, number, label, instruction = _USUAL(value)
-            task, reader, asked = self._tasks[name]  # type: ignore[misc]
-            at = instruction.find(INPUT)
-            batch = asked.by_head[instruction[:at]]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return self._open_odd(line)
-        if batch is not None and type(source) is type(number) is type(label) is str:
-            return (task, source, number, label), reader, asked, batch, value, at
-        return self._open_odd(line)
-
-    def _open_odd(self, line: bytes) -> Row | str:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -69,10 +47,7 @@ class Rows:
         if type(value) is not dict:
             return "not a JSON object" if line.strip(b" \t\r\n\0\xef\xbb\xbf") else ""
         get = value.get
-        try:
-            known = self._tasks[get("task")]
-        except (KeyError, TypeError):
-            known = self._task(get("task"))
+        known = self.task(get("task"))
         if known is None:
             return OTHER_TASK if self.plan.task else NO_TASK
         task, reader, asked = known
@@ -85,64 +60,58 @@ class Rows:
             number = _id(number, asked.text(instruction))
         if type(label) is not str and label is not None:
             label = dumps(label)
-        return (task, source, number, label), reader, asked, batch, value, -1
+        return (task, source, number, label), reader, asked, batch, value
 
-    def _task(self, name: object) -> tuple[str, Reader, Instructions] | None:
+    def task(self, name: object) -> tuple[str, Reader, Instructions] | None:
+        """The task that records name so, and what reads them; None when it is not to be scored."""
         if name is not None and type(name) is not str:
             return None
+        try:
+            return self._tasks[name]
+        except KeyError:
+            return self._task(name)
+
+    def _task(self, name: str | None) -> tuple[str, Reader, Instructions] | None:
         wanted = self.plan.task
         task = TASKS.get(name.upper() if name else wanted)
-        if task is None or (wanted and task.name != wanted):
-            known = None
-        else:
-            self.plan.check(task)
-            known = (task.name, Reader(task, literal=self.plan.literal), Instructions(task))
+        known = None
+        if task is not None and wanted in ("", task.name):
+            known = self._tasks.get(task.name)
+            if known is None:
+                self.plan.check(task)
+                known = (task.name, Reader(task, literal=self.plan.literal), Instructions(task))
+                self._tasks[task.name] = known
         if len(self._tasks) < 1000:
             self._tasks[name] = known
         return known
 
     def begin(self, row: Row) -> Document:
         """A document whose first row is this one, without its answer yet."""
-        key, reader, asked, _, value, at = row
-        text = asked.plain_text(value["instruction"], at) if at >= 0 else None
-        if text is None:
-            text = asked.text(value.get("instruction"))
-        return Document(key, reader, text)
+        key, reader, asked, _, value = row
+        return Document(key, reader, asked.text(value.get("instruction")))
 
-    def belongs(self, row: Row, document: Document) -> bool:
-        """Whether a row goes on with the document."""
+    def belongs(self, key: Key, batch: Batch, document: Document) -> bool:
+        """Whether a row with this key and batch goes on with the document."""
         if self.plan.literal:
-            return row[0][:3] == document.key[:3]
-        return row[0] == document.key and row[3].number not in document.batches
+            return key[:3] == document.key[:3]
+        return key == document.key and batch.number not in document.batches
 
-    def answer(self, row: Row, document: Document, counts: list[int]) -> None:
+    def answer(
+        self, value: dict[str, Any], batch: Batch, document: Document, counts: list[int]
+    ) -> None:
         """Add what a row answered to its document; count what is wrong with it."""
-        _, reader, _, batch, value, _ = row
+        reader = document.reader
         if batch.number:
             document.batches[batch.number] = batch
-        output = value.get("output")
         counts[ANSWERS] += 1
-        if type(output) is str:
-            if output in self._empty and "truncated" not in value:
-                return
-            try:
-                answer = orjson.loads(output)
-            except orjson.JSONDecodeError:
-                answer = decode_patiently(output)
-        else:
-            answer = output
+        output = value.get("output")
+        answer = decode(output) if type(output) is str else output
         if type(answer) is not dict:
             answer = self._broken(output, document, counts, value.get("truncated") is True)
             if answer is None:
                 return
-        elif "truncated" in value and value["truncated"] is True:
+        elif value.get("truncated") is True:
             counts[TRUNCATED] += 1
-        if self._plain and not reader.unusual:
-            if any(answer.values()):
-                reader.answer(answer, document.predicted)
-            elif type(output) is str and len(self._empty) < _REMEMBERED:
-                self._empty.add(output)
-            return
         found = reader.empty()
         reader.answer(answer, found)
         for into, facts in zip(document.predicted, self._placed(reader, batch, found), strict=True):

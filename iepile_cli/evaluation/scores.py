@@ -198,9 +198,11 @@ def _add_intervals(
     mine = np.isin(documents[:, GROUP], ours)
     if not mine.any():
         return
-    order = np.cumsum(mine) - 1
-    mine_cells = cells[mine[cells[:, 0]]]
-    block, blocks = blocked(order[mine_cells[:, 0]], int(mine.sum()))
+    mine_cells, place = cells, cells[:, 0]
+    if not mine.all():
+        mine_cells = cells[mine[place]]
+        place = (np.cumsum(mine) - 1)[mine_cells[:, 0]]
+    block, blocks = blocked(place, int(mine.sum()))
     weights = draws(blocks, plan.resamples, plan.seed)
     for number, unit in enumerate(scores.units):
         # Where each type, and each source, of this unit stands in the table of sums.
@@ -217,23 +219,25 @@ def _add_intervals(
         )
         kind_place = kind_of[label]
         source_place = source_of[group]
-        _write([unit.micro], weights, _sums(some, where, 0 * kind_place, 0, 1, blocks))
+        all_kinds = _sums(some, where, 0 * kind_place, 0, 1, blocks)
+        _write([unit.micro], resampled(weights, all_kinds))
         means = np.zeros((plan.resamples, 3))
         occurring = np.zeros((plan.resamples, 1))
         for start in range(0, len(kinds), _COLUMNS):
             chunk = list(unit.types.values())[start : start + _COLUMNS]
-            table = _sums(some, where, kind_place, start, len(chunk), blocks)
-            for part, values in enumerate(_write(chunk, weights, table)):
+            sums = resampled(weights, _sums(some, where, kind_place, start, len(chunk), blocks))
+            for part, values in enumerate(_write(chunk, sums)):
                 means[:, part] += values.sum(axis=1)
             # A type that a resample does not hold is no part of its mean.
-            there = resampled(weights, table)[..., :2].sum(axis=2) > 0
+            there = sums[..., :2].sum(axis=2) > 0
             occurring[:, 0] += there.sum(axis=1)
         if kinds:
             bounds = interval(means / np.maximum(1, occurring))
             unit.macro["interval_95"] = dict(zip(("P", "R", "F1"), bounds, strict=True))
         for start in range(0, len(sources), _COLUMNS):
             chunk = list(unit.sources.values())[start : start + _COLUMNS]
-            _write(chunk, weights, _sums(some, where, source_place, start, len(chunk), blocks))
+            table = _sums(some, where, source_place, start, len(chunk), blocks)
+            _write(chunk, resampled(weights, table))
 
 
 def _condensed(
@@ -262,8 +266,9 @@ def _sums(counts: Any, block: Any, place: Any, start: int, size: int, blocks: in
     return table
 
 
-def _write(scores: list[Score], weights: Table, table: Table) -> tuple[Table, Table, Table]:
-    parts = f1_parts(resampled(weights, table))
+def _write(scores: list[Score], sums: Table) -> tuple[Table, Table, Table]:
+    """Write down the intervals of scores, from their sums in each resample."""
+    parts = f1_parts(sums)
     for name, values in zip(("P", "R", "F1"), parts, strict=True):
         for score, bounds in zip(scores, interval(values), strict=True):
             score.intervals[name] = bounds

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from struct import pack
-from typing import TypeAlias
+from typing import NamedTuple
 from zlib import adler32, crc32
 
 from iepile_cli.evaluation.document import Counts, Key
@@ -28,10 +28,6 @@ DIGEST, GROUP, FIRST, END = range(DOCUMENT)
 CONFUSION = 4
 _FLUSH = 50_000
 
-# Of a task and source: its number, where its digests begin, and the labels of the task's units.
-_Known: TypeAlias = "tuple[int, int, int, list[_Labels]]"
-
-
 class _Labels(dict[str, int]):
     """The numbers of the types of one unit; a new type gets the next number of the tally."""
 
@@ -43,6 +39,19 @@ class _Labels(dict[str, int]):
         tally, task, unit = self._of
         number = self[kind] = tally.label(task, unit, kind)
         return number
+
+
+class Place(NamedTuple):
+    """Where documents of one task and source go.
+
+    ``group`` is the number of the two, ``seeds`` is where their digests begin, ``labels`` numbers
+    the types of each unit, and ``counts`` holds the ``ROW_COUNTS``.
+    """
+
+    group: int
+    seeds: tuple[int, int]
+    labels: list[_Labels]
+    counts: list[int]
 
 
 class Tally:
@@ -63,7 +72,7 @@ class Tally:
         # Not yet in the arrays: a list grows faster.
         self._cells: list[int] = []
         self._documents: list[int] = []
-        self._known: dict[tuple[str, str], _Known] = {}
+        self._places: dict[tuple[str, str], Place] = {}
         self._labels: dict[tuple[str, int], _Labels] = {}
         self._count = 0
         self.unreadable = 0
@@ -90,14 +99,16 @@ class Tally:
         self,
         key: Key,
         units: Sequence[dict[str, Counts]],
-        span: tuple[int, int],
+        first: int,
+        end: int,
         confusions: Sequence[tuple[str, str]] = (),
         confused_unit: int = 0,
     ) -> None:
         """Add one scored document."""
-        number, labels = self.begin(key, len(units), span)
-        task = key[0]
-        for numbers, types in zip(labels, units, strict=True):
+        task, source, name, _ = key
+        place = self.place(task, source, len(units))
+        number = self.begin(place, name, first, end)
+        for numbers, types in zip(place.labels, units, strict=True):
             self.put([number, numbers[kind], *counts] for kind, counts in types.items())
         for gold, predicted in confusions:
             self.confusions.extend(
@@ -109,21 +120,30 @@ class Tally:
                 )
             )
 
-    def begin(self, key: Key, units: int, span: tuple[int, int]) -> tuple[int, list[_Labels]]:
-        """Enter a document: its number, and for each unit the numbers of its types."""
+    def place(self, task: str, source: str, units: int) -> Place:
+        """Where documents of a task, which has so many units, and a source go."""
+        place = self._places.get((task, source))
+        if place is None:
+            group = self.group(task, source)
+            labels = [
+                self._labels.setdefault((task, unit), _Labels(self, task, unit))
+                for unit in range(units)
+            ]
+            place = Place(group, _seeds(task, source), labels, self.row_counts[group])
+            self._places[task, source] = place
+        return place
+
+    def begin(self, place: Place, name: str, first: int, end: int) -> int:
+        """Enter a document with the id ``name``; gives its number."""
         number = self._count
         self._count = number + 1
-        task, source, name, _ = key
-        known = self._known.get((task, source))
-        if known is None:
-            known = self._known[task, source] = self._meet(task, source, units)
-        group, first, second, labels = known
+        group, (one, other), _, _ = place
         try:
             text = name.encode()
         except UnicodeEncodeError:
             text = name.encode("utf-8", "surrogatepass")
-        self._documents += (_checksum(text, first, second), group, *span)
-        return number, labels
+        self._documents += ((crc32(text, one) << 31) ^ adler32(text, other), group, first, end)
+        return number
 
     def put(self, cells: Iterable[Sequence[int]]) -> None:
         """Add cells, each of ``CELL`` numbers."""
@@ -131,13 +151,6 @@ class Tally:
             self._cells += cell
         if len(self._cells) > _FLUSH:
             self.flush()
-
-    def _meet(self, task: str, source: str, units: int) -> _Known:
-        labels = [
-            self._labels.setdefault((task, unit), _Labels(self, task, unit))
-            for unit in range(units)
-        ]
-        return (self.group(task, source), *_seeds(task, source), labels)
 
     def flush(self) -> None:
         """Bring the arrays up to date."""
@@ -195,14 +208,11 @@ def digest(key: Key) -> int:
     They are no secret and need not be safe: documents that share them by chance are told apart
     by their rows.
     """
-    return _checksum(key[2].encode("utf-8", "surrogatepass"), *_seeds(key[0], key[1]))
+    text, (one, other) = key[2].encode("utf-8", "surrogatepass"), _seeds(key[0], key[1])
+    # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
+    return (crc32(text, one) << 31) ^ adler32(text, other)
 
 
 def _seeds(task: str, source: str) -> tuple[int, int]:
     name = f"{task}\0{source}".encode("utf-8", "surrogatepass")
     return crc32(name), adler32(name)
-
-
-def _checksum(text: bytes, first: int, second: int) -> int:
-    # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
-    return (crc32(text, first) << 31) ^ adler32(text, second)

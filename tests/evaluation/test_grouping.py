@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from evaluation_rows import counts, ner, row, scored, write
 
-from iepile_cli.evaluation import Plan, evaluated, scan
+from iepile_cli.evaluation import Plan, answers, evaluated, scan, workers
 from iepile_cli.evaluation.report import as_json
-from iepile_cli.evaluation.scan import AnswerFile
+from iepile_cli.evaluation.answers import AnswerFile
 
 GOLD = ner(("Ann", "PER"), ("Rome", "LOC"))
 FIRST = {"schema": ["PER", "ORG"], "output": '{"PER": ["Ann"], "ORG": []}'}
@@ -98,8 +98,8 @@ def test_parts_of_a_file_change_nothing(
             return as_json(evaluation), wrong, len(evaluation.tally.confusions)
 
     whole = report()
-    monkeypatch.setattr(scan, "PART_BYTES", Path(path).stat().st_size // parts)
-    monkeypatch.setattr(scan, "_cores", lambda: cores)
+    monkeypatch.setattr(answers, "PART_BYTES", Path(path).stat().st_size // parts)
+    monkeypatch.setattr(workers, "cores", lambda: cores)
     assert report() == whole
 
 
