@@ -99,7 +99,9 @@ def convert(
     ] = "train",
     readings: Annotated[
         Path | None,
-        typer.Option(help="File of other names and coarser labels, drawn for each training record."),
+        typer.Option(
+            help="File of other names and coarser labels, drawn for each training record."
+        ),
     ] = None,
     sample: Annotated[
         float, typer.Option(help="Convert only this share of the records, drawn.")

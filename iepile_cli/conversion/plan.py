@@ -84,7 +84,9 @@ class Plan:
         if not 0 < self.share <= 1:
             raise UsageError(f"--sample {self.share:g} is not a share", hint="above 0, at most 1")
         if self.readings is not None and self.split == "test":
-            raise UsageError("--readings would rename the gold of a test set", hint="use it with train")
+            raise UsageError(
+                "--readings would rename the gold of a test set", hint="use it with train"
+            )
         if self.hard is not None and self.task.asks_gold_types:
             raise UsageError(
                 f"--hard-negatives: {self.task.name} asks only the types that a record has"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iepile_cli.errors import DataError, IEPileError, PartialFailure, UsageError
+from iepile_cli.evaluation.answers import AnswerFile
 from iepile_cli.evaluation.baseline import compared
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.grounded import GroundedFiles
 from iepile_cli.evaluation.inputs import readable, shown
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.answers import AnswerFile
 from iepile_cli.evaluation.scores import TaskScores, task_scores
 from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, END, FIRST, Tally
 from iepile_cli.evaluation.upstream import upstream_numbers

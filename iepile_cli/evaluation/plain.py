@@ -6,7 +6,6 @@ the time, and leaves to them every document that is out of the ordinary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from iepile_cli.evaluation.document import Document
@@ -31,9 +30,7 @@ def is_plain(plan: Plan) -> bool:
     )
 
 
-def close_plain(
-    document: Document, place: Place, first: int, end: int, tally: Tally
-) -> bool:
+def close_plain(document: Document, place: Place, first: int, end: int, tally: Tally) -> bool:
     """Score a document of a plan that ``is_plain``; False, and nothing done, if it is not usual."""
     reader, text = document.reader, document.text
     _, _, name, label = document.key

@@ -29,8 +29,6 @@ _ODD = (ValueError, LookupError, TypeError, AttributeError)
 _NOTHING: dict[str, Any] = {}
 # Different answers without content that are remembered.
 _REMEMBERED = 1000
-# Documents scored in one go: few enough to stay in the processor's cache.
-_AT_ONCE = 64
 
 
 def finish(document: Document, plan: Plan) -> bool:
@@ -77,7 +75,6 @@ class _Scan:
         self.plan = plan
         self.rows = Rows(plan)
         self.tally = Tally()
-        self._plain = is_plain(plan)
 
     def read(self, lines: Iterable[bytes], at: int, stop: int) -> None:
         """Read the lines that begin before byte ``stop``, the first at ``at``, and score them.
@@ -88,14 +85,12 @@ class _Scan:
         """
         rows, tally, loads = self.rows, self.tally, orjson.loads
         asked_only, literal = self.plan.asked_only, self.plan.literal
-        plain=is_plain(self.plan)
+        plain = is_plain(self.plan)
         # Answers that say that there is nothing: a few strings make up much of a file.
         silent: set[str] = set()
-        # Documents that have been read, and the one that is being read: where it goes, and where
-        # it begins.
-        done: list[Read] = []
-        document: Document | None = None
-        place: Place
+        # The document that is being read, where it goes, and where it begins.
+        document: Any = None
+        place: Any = None
         first = at
         # Of the row before; no label where it was not read here.
         task_name = source = number = label = _UNLIKE
@@ -143,9 +138,10 @@ class _Scan:
                 if not (literal or label is _UNLIKE) or not (
                     document is not None and rows.belongs(key, batch, document)
                 ):
-                    if document is not None:
-                        if not plain or not close_plain(document, place, first, at, tally):
-                            close((document, place, first, at), self.plan, tally)
+                    if document is not None and not (
+                        plain and close_plain(document, place, first, at, tally)
+                    ):
+                        close((document, place, first, at), self.plan, tally)
                     document = Document(key, reader, asked.text_after(head, instruction))
                     first = at
                     place = places.get(its_source)
@@ -159,7 +155,7 @@ class _Scan:
                 try:
                     answer = _NOTHING if nothing else loads(output)
                 except (ValueError, TypeError):
-                    pass
+                    answer = None
             if type(answer) is dict:
                 counts[ANSWERS] += 1
                 if batch.number:
@@ -168,27 +164,15 @@ class _Scan:
                     into = predicted[0]
                     before = len(into)
                     reader.answer(answer, predicted)
-                    if len(into) == before and not any(answer.values()):
-                        if len(silent) < _REMEMBERED:
-                            silent.add(output)
+                    empty = len(into) == before and not any(answer.values())
+                    if empty and len(silent) < _REMEMBERED:
+                        silent.add(output)
             else:
                 rows.answer(value, batch, document, counts)
             at += len(line)
         if document is not None:
             close((document, place, first, at), self.plan, tally)
         tally.flush()
-
-    def score(self, done: list[Read]) -> None:
-        """Score documents, and forget them."""
-        if self._plain:
-            close_plain(done, self.tally, self._close)
-        else:
-            for read in done:
-                self._close(read)
-        done.clear()
-
-    def _close(self, read: Read) -> None:
-        close(read, self.plan, self.tally)
 
     def _count_unread(self, reason: str, at: int) -> None:
         if reason == OTHER_TASK:

@@ -28,6 +28,7 @@ DIGEST, GROUP, FIRST, END = range(DOCUMENT)
 CONFUSION = 4
 _FLUSH = 50_000
 
+
 class _Labels(dict[str, int]):
     """The numbers of the types of one unit; a new type gets the next number of the tally."""
 

@@ -12,7 +12,6 @@ from iepile_cli.errors import IEPileError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from multiprocessing.context import BaseContext
     from multiprocessing.queues import SimpleQueue
 
 Result = TypeVar("Result")
@@ -67,11 +66,12 @@ def _in_order(pipes: list[Connection], jobs: int) -> Iterator[Any]:
         while number not in early:
             if not pipes:
                 raise IEPileError("a process was killed", hint="is there enough memory?")
-            for pipe in wait(pipes):
+            ready: Any = wait(pipes)
+            for pipe in ready:
                 try:
-                    done, result, error = pipe.recv()  # type: ignore[union-attr]
+                    done, result, error = pipe.recv()
                 except EOFError:
-                    pipes.remove(pipe)  # type: ignore[arg-type]
+                    pipes.remove(pipe)
                     continue
                 if error is not None:
                     raise error
@@ -110,7 +110,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _context() -> BaseContext:
+def _context() -> Any:
     import multiprocessing
 
     # Forking is fast, and safe as long as there is one thread.

@@ -10,8 +10,8 @@ import pytest
 from evaluation_rows import counts, ner, row, scored, write
 
 from iepile_cli.evaluation import Plan, answers, evaluated, scan, workers
-from iepile_cli.evaluation.report import as_json
 from iepile_cli.evaluation.answers import AnswerFile
+from iepile_cli.evaluation.report import as_json
 
 GOLD = ner(("Ann", "PER"), ("Rome", "LOC"))
 FIRST = {"schema": ["PER", "ORG"], "output": '{"PER": ["Ann"], "ORG": []}'}

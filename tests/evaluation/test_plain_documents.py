@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.evaluation import Plan, scan
-from iepile_cli.evaluation.rows import Rows
 from iepile_cli.evaluation.tally import Tally
 
 # Few and short, so that types, mentions and texts often coincide.
@@ -90,7 +90,7 @@ def test_quick_ways_agree_with_careful_ones(
     quick = scan.scan(str(path), plan, 0, size)
     with (
         patch.object(scan, "is_plain", lambda plan: False),
-        patch.object(Rows, "open", Rows._open_odd),
+        patch.object(scan, "_USUAL", itemgetter(None)),
         patch("iepile_cli.evaluation.document.FEW", -1),
     ):
         careful = scan.scan(str(path), plan, 0, size)
