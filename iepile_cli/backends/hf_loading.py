@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -175,14 +176,27 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
     """Lay adapters over a model, one after the other: into its weights, or beside them."""
     if not adapters:
         return model
+    names = [f"adapter{number}" for number in range(len(adapters))]
+    with tempfile.TemporaryDirectory(prefix="iepile-") as scratch:
+        folders = [_peft_folder(Path(path), model, Path(scratch)) for path in adapters]
+        return _laid_over(model, dict(zip(names, folders, strict=True)), merge=merge)
+
+
+def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
+    """An adapter as the folder that PEFT reads; a GGUF file is unpacked into ``scratch``."""
+    if adapter.suffix == ".gguf" and adapter.is_file():
+        from iepile_cli.backends.gguf_lora import unpack_adapter
+
+        return unpack_adapter(adapter, model, scratch / f"{len(list(scratch.iterdir()))}")
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError(f"{adapter}: not an adapter (adapter_config.json or a .gguf file)")
+    return adapter
+
+
+def _laid_over(model: Any, adapters: Mapping[str, Path], *, merge: bool) -> Any:
     from peft import PeftModel
 
-    names = [f"adapter{number}" for number in range(len(adapters))]
-    for name, folder in zip(names, adapters, strict=True):
-        if not Path(folder, "adapter_config.json").is_file():
-            raise ModelError(
-                f"{folder}: not a PEFT adapter", hint="GGUF adapters are for --backend llama-cpp"
-            )
+    for name, folder in adapters.items():
         try:
             if merge:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -196,7 +210,7 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
                 hint="an adapter fits only the base model it was trained on",
             ) from None
     if not merge:
-        model.base_model.set_adapter(names)
+        model.base_model.set_adapter(list(adapters))
     return model
 
 

@@ -34,6 +34,11 @@ class Opened:
     """None for a model behind a server of which nothing is on this machine."""
     backend: str
 
+    def least_score(self, asked: float | None = None) -> float:
+        """The score (0..1) under which nothing is shown: as asked, else what fits the adapter."""
+        known = self.model.min_score if self.model else 0.0
+        return known if asked is None else asked
+
 
 def open_model(
     name: str | None = None,

@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -93,6 +94,14 @@ def extract(
             help="Allow only valid, grounded answers; without it, answers are repaired.",
         ),
     ] = True,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+        ),
+    ] = None,
     split_num: options.SplitNum = None,
     passage_tokens: Annotated[
         int, typer.Option(min=16, help="Longer texts are cut at sentences into such passages.")
@@ -167,7 +176,9 @@ def extract(
         asking_as = Predicting(task_named(task) if task else None, answer_tokens, constrain, system)
         if not base_url:
             offer(model, adapter or ())
-        predict_records(instructions, asking_as, opening, output, resume=resume, limit=limit)
+        predict_records(
+            instructions, asking_as, opening, output, min_score, resume=resume, limit=limit
+        )
         return
     if not schema:
         raise UsageError(
@@ -224,7 +235,7 @@ def extract(
             with closing(opened.runner):
                 for result in extract_documents(
                     itertools.chain([first], rest),
-                    asking,
+                    replace(asking, min_score=opened.least_score(min_score)),
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,

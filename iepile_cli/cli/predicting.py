@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -23,11 +24,15 @@ def predict_records(
     predicting: Predicting,
     opening: Callable[[], Opened],
     output: str | None,
+    min_score: float | None = None,
     *,
     resume: bool = False,
     limit: int | None = None,
 ) -> None:
-    """Answer the records of a file and write them with their answers."""
+    """Answer the records of a file and write them with their answers.
+
+    Without ``min_score`` what is known of the model and its adapter decides.
+    """
     from iepile_cli.extraction.instructions import open_predictions, read_instructions
     from iepile_cli.extraction.predicting import predict
 
@@ -52,7 +57,7 @@ def predict_records(
             with closing(opened.runner):
                 for prediction in predict(
                     itertools.chain([first], rest),
-                    predicting,
+                    replace(predicting, min_score=opened.least_score(min_score)),
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,

@@ -26,15 +26,17 @@ def merge(
     text: str,
     *,
     all_occurrences: bool = False,
+    min_score: float = 0.0,
 ) -> Merged:
     """Put the items of a document's passages and schema batches together.
 
     ``asked`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
     document. The same thing at the same place is listed once, with its best score; the answer
-    lists each distinct thing once.
+    lists each distinct thing once. Things with a score below ``min_score`` are left out.
     """
     order = {item: number for number, item in enumerate(asked)}
-    kept = _sorted(distinct(items), order)
+    sure = [item for item in distinct(items) if item.score is None or item.score >= min_score]
+    kept = _sorted(sure, order)
     answer = answer_json(task, _by_item(asked, kept), text)
     if all_occurrences:
         kept = _sorted(distinct(everywhere(kept, text, spread=is_single(task))), order)

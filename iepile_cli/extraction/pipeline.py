@@ -31,7 +31,8 @@ class Asking:
 
     ``language`` None is detected for each document. ``split_num`` None takes the task's own;
     ``passage_tokens`` is the longest passage and ``answer_tokens`` the longest answer, in tokens
-    (0: as the passage and the schema need). Raises ``UsageError`` for a ``split_num`` that is none.
+    (0: as the passage and the schema need). Items with a score (0..1) below ``min_score`` are left
+    out. Raises ``UsageError`` for a ``split_num`` that is none.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Asking:
     constrain: bool = True
     all_occurrences: bool = False
     system: str | None = None
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         self.batches()
@@ -128,6 +130,7 @@ class _Flow:
             pending.items,
             document.text,
             all_occurrences=asking.all_occurrences,
+            min_score=asking.min_score,
         )
         return Result(
             document=document,

@@ -30,12 +30,16 @@ OnError = Callable[[IEPileError], None]
 
 @dataclass(frozen=True)
 class Predicting:
-    """How records are answered; ``task`` is taken for records that name none."""
+    """How records are answered; ``task`` is taken for records that name none.
+
+    Things whose score (0..1) is below ``min_score`` are left out.
+    """
 
     task: Task | None = None
     answer_tokens: int = 0
     constrain: bool = True
     system: str | None = None
+    min_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def predict(
     asked = _asked(records, predicting, asker, on_error or _raise)
     for pending in answered(runner, asked, on_answer):
         if not pending.failed:
-            yield _prediction(pending)
+            yield _prediction(pending, predicting.min_score)
             continue
         where = f"{pending.subject.source}:{pending.subject.line}"
         (on_error or _raise)(ModelError(f"{where}: no answer: {pending.failed}"))
@@ -153,9 +157,9 @@ def _with_input(instruction: str, text: str) -> str:
     return dumps({**value, "input": text})
 
 
-def _prediction(pending: Pending[InstructionRecord]) -> Prediction:
+def _prediction(pending: Pending[InstructionRecord], min_score: float) -> Prediction:
     ask = pending.asks[0][0]
-    merged = merge(ask.task, ask.items, pending.items, _text(pending))
+    merged = merge(ask.task, ask.items, pending.items, _text(pending), min_score=min_score)
     return Prediction(
         record=pending.subject,
         output=dumps(merged.answer),

@@ -58,9 +58,10 @@ class ModelEntry:
     ``wisemodel`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
-    bytes; ``context`` in tokens; ``None`` or empty means not known. ``pickle`` says that the
-    weights are published as PyTorch pickles only, ``remote_code`` that the model needs the
-    publisher's own code.
+    bytes; ``context`` in tokens; ``None`` or empty means not known. ``min_score`` is the score
+    (0..1) below which its answers are not worth showing, as found on data held out for that.
+    ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
+    the model needs the publisher's own code.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ModelEntry:
     pickle: bool = False
     remote_code: bool = False
     context: int | None = None
+    min_score: float = 0.0
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -141,7 +143,7 @@ def _value(name: str, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise UsageError(f"{name}.{key}: a list of texts is expected, not {value!r}")
-    python = {"str": str, "bool": bool}.get(expected, int)
+    python = {"str": str, "bool": bool, "float": float}.get(expected, int)
     if type(value) is not python:
         raise UsageError(f"{name}.{key}: {python.__name__} is expected, not {value!r}")
     return value

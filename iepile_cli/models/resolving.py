@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from iepile_cli.registry import Registry
 
 DEFAULT_MODEL = "smollm2"
+# Named as an adapter: the model alone, without the adapter that is its usual one.
+BARE = "none"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -48,7 +50,8 @@ class Resolved:
 
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
-    ``adapters`` are folders, or GGUF files, to be laid over the model in this order.
+    ``adapters`` are folders, or GGUF files, to be laid over the model in this order. ``min_score``
+    is the least score (0..1) worth showing that is known for them.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Resolved:
     entry: ModelEntry | None = None
     template: str | None = None
     adapters: tuple[Path, ...] = ()
+    min_score: float = 0.0
 
 
 def resolve(
@@ -68,12 +72,16 @@ def resolve(
     """Find a model, and the adapters that go with it, on this machine.
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
-    taken, or ``DEFAULT_MODEL``. Raises ``NotInstalled`` naming the download that is missing,
-    ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
-    ``ModelError`` for a path that holds no model.
+    taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken; ``BARE``
+    among them says that there is to be none. Raises ``NotInstalled`` naming the download that is
+    missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not
+    fit, ``ModelError`` for a path that holds no model.
     """
     known = _known(registry)
-    overlays = [_adapter(adapter, known) for adapter in adapters]
+    bare = BARE in adapters
+    if bare and len(adapters) > 1:
+        raise UsageError(f"--adapter {BARE} means that there is no adapter: name it alone")
+    overlays = [] if bare else [_adapter(adapter, known) for adapter in adapters]
     chosen = name or _base_of(overlays) or DEFAULT_MODEL
     path, entry = _locate(chosen, known)
     _refuse_adapter_folder(chosen, path)
@@ -94,7 +102,14 @@ def resolve(
         entry=entry,
         template=template or None,
         adapters=tuple(place for _, place, _ in overlays),
+        min_score=_least_score(entry, [own for _, _, own in overlays]),
     )
+
+
+def _least_score(entry: ModelEntry | None, adapters: Sequence[ModelEntry | None]) -> float:
+    """The least score worth showing: what is known of the last adapter, else of the model."""
+    last = adapters[-1] if adapters else entry
+    return last.min_score if last else 0.0
 
 
 def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry | None:

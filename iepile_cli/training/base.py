@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.gguf_lora import unpack_adapter
+from iepile_cli.backends.gguf_names import Layout
 from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.errors import ModelError
-from iepile_cli.models import resolve
+from iepile_cli.models import BARE, resolve
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, Tokenizer
@@ -51,6 +53,10 @@ class Base:
         """The tokenizer that encodes examples."""
         return open_tokenizer(self.source, self.folder, self.remote_code)
 
+    def layout(self) -> Layout:
+        """How its weights lie in GGUF files; raises ``ModelError`` where that is not known."""
+        return Layout.of(hf_config(self.folder, self.remote_code), self.name)
+
     @property
     def settings(self) -> AdapterSettings | None:
         """What the last adapter records of itself."""
@@ -62,12 +68,11 @@ def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda 
 
     Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
     """
-    found = resolve(options.model or None, options.adapter)
+    found = resolve(options.model or None, options.adapter or [BARE])
     folder = found.path
     remote = options.trust_remote_code or bool(found.entry and found.entry.remote_code)
     if found.format == "gguf":
         folder = unpacked(found.path, on_note=on_note)
-    adapters = found.adapters if options.adapter else ()
     tokenizer = open_tokenizer(found.path, folder, remote)
     known = registry()
     form: Template = (
@@ -77,6 +82,7 @@ def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda 
     ).bind(tokenizer)
     if not options.template:
         check_adapters(found, form)
+    adapters = tuple(_as_folder(path, folder, remote) for path in found.adapters)
     base = Base(found.name, found.path, folder, adapters, form, remote)
     base.__dict__["tokenizer"] = tokenizer
     return base
@@ -91,6 +97,17 @@ def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
     from iepile_cli.backends.tokenizers import HFTokenizer
 
     return HFTokenizer(hf_tokenizer(folder, remote_code))
+
+
+def hf_config(folder: Path, remote_code: bool = False) -> Any:
+    """The transformers configuration of a folder; raises ``ModelError``."""
+    transformers = training_library("transformers")
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{folder}: its configuration cannot be read: {first_line(error)}"
+        ) from None
 
 
 def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
@@ -144,6 +161,26 @@ def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> 
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
+    """An adapter as the folder that PEFT reads: itself, or a GGUF file unpacked into the cache."""
+    if adapter.is_dir():
+        return adapter
+    from filelock import FileLock
+
+    folder = cache_folder() / "unpacked" / f"{adapter.stem}-{_fingerprint(adapter)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / "adapter_config.json").is_file():
+            torch, transformers = training_library("torch"), training_library("transformers")
+            training_library("peft")
+            with quiet_libraries(), torch.device("meta"):
+                model = transformers.AutoModelForCausalLM.from_config(
+                    hf_config(base, remote_code), trust_remote_code=remote_code
+                )
+            unpack_adapter(adapter, model, folder)
     return folder
 
 

@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.backends.gguf_names import gguf_library, stored
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
-from iepile_cli.training.base import Base, training_library
-from iepile_cli.training.gguf_names import Layout, stored
+from iepile_cli.training.base import Base
 from iepile_cli.training.weights import adapter_config
 
 if TYPE_CHECKING:
-    from iepile_cli.training.gguf_names import Weights
+    from iepile_cli.backends.gguf_names import Weights
 
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight")
 
@@ -26,11 +26,11 @@ def write_gguf_adapter(
 
     Raises ``ModelError`` for an adapter that holds more than LoRA factors.
     """
-    gguf = training_library("gguf")
+    gguf = gguf_library()
     config = adapter_config(adapter)
     if config.get("use_dora"):
         raise ModelError(f"{adapter}: DoRA cannot be a GGUF adapter", hint="use --to gguf")
-    layout = Layout.of(base)
+    layout = base.layout()
     writer = gguf.GGUFWriter(output, layout.architecture)
     if settings:
         writer.add_string(GGUF_KEY, settings.as_json())

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.backends.gguf_names import stored
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
 from iepile_cli.training.base import Base, training_library
-from iepile_cli.training.gguf_names import Layout, stored
 
 if TYPE_CHECKING:
-    from iepile_cli.training.gguf_names import Weights
+    from iepile_cli.backends.gguf_names import Weights
 
 _DIRECT = ("f32", "f16", "q8_0")
 # Taken anew for each file, or about the tensors of the file they come from.
@@ -75,7 +75,7 @@ def write_gguf_model(
     Settings and tokenizer are those of the base model's own GGUF file where it came from one.
     """
     gguf = training_library("gguf")
-    layout = Layout.of(base)
+    layout = base.layout()
     writer = gguf.GGUFWriter(output, layout.architecture)
     writer.add_string(GGUF_KEY, settings.as_json())
     if base.source.suffix == ".gguf":

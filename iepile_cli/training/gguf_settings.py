@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.gguf_names import Layout
 from iepile_cli.errors import ModelError
 from iepile_cli.training.base import Base, hf_tokenizer
-from iepile_cli.training.gguf_names import Layout
 
 _PRE = ("default", "gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm", "tekken", "falcon")
 _PROBES = (

@@ -15,6 +15,7 @@ import pytest
 from training.runs import run
 
 from iepile_cli.backends import Options, Request
+from iepile_cli.backends.gguf_names import paired
 from iepile_cli.backends.llamacpp import LlamaRunner
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve
@@ -24,7 +25,6 @@ from iepile_cli.templates import Template, encode
 from iepile_cli.training.base import hf_tokenizer
 from iepile_cli.training.export_options import ExportOptions
 from iepile_cli.training.exporting import export
-from iepile_cli.training.gguf_names import paired
 
 pytest.importorskip("gguf")
 QUESTIONS = 20

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
-from iepile_cli.training.base import Base, training_library
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,17 +40,15 @@ class Layout:
     key_heads: int
 
     @classmethod
-    def of(cls, base: Base) -> Layout:
-        """The layout of a base model; raises ``ModelError`` for a family that is not known."""
-        import transformers
+    def of(cls, config: Any, model: object) -> Layout:
+        """The layout of a model's transformers configuration; ``model`` is its name in errors.
 
-        config = transformers.AutoConfig.from_pretrained(
-            base.folder, trust_remote_code=base.remote_code
-        )
+        Raises ``ModelError`` for a family that is not known.
+        """
         kind = str(config.model_type)
         if kind not in _FAMILIES:
             raise ModelError(
-                f"{base.name}: models of type {kind!r} cannot be written as GGUF",
+                f"{model}: models of type {kind!r} have no known form in GGUF",
                 hint=f"possible for: {', '.join(_FAMILIES)}; or export --to merged and convert "
                 "with llama.cpp's own script",
             )
@@ -93,9 +90,20 @@ class Layout:
         return found
 
     def _names(self) -> Any:
-        gguf = training_library("gguf")
+        gguf = gguf_library()
         numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
         return gguf.get_tensor_name_map(numbers[self.architecture], self.layers)
+
+
+def gguf_library() -> Any:
+    """The ``gguf`` package; raises ``ModelError`` that says how to get it."""
+    try:
+        import gguf
+    except ImportError:
+        raise ModelError(
+            "reading and writing GGUF needs gguf", hint="pip install 'iepile-cli[train]'"
+        ) from None
+    return gguf
 
 
 def paired(rows: Weights, heads: int) -> Weights:
