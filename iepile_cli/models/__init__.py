@@ -9,6 +9,7 @@ from iepile_cli.models.catalogue import register
 from iepile_cli.models.entry import ModelEntry, Split, readable_size
 from iepile_cli.models.places import Manifest, installed, models_folder
 from iepile_cli.models.resolving import (
+    BARE,
     DEFAULT_MODEL,
     NotInstalled,
     Resolved,
@@ -17,6 +18,7 @@ from iepile_cli.models.resolving import (
 )
 
 __all__ = [
+    "BARE",
     "DEFAULT_MODEL",
     "Manifest",
     "ModelEntry",
