@@ -120,6 +120,20 @@ def test_formats_and_records(tmp_path: Path) -> None:
     assert [one["line"] for one in objects(lines.stdout)] == [1, 3]
 
 
+def test_the_least_score_is_as_asked_else_as_the_adapter_wants(tmp_path: Path) -> None:
+    def scores(*words: str) -> list[float]:
+        ran = iepile("extract", *SMALL, *words, "--schema", "person,location,work", stdin=TEXT)
+        assert ran.returncode == 0
+        return [item["score"] for item in objects(ran.stdout)[0]["items"]]
+
+    every, usual = scores("--min-score", "0"), scores()
+    assert usual == [score for score in every if score >= 0.3]
+    assert scores("--min-score", "0.9") == [score for score in every if score >= 0.9]
+    assert scores("--adapter", "none") != every
+    wrong = iepile("extract", "--min-score", "2", "--schema", "a", stdin=TEXT)
+    assert wrong.returncode == 2
+
+
 def test_a_table_for_people_on_a_narrow_terminal(tmp_path: Path) -> None:
     ran = iepile("extract", *SMALL, "-s", "person", "-f", "table", stdin=TEXT, COLUMNS="40")
     shown = ran.stdout.decode()

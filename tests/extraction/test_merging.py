@@ -45,6 +45,19 @@ def test_the_same_thing_at_the_same_place_is_listed_once_with_its_best_score() -
     assert merged.answer == {"person": ["Bob"], "place": ["Bob"]}
 
 
+def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
+    items = [
+        item(PERSON, ("mention", "Bob", 0), score=0.2),
+        item(PERSON, ("mention", "Ann", 8), score=0.29),
+        item(PLACE, ("mention", "Rome", 15), score=0.3),
+        item(PLACE, ("mention", "Oslo", 36), score=None),
+        item(PERSON, ("mention", "Bob", 0), score=0.7),
+    ]
+    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, min_score=0.3)
+    assert merged.answer == {"person": ["Bob"], "place": ["Rome", "Oslo"]}
+    assert [found.score for found in merged.items] == [0.7, 0.3, None]
+
+
 def test_nested_items_come_longest_last_and_equal_ones_in_schema_order() -> None:
     both = [item(PLACE, ("mention", "Bob met", 0)), item(PLACE, ("mention", "Bob", 0))]
     merged = merge(

@@ -48,8 +48,9 @@ def test_entry_is_complete(entry: ModelEntry) -> None:
         # Two bytes a weight: the size that the hub shows agrees with the number of parameters.
         assert entry.size == pytest.approx(2 * (entry.parameters or 0), rel=0.002)
     if entry.kind == "adapter":
-        assert (entry.lora_r, entry.lora_alpha) == (64, 64)
-        assert ENTRIES[entry.base].kind == "base"
+        assert (entry.lora_r, entry.lora_alpha) == ((16, 32) if entry.embedded else (64, 64))
+        assert ENTRIES[entry.base].kind == ("gguf" if entry.embedded else "base")
+    assert 0 <= entry.min_score < 1
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
@@ -67,7 +68,7 @@ def test_published_pairs_of_adapter_base_and_template() -> None:
     pairs = {
         name: (entry.base, entry.template)
         for name, entry in ENTRIES.items()
-        if entry.kind == "adapter"
+        if entry.kind == "adapter" and not entry.embedded
     }
     assert pairs == {
         "llama2-13b-iepile-lora": ("llama2-13b-chat", "llama2"),

@@ -9,7 +9,7 @@ import pytest
 
 from iepile_cli import models
 from iepile_cli.errors import ModelError, UnknownName, UsageError
-from iepile_cli.models import Manifest, ModelEntry, NotInstalled, resolve
+from iepile_cli.models import BARE, Manifest, ModelEntry, NotInstalled, resolve
 from iepile_cli.registry import Registry
 
 
@@ -52,6 +52,21 @@ def test_default_is_the_embedded_model(known: Registry, store: Path) -> None:
     assert (found.name, found.format, found.template) == ("smollm2", "gguf", "auto")
     assert found.path.read_bytes()[:4] == b"GGUF"
     assert found == resolve("smollm2", registry=known)
+
+
+def test_the_embedded_model_has_an_adapter_unless_none_is_wanted(
+    known: Registry, store: Path
+) -> None:
+    usual = resolve(registry=known)
+    (adapter,) = usual.adapters
+    assert adapter.read_bytes()[:4] == b"GGUF"
+    assert adapter.stat().st_size < 15_000_000
+    assert usual == resolve(adapters=["smollm2-iepile-lora"], registry=known)
+    assert 0 < usual.min_score < 1
+    bare = resolve(adapters=[BARE], registry=known)
+    assert (bare.adapters, bare.min_score, bare.path) == ((), 0, usual.path)
+    with pytest.raises(UsageError, match="name it alone"):
+        resolve(adapters=[BARE, "smollm2-iepile-lora"], registry=known)
 
 
 def test_embedded_model_that_is_gone_names_the_package(known: Registry, store: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from training.runs import run
 
 from iepile_cli.backends import Options, Request
+from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import paired
 from iepile_cli.backends.llamacpp import LlamaRunner
 from iepile_cli.errors import ModelError, UsageError
@@ -25,6 +26,7 @@ from iepile_cli.templates import Template, encode
 from iepile_cli.training.base import hf_tokenizer
 from iepile_cli.training.export_options import ExportOptions
 from iepile_cli.training.exporting import export
+from iepile_cli.training.options import options_from
 
 pytest.importorskip("gguf")
 QUESTIONS = 20
@@ -35,8 +37,6 @@ def trained(tiny: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -
     """An adapter of the tiny model, with random weights that change its answers."""
     import torch
     from safetensors.torch import load_file, save_file
-
-    from iepile_cli.training.options import options_from
 
     folder = tmp_path_factory.mktemp("trained") / "adapter"
     run(
@@ -139,6 +139,70 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     export(dataclasses.replace(options, to="gguf-adapter", output=str(adapter)))
     over = spoken_by_llama(base, template, tokenizer, (adapter,))
     assert agreeing(over, wanted) >= 0.8 * QUESTIONS
+
+
+def test_a_gguf_adapter_comes_back_as_it_was(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = tmp_path / "a.gguf"
+    export(
+        ExportOptions(model=str(tiny), adapter=(str(trained),), to="gguf-adapter", output=str(path))
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny))
+    folder = unpack_adapter(path, model, tmp_path / "back")
+    before, after = (load_file(at / "adapter_model.safetensors") for at in (trained, folder))
+    assert after.keys() == before.keys()
+    for name, rows in before.items():
+        torch.testing.assert_close(after[name], rows, atol=1e-3, rtol=1e-3)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8)
+    assert read_adapter_settings(folder) == read_adapter_settings(trained)
+    template = registry().get("template", "alpaca")
+    said, wanted = spoken(tiny, template, folder), spoken(tiny, template, trained)
+    assert sum(a == b for a, b in zip(said, wanted, strict=True)) >= 0.9 * QUESTIONS
+
+    other = AutoConfig.from_pretrained(tiny, num_hidden_layers=1)
+    with torch.device("meta"):
+        smaller = AutoModelForCausalLM.from_config(other)
+    with pytest.raises(ModelError, match="7 of its weights are not in it"):
+        unpack_adapter(path, smaller, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    whole = tmp_path / "whole.gguf"
+    export(ExportOptions(model=str(tiny), to="gguf", output=str(whole), template="alpaca"))
+    for wrong in (whole, tiny / "config.json"):
+        with pytest.raises(ModelError, match="not a LoRA adapter in GGUF"):
+            unpack_adapter(wrong, model, tmp_path / "none")
+
+
+def test_a_gguf_adapter_can_be_gone_on_from(
+    tiny: Path, trained: Path, lines: Path, tmp_path: Path
+) -> None:
+    path, output = tmp_path / "a.gguf", tmp_path / "more"
+    export(
+        ExportOptions(model=str(tiny), adapter=(str(trained),), to="gguf-adapter", output=str(path))
+    )
+    run(
+        options_from(
+            {
+                "model": str(tiny),
+                "adapter": [str(path)],
+                "data": str(lines),
+                "output": str(output),
+                "dtype": "fp32",
+                "max_steps": 1,
+                "batch_size": 4,
+                "learning_rate": 1e-9,
+            }
+        )
+    )
+    from safetensors.torch import load_file
+
+    before, after = (load_file(at / "adapter_model.safetensors") for at in (trained, output))
+    assert after.keys() == before.keys()
+    assert all((after[name] - rows).abs().max() < 2e-3 for name, rows in before.items())
 
 
 def test_a_trained_model_is_exported_from_its_gguf_base_too(
