@@ -111,5 +111,10 @@ def test_list_shows_what_is_installed(
     download(plan_download("owner/lora", source=hub.url), Quiet())
     assert run(["list", "models", "--installed"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["iepile", "smollm2", "owner/lora"]
+    assert [line.split("\t")[0] for line in lines] == [
+        "iepile",
+        "smollm2",
+        "smollm2-iepile-lora",
+        "owner/lora",
+    ]
     assert run(["list", "templates", "--installed"]) == 2
