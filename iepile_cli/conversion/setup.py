@@ -155,7 +155,12 @@ class SetUp:
             max_empty_ratio=job.max_empty_ratio if train or job.split else None,
             strict=job.strict,
             share=job.sample,
-            readings=read_readings(job.readings, self.source) if job.readings and train else None,
+            # Of a folder's test files nothing is renamed; asked for one by name it is refused.
+            readings=(
+                read_readings(job.readings, self.source)
+                if job.readings and (train or job.split)
+                else None
+            ),
         ).check()
 
 
