@@ -28,6 +28,8 @@ def convert(job: Job, show: Show = show_nothing) -> list[Report]:
     """
     if job.to not in OUTCOMES:
         raise UsageError(f"--to {job.to} is not known", hint=f"one of {', '.join(OUTCOMES)}")
+    if job.to != "rows" and (job.readings or job.sample != 1):
+        raise UsageError(f"--readings and --sample draw rows: they cannot be used --to {job.to}")
     if job.path is not None and not job.path.exists():
         raise UsageError(f"{job.path}: no such file or folder")
     with Crew(job.workers) as crew:

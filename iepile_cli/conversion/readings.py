@@ -61,7 +61,8 @@ class Reading(NamedTuple):
             name = self.asked.get(item.type, item.type)
             if name is not None:
                 renamed = item if name == item.type else replace(item, type=name, description="")
-                read.setdefault(key_of(renamed), renamed)
+                key = key_of(renamed)
+                read[key] = _joined(read[key], renamed) if key in read else renamed
         return tuple(read.values())
 
     def entries(self, entries: Any, layout: Layout) -> Any:
@@ -91,6 +92,12 @@ class Reading(NamedTuple):
         return {name: tuple(others) for name, others in read.items()}
 
 
+def _joined(item: SchemaItem, other: SchemaItem) -> SchemaItem:
+    """One item that asks for the slots of both."""
+    slots = tuple(dict.fromkeys((*item.slots, *other.slots)))
+    return item if slots == item.slots else replace(item, slots=slots, descriptions=())
+
+
 def draw(readings: Readings, labels: Iterable[str], random_: random.Random) -> Reading:
     """Draw a reading of a schema with these labels."""
     coarse = [name for name in readings.groups if random_.random() < COARSE]
@@ -102,8 +109,13 @@ def draw(readings: Readings, labels: Iterable[str], random_: random.Random) -> R
     spoken: dict[str, str | None] = {}
     for label in dict.fromkeys(stands.values()):
         names = readings.names.get(label, (label,))
-        free = [name for name in names if name not in spoken.values()]
-        spoken[label] = _one(free, random_) if free or not names else label
+        taken = set(spoken.values())
+        free = [name for name in names if name not in taken]
+        if free or not names:
+            spoken[label] = _one(free, random_)
+        else:
+            # Two labels under one name would be one: it is not asked where all names are taken.
+            spoken[label] = None if label in taken else label
     size = random_.choice(readings.split_nums) if readings.split_nums else None
     return Reading({label: spoken[stand] for label, stand in stands.items()}, size)
 
@@ -124,11 +136,15 @@ def read_readings(path: Path, source: str) -> Readings:
         _only(_table(every, name, path), ("names", "groups"), path, f"sets.{name}.")
     own = every.get(source, {})
     sizes = table.get("split_num", [])
-    if not isinstance(sizes, list) or not all(type(size) is int and size for size in sizes):
-        raise DataError("split_num is not a list of numbers", path=path)
+    good = isinstance(sizes, list) and all(type(size) is int for size in sizes)
+    if not good or not all(size > 0 or size == -1 for size in sizes):
+        raise DataError(
+            "split_num is not a list of batch sizes", path=path, hint="from 1 on, or -1 for all"
+        )
+    of_set = f"sets.{source}."
     return Readings(
-        names=_lists(table, "names", path) | _lists(own, "names", path),
-        groups=_lists(table, "groups", path) | _lists(own, "groups", path),
+        names=_lists(table, "names", path) | _lists(own, "names", path, of_set),
+        groups=_lists(table, "groups", path) | _lists(own, "groups", path, of_set),
         split_nums=tuple(sizes),
     )
 
@@ -141,17 +157,19 @@ def _only(table: Mapping[str, Any], known: Sequence[str], path: Path, before: st
             )
 
 
-def _table(table: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+def _table(table: Mapping[str, Any], key: str, path: Path, before: str = "") -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, dict):
-        raise DataError(f"{key} is not a table", path=path)
+        raise DataError(f"{before}{key} is not a table", path=path)
     return value
 
 
-def _lists(table: Mapping[str, Any], key: str, path: Path) -> dict[str, tuple[str, ...]]:
+def _lists(
+    table: Mapping[str, Any], key: str, path: Path, before: str = ""
+) -> dict[str, tuple[str, ...]]:
     read = {}
-    for label, names in _table(table, key, path).items():
+    for label, names in _table(table, key, path, before).items():
         if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
-            raise DataError(f"{key}.{label} is not a list of names", path=path)
+            raise DataError(f"{before}{key}.{label} is not a list of names", path=path)
         read[label] = tuple(names)
     return read

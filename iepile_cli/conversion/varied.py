@@ -46,6 +46,6 @@ class VariedConverter:
             items=items,
             readings=None,
             hard=reading.hard(plan.hard),
-            split_num=plan.split_num if reading.split_num is None else reading.split_num,
+            split_num=reading.split_num if plan.split_num is None else plan.split_num,
         )
         return reading, Converter(read) if items else None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from iepile_cli.conversion.readings import Reading, Readings, draw
+from iepile_cli.task.shape import SchemaItem
 
 READINGS = """
 split_num = [2, 5]
@@ -109,6 +113,21 @@ def test_draws_hang_on_the_seed_alone(run: Any, corpus: Path) -> None:
     assert 0.2 < share < 0.4
 
 
+def test_two_labels_never_become_one_by_chance() -> None:
+    readings = Readings(names={"a": ("b",), "b": ("b",), "c": ("a", "b")})
+    for seed in range(50):
+        reading = draw(readings, ["a", "b", "c", "d"], random.Random(seed))
+        named = [name for name in reading.asked.values() if name is not None]
+        assert len(named) == len(set(named))
+        assert reading.asked["d"] == "d"
+
+
+def test_a_coarse_type_asks_for_the_slots_of_all_its_types() -> None:
+    items = (SchemaItem("attack", ("agent", "place")), SchemaItem("bombing", ("place", "weapon")))
+    (item,) = Reading({"attack": "violence", "bombing": "violence"}, None).items(items)
+    assert (item.type, item.slots) == ("violence", ("agent", "place", "weapon"))
+
+
 def test_hard_negatives_are_renamed_too(run: Any, corpus: Path) -> None:
     hard = corpus / "hard.json"
     hard.write_text(json.dumps({"person": ["vehicle"], "river": ["vehicle"]}), encoding="utf-8")
@@ -134,7 +153,9 @@ def test_hard_negatives_are_renamed_too(run: Any, corpus: Path) -> None:
         ("[names]\na = 'b'", "names.a is not a list of names"),
         ("[names]\na = ['']", "names.a is not a list of names"),
         ("split_num = [0]", "split_num is not a list"),
+        ("split_num = [-2]", "split_num is not a list"),
         ("[sets.x.group]\na = ['b']", "sets.x.group is not known"),
+        ("[sets.set.names]\na = 'b'", "sets.set.names.a is not a list of names"),
         ("names = [", "labels.toml"),
     ],
 )
@@ -152,6 +173,8 @@ def test_a_wrong_file_is_one_line(run: Any, corpus: Path, text: str, said: str) 
     ("words", "said"),
     [
         (("--split", "test", "--readings", "labels.toml"), "--readings would rename the gold"),
+        (("--to", "records", "--sample", "0.5"), "cannot be used --to records"),
+        (("--to", "schema", "--readings", "labels.toml"), "cannot be used --to schema"),
         (("--sample", "0"), "--sample 0 is not a share"),
         (("--sample", "1.5"), "--sample 1.5 is not a share"),
     ],
