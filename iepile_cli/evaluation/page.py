@@ -33,7 +33,7 @@ h3{font-size:16px;margin:24px 0 6px}
 .note{color:var(--soft);margin:4px 0;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:3px 10px;text-align:right;border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere}
+th:first-child,td:first-child{text-align:left;min-width:7em;overflow-wrap:anywhere}
 th{font-weight:600}td.span{color:var(--soft);white-space:nowrap}
 .wide{overflow-x:auto}
 .matrix td,.matrix th{padding:2px 6px;border:1px solid var(--line);min-width:34px;
