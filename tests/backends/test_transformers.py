@@ -109,8 +109,13 @@ def test_adapters_are_the_same_as_in_llama_cpp(
     finally:
         ours.close()
         theirs.close()
-    with pytest.raises(ModelError, match="not a PEFT adapter"):
-        start("transformers", model, adapters=(str(gguf),))
+    unpacked = start("transformers", model, adapters=(str(gguf),))
+    try:
+        assert agreement(with_adapter, answers(unpacked, questions)) >= 0.95
+    finally:
+        unpacked.close()
+    with pytest.raises(ModelError, match="not a LoRA adapter"):
+        start("transformers", model, adapters=(str(model),))
 
 
 @pytest.fixture(scope="module")
