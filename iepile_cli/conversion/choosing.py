@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from iepile_cli.conversion.plan import Plan, label_of
+from iepile_cli.conversion.plan import Plan
 from iepile_cli.task.ask import batch_bounds, batches
-from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.shape import SchemaItem, label_of
 
 # What gold must agree in to answer a schema item: its type, for typed relations all three.
 Key: TypeAlias = str | tuple[str, str, str]

@@ -63,8 +63,10 @@ def _from_confusions(
     Confusions of the dataset itself when it is there, else of all datasets of the task.
     """
     tables = {name: part for name, part in value.items() if part.get("task") == task_name}
-    if source in tables:
-        tables = {source: tables[source]}
+    # A source with several tasks has a table for each, told apart by the task.
+    own = next((name for name in (source, f"{source} ({task_name})") if name in tables), None)
+    if own is not None:
+        tables = {own: tables[own]}
     counts: dict[str, Counter[str]] = {}
     for part in tables.values():
         if not isinstance(part["confusions"], dict):

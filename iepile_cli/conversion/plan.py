@@ -110,13 +110,3 @@ class Plan:
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UsageError(f"{option} {value} is not known", hint=f"one of {', '.join(known)}")
-
-
-def label_of(item: SchemaItem) -> str:
-    """An item's name in schema files, hard-negative files and in sorting.
-
-    The type itself; for typed relations ``subject_predicate_object``.
-    """
-    if item.subject_type or item.object_type:
-        return f"{item.subject_type}_{item.type}_{item.object_type}"
-    return item.type

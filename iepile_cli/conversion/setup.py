@@ -11,7 +11,7 @@ from iepile_cli.conversion.crew import Crew
 from iepile_cli.conversion.deriving import derived_schema
 from iepile_cli.conversion.hard_negatives import joined, read_hard_negatives
 from iepile_cli.conversion.mining import mined
-from iepile_cli.conversion.plan import HardNegatives, Plan, label_of
+from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readings import read_readings
 from iepile_cli.conversion.report import Report
 from iepile_cli.conversion.run import Progress, named, silent, survey_files
@@ -19,7 +19,7 @@ from iepile_cli.conversion.sets import SCHEMA, language_of_path, source_of, task
 from iepile_cli.conversion.survey import Survey
 from iepile_cli.errors import UsageError
 from iepile_cli.task.schema import read_schema, read_schema_file
-from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.shape import SchemaItem, label_of
 from iepile_cli.task.table import Task, task_named
 
 AUTO = "auto"

@@ -16,9 +16,8 @@ from iepile_cli.conversion.choosing import Key, item_of
 from iepile_cli.conversion.converter import read_json
 from iepile_cli.conversion.gold import Unusable, key_of_gold, read_gold, text_of
 from iepile_cli.conversion.inputs import Chunk
-from iepile_cli.conversion.plan import label_of
 from iepile_cli.task.records import Gold
-from iepile_cli.task.shape import slot_name
+from iepile_cli.task.shape import label_of, slot_name
 from iepile_cli.task.table import Task, task_named
 
 Pair: TypeAlias = tuple[str, str]

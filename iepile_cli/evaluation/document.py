@@ -200,20 +200,20 @@ def pairs(document: Document, plan: Plan, number: int) -> list[Pair]:
 
 
 def confusions(document: Document) -> list[tuple[str, str]]:
-    """(gold type, predicted type) of what got the right mentions and the wrong label.
+    """(gold label, predicted label) of what got the right mentions and the wrong label.
 
-    Correct pairs are there too, with twice the same type. "" stands for nothing: a gold type with
-    "" was missed, "" with a predicted type is spurious.
+    Correct pairs are there too, with twice the same label. "" stands for nothing: a gold label
+    with "" was missed, "" with a predicted label is spurious.
     """
-    units = document.reader.task.units
-    number = document.reader.named_unit
+    reader = document.reader
+    units, number, name = reader.task.units, reader.named_unit, reader.label_name
     if document.gold is None:
         return []
     gold, predicted = document.gold[number], document.predicted[number]
     mixed, missed, spurious = confused(gold, predicted, len(units[number].label))
     return [
-        *((fact[0], fact[0]) for fact in strict_hits(gold, predicted)),
-        *((one[0], other[0]) for one, other in mixed),
-        *((fact[0], "") for fact in missed),
-        *(("", fact[0]) for fact in spurious),
+        *((name(fact), name(fact)) for fact in strict_hits(gold, predicted)),
+        *((name(one), name(other)) for one, other in mixed),
+        *((name(fact), "") for fact in missed),
+        *(("", name(fact)) for fact in spurious),
     ]

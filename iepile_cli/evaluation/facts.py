@@ -15,7 +15,18 @@ import orjson
 
 from iepile_cli.evaluation.decoding import decode
 from iepile_cli.task.records import Gold, read_annotations
-from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots, fixed_roles
+from iepile_cli.task.shape import (
+    NAN,
+    Each,
+    Keyed,
+    Mention,
+    Node,
+    Record,
+    SchemaItem,
+    Slots,
+    fixed_roles,
+    label_of,
+)
 from iepile_cli.task.table import Layout, Task, Unit
 
 Fact: TypeAlias = tuple[Any, ...]
@@ -75,6 +86,18 @@ class Reader:
         for key, value in answer.items():
             for thing in self.things(value):
                 self.add((key, "", "", thing), facts)
+
+    def label_name(self, fact: Fact) -> str:
+        """What a fact of the unit that types are confused over says of its mentions, in a word.
+
+        Its type or slot; ``subject_predicate_object`` for a typed relation, as conversion names
+        it; ``type / slot`` where both say what it is.
+        """
+        number = self.named_unit
+        label = [str(part) for part in fact[: self.labels[number]]]
+        if self.typed[number]:
+            return label_of(SchemaItem(label[0], subject_type=label[1], object_type=label[2]))
+        return " / ".join(label)
 
     def add(self, typed: Typed, facts: Facts) -> None:
         """Add what one thing says to the facts of each unit."""

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 from iepile_cli.evaluation.document import Document, pairs
 from iepile_cli.evaluation.facts import Fact
-from iepile_cli.evaluation.matching import FULL
+from iepile_cli.evaluation.matching import FULL, OCCURRENCES
 from iepile_cli.evaluation.plan import Plan
+
+# From here on are the scripts that put no spaces between words.
+_CJK = "\u2e80"
 
 # Characters of a text, and errors of a document, that are shown.
 MOST_TEXT = 6000
@@ -81,9 +84,7 @@ def marks(document: Document, entries: Iterable[Judged]) -> list[Mark]:
             elif isinstance(mention, str) and mention:
                 # Gold and predictions count their occurrences apart, so that they meet.
                 key = (mention, "gold" if entry.verdict == MISSED else "predicted")
-                start = text.find(mention, after.get(key, 0))
-                if start < 0:
-                    start = text.find(mention)
+                start = _place(mention, text, after.get(key, 0))
                 if start < 0:
                     continue
                 end = after[key] = start + len(mention)
@@ -91,6 +92,28 @@ def marks(document: Document, entries: Iterable[Judged]) -> list[Mark]:
                 continue
             found.append(Mark(start, min(end, len(text)), entry.verdict, label_of(document, entry)))
     return found
+
+
+def _place(mention: str, text: str, after: int) -> int:
+    """Where to mark a mention: from ``after`` on or else anywhere, whole words before parts."""
+    parts = -1
+    for first in dict.fromkeys((after, 0)):
+        start = text.find(mention, first)
+        # A mark in the middle of a word ("a" in "case") is not what anybody meant.
+        for _ in range(OCCURRENCES):
+            if start < 0:
+                break
+            if not _in_word(text, start) and not _in_word(text, start + len(mention)):
+                return start
+            parts = start if parts < 0 else parts
+            start = text.find(mention, start + 1)
+    return parts
+
+
+def _in_word(text: str, place: int) -> bool:
+    """Whether letters that spaces would part stand on both sides of a place."""
+    around = text[place - 1 : place + 1] if place else ""
+    return len(around) == 2 and all(one.isalnum() and one < _CJK for one in around)
 
 
 def marked(text: str, found: list[Mark]) -> str:

@@ -33,18 +33,19 @@ h3{font-size:16px;margin:24px 0 6px}
 .note{color:var(--soft);margin:4px 0;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:3px 10px;text-align:right;border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left;min-width:7em;overflow-wrap:anywhere}
-th{font-weight:600}td.span{color:var(--soft);white-space:nowrap}
+th:first-child,td:first-child{text-align:left;min-width:10em;overflow-wrap:anywhere}
+th{font-weight:600;white-space:nowrap}td.span{color:var(--soft);white-space:nowrap}
 .wide{overflow-x:auto}
 .matrix td,.matrix th{padding:2px 6px;border:1px solid var(--line);min-width:34px;
 text-align:center}
 .matrix th[scope=col]{vertical-align:bottom;padding:6px 4px}
 .matrix th span{writing-mode:vertical-rl;text-orientation:sideways;transform:rotate(180deg);
-display:inline-block;max-height:190px;overflow:hidden;white-space:nowrap;font-weight:500}
+display:inline-block;max-height:210px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
+font-weight:500}
 .matrix th[scope=row],.matrix .corner{text-align:right;font-weight:500;white-space:nowrap;
-max-width:230px;overflow:hidden;text-overflow:ellipsis}
-.corner{color:var(--soft);vertical-align:bottom}
-svg{width:100%;display:block;font:12px system-ui,sans-serif}
+min-width:0;max-width:min(230px,35vw);overflow:hidden;text-overflow:ellipsis}
+.matrix .corner{color:var(--soft);vertical-align:bottom;white-space:normal}
+svg{width:100%;min-width:600px;display:block;font:12px system-ui,sans-serif}
 svg text{fill:var(--ink)}svg .axis{fill:var(--soft)}
 .grid{stroke:var(--line)}.track{fill:var(--shade)}.bar{fill:var(--bar)}
 .whisker{stroke:var(--ink);fill:none;opacity:.75}
@@ -56,7 +57,8 @@ mark.correct{box-shadow:inset 0 -2px var(--good)}
 mark.partial{background:rgba(255,167,38,.3)}
 mark.missed{outline:2px dashed var(--warn);outline-offset:-1px}
 mark.spurious{background:rgba(229,57,53,.25)}
-sub{font-size:11px;padding:0 3px;vertical-align:baseline}
+sub{font-size:11px;padding:0 3px;vertical-align:baseline;display:inline-block;line-height:1.2;
+max-width:100%}
 sub.missed,li.missed b{color:var(--warn)}sub.spurious,li.spurious b{color:var(--bad)}
 sub.partial,li.partial b{color:var(--warn)}
 ul{margin:6px 0 2px;padding-left:20px}li{overflow-wrap:anywhere}
@@ -92,7 +94,8 @@ def _scores(scores: TaskScores) -> Iterator[str]:
         yield f"<h3>Scores: {escape(unit.name)}</h3>\n"
         yield _table(_summary(unit, scores))
         if unit.types:
-            yield f"<h3>F1 per type: {escape(unit.name)}</h3>\n{charts.bars(unit.types)}\n"
+            yield f"<h3>F1 per type: {escape(unit.name)}</h3>\n"
+            yield f"<div class='wide'>{charts.bars(unit.types)}</div>\n"
             shown = sorted(unit.types.items(), key=lambda pair: (-pair[1].gold, pair[0]))
             yield f"<details><summary>{len(shown)} types in numbers</summary>"
             yield _table((kind, score) for kind, score in shown) + "</details>\n"

@@ -189,7 +189,7 @@ def confusions_json(tally: Tally) -> dict[str, Any]:
             if gold
         }
         kept = {gold: kinds for gold, kinds in wrong.items() if kinds}
-        if source in result:
+        while source in result:
             # One source with several tasks: the second is told apart by its task.
             source = f"{source} ({task})"
         result[source] = {"task": task, "confusions": kept}

@@ -46,6 +46,16 @@ class SchemaItem:
         return role == "trigger" and self.trigger is False
 
 
+def label_of(item: SchemaItem) -> str:
+    """An item's name in schema files, files of hard negatives and confusions, and in sorting.
+
+    The type itself; for typed relations ``subject_predicate_object``.
+    """
+    if item.subject_type or item.object_type:
+        return f"{item.subject_type}_{item.type}_{item.object_type}"
+    return item.type
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
     """``"Bob"``: a piece of the text in ``role``; ``absent`` is the word for none, if any."""

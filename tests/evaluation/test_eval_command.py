@@ -328,3 +328,53 @@ def test_report_in_a_browser(hostile: str, tmp_path: Path) -> None:
     assert outline.tags.count("article") == 2
     browse(f"--screenshot={picture}", "--window-size=1000,1500")
     assert picture.stat().st_size > 10_000
+
+
+def test_marks_stand_on_whole_words(tmp_path: Path) -> None:
+    text = "A case of an atom in a cat 在中国人中"
+    gold = ner(("a", "X"), ("cat", "X"), ("an", "X"), ("ase", "X"), ("中国", "X"))
+    page = report(write(tmp_path / "p.jsonl", [row({}, gold, text=text)]), tmp_path / "r.html")
+    shown = re.sub(r"<sub.*?</sub>", "", page.split("<p class='text'>")[1].split("</p>")[0])
+    shown = re.sub(r"<mark[^>]*>(.*?)</mark>", r"[\1]", shown)
+    assert shown == "A c[ase] of [an] atom in [a] [cat] 在[中国]人中"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser is installed")
+def test_report_fits_a_narrow_window(hostile: str, predictions: str, tmp_path: Path) -> None:
+    long = row({"W" * 300: ["Ann"]}, ner(("Ann", "a long type " * 9)), source="S" * 300)
+    names = (write(tmp_path / "long.jsonl", [long]), hostile, predictions)
+    for number, path in enumerate(names):
+        text = report(path, tmp_path / "r.html")
+        # The report forbids scripts to itself; a copy without that measures itself.
+        page = tmp_path / f"{number}.html"
+        page.write_text(
+            re.sub(r"<meta http-equiv[^>]*>", "", text).replace(
+                "</body>",
+                "<script>document.title=JSON.stringify([document.documentElement.scrollWidth,"
+                "innerWidth,...[...document.querySelectorAll('table:not(.matrix) td:first-child')]"
+                ".slice(0,2).map(c=>c.offsetHeight)])</script></body>",
+            ),
+            encoding="utf-8",
+        )
+        done = subprocess.run(
+            [
+                str(CHROMIUM),
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--window-size=400,1500",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        title = re.search(r"<title>\[(.*?)\]</title>", done.stdout.decode("utf-8", "replace"))
+        assert title
+        width, window, *heights = map(int, title[1].split(","))
+        assert width <= window <= 500
+        assert len(heights) == 2
+        assert max(heights) < 80
