@@ -141,12 +141,31 @@ def row_collator(model: Any) -> RowCollator | None:
         model = model.get_base_model()
     if not getattr(model, "_supports_attention_backend", False) or not _keeps_logits(model):
         return None
+    if _mixes_rows(model):
+        return None
     if "flash" in str(getattr(model.config, "_attn_implementation", "")):
         return RowCollator(shares=False)
     AttentionInterface.register(ATTENTION, row_attention)
     AttentionMaskInterface.register(ATTENTION, _no_mask)
     model.set_attn_implementation(ATTENTION)
     return RowCollator() if model.config._attn_implementation == ATTENTION else None
+
+
+def _mixes_rows(model: Any) -> bool:
+    """Whether something in a model would carry from one example of a row into the next.
+
+    That is anything but plain attention: states that run along the row (Mamba, linear attention,
+    convolutions), chunks counted from the start of the row; and what ``row_attention`` does not
+    compute: sinks, capped scores.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return (
+        bool(kinds - {"full_attention", "sliding_attention", "attention"})
+        or bool(getattr(model, "_is_stateful", False))
+        or bool(getattr(config, "attn_logit_softcapping", None))
+        or any(name.endswith(".sinks") for name, _ in model.named_parameters())
+    )
 
 
 def _keeps_logits(model: Any) -> bool:

@@ -188,3 +188,29 @@ def test_a_run_counts_whole_examples(options: TrainOptions, tmp_path: Path) -> N
     _, rows = run(options)
     _, padded = run(dataclasses.replace(options, output=str(tmp_path / "p"), packing=False))
     assert rows.records[-1]["tokens"] == padded.records[-1]["tokens"]
+
+
+def test_a_model_that_mixes_the_examples_of_a_row_gets_padded_batches() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    heads = {"head_dim": 8}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    mixing = {
+        "lfm2": {"layer_types": ["conv", "full_attention"]},
+        "gpt_oss": heads | experts,
+        "gemma2": heads,
+        "mamba": {},
+    }
+    for kind, more in mixing.items():
+        config = AutoConfig.for_model(kind, **shape, **more)
+        assert row_collator(AutoModelForCausalLM.from_config(config)) is None, kind
+    apart = AutoConfig.for_model("qwen3", **shape, **heads)
+    assert row_collator(AutoModelForCausalLM.from_config(apart)) == RowCollator()
