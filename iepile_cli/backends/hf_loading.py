@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options
 from iepile_cli.backends.constraining import llguidance_of_hf
+from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
 
@@ -52,18 +53,15 @@ def load(path: Path, options: Options) -> Loaded:
     if bits < 16 and place == "mps":
         raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
     gguf = path.suffix == ".gguf"
-    if gguf and bits < 16:
-        raise UsageError(
-            f"{path}: a GGUF file's weights have their own bits, not --bits {bits}",
-            hint="--backend llama-cpp computes with them as they are",
-        )
     if not gguf:
         _refuse_foreign_code(path, options)
     # The libraries' bars go there whatever they are told; errors come as exceptions.
     unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
     with unseen, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = _weights(path, options, place, bits, gguf=gguf)
+        # bitsandbytes cuts down whole weights only, so those of a GGUF file are unpacked first.
+        whole = unpacked(path) if gguf and bits < 16 else path
+        model = _weights(whole, options, place, bits, gguf=whole.suffix == ".gguf")
         model = _adapted(model, options.adapters, merge=bits >= 16).eval()
     if getattr(model, "_is_stateful", False):
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")

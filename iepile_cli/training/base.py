@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import io
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +18,7 @@ from typing import Any
 
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import Layout
+from iepile_cli.backends.gguf_weights import cache_folder, fingerprint, unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.errors import ModelError
 from iepile_cli.models import BARE, resolve
@@ -72,7 +68,9 @@ def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda 
     folder = found.path
     remote = options.trust_remote_code or bool(found.entry and found.entry.remote_code)
     if found.format == "gguf":
-        folder = unpacked(found.path, on_note=on_note)
+        training_library("gguf")
+        with quiet_libraries():
+            folder = unpacked(found.path, on_note=on_note)
     tokenizer = open_tokenizer(found.path, folder, remote)
     known = registry()
     form: Template = (
@@ -134,43 +132,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: ``IEPILE_CACHE`` or the user's cache."""
-    named = os.environ.get("IEPILE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "iepile")
-
-
-def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of a GGUF file's weights (16 bits) and tokenizer, from the cache or made now."""
-    from filelock import FileLock
-
-    folder = cache_folder() / "unpacked" / f"{gguf.stem}-{_fingerprint(gguf)}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Of several processes of a run the first one unpacks and the others wait.
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if (folder / "config.json").is_file():
-            return folder
-        on_note(f"unpacking {gguf.name} into {folder} (once)")
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-        try:
-            _unpack(gguf, partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
 def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
     """An adapter as the folder that PEFT reads: itself, or a GGUF file unpacked into the cache."""
     if adapter.is_dir():
         return adapter
     from filelock import FileLock
 
-    folder = cache_folder() / "unpacked" / f"{adapter.stem}-{_fingerprint(adapter)}"
+    folder = cache_folder() / "unpacked" / f"{adapter.stem}-{fingerprint(adapter)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "adapter_config.json").is_file():
@@ -182,46 +150,6 @@ def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
                 )
             unpack_adapter(adapter, model, folder)
     return folder
-
-
-def _fingerprint(path: Path) -> str:
-    """A hash of a large file's size, beginning and end."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        parts = [str(size).encode()]
-        for at in (0, max(0, size // 2), max(0, size - (1 << 20))):
-            file.seek(at)
-            parts.append(file.read(1 << 20))
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
-
-
-def _unpack(gguf: Path, folder: Path) -> None:
-    torch, transformers = training_library("torch"), training_library("transformers")
-    training_library("gguf")
-    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    extra = {}
-    if hasattr(transformers, "GgufConfig"):
-        extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    try:
-        # The bar of this conversion is drawn whatever transformers is told.
-        with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                **place, dtype=torch.float32, **extra
-            )
-    except (ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
-        raise ModelError(
-            f"{gguf}: transformers cannot unpack it: {first_line(error)}",
-            hint="use the model's safetensors",
-        ) from None
-    largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
-    # A block format's values fit in fp16 and keep more digits there than in bf16.
-    model.to(torch.float16 if largest < 60_000 else torch.bfloat16)
-    if getattr(model.config, "quantization_config", None) is not None:
-        del model.config.quantization_config
-    with quiet_libraries():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager

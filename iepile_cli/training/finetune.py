@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.gguf_weights import cache_folder
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.training import loop
 from iepile_cli.training.base import (
     Base,
-    cache_folder,
     find_base,
     open_tokenizer,
     quiet_libraries,

@@ -158,6 +158,24 @@ def test_four_bits_take_less_memory_and_extract(folder: Path) -> None:
         small.close()
 
 
+def test_a_gguf_file_in_4_bits_is_its_unpacked_weights_cut_down(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setenv("IEPILE_CACHE", str(tmp_path))
+    questions = asks(TEXTS[:3])
+    small: Any = start("transformers", model, bits=4)
+    kinds = {type(module).__name__ for module in small._loaded.model.modules()}
+    assert "Linear4bit" in kinds
+    found = answers(small, questions)
+    small.close()
+    check(found, questions)
+    (folder,) = tmp_path.glob("unpacked/*/")
+    again: Any = start("transformers", folder, bits=4)
+    assert answers(again, questions) == found
+    again.close()
+
+
 def _layers(model: Any) -> list[int]:
     named = model.named_parameters()
     return [p.numel() * p.element_size() for name, p in named if "proj" in name]
@@ -176,7 +194,6 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
 def test_what_cannot_be_is_said_before_anything_is_loaded(model: Path) -> None:
     for options, said in (
         ({"bits": 5}, "--bits 5"),
-        ({"bits": 4}, "own bits"),
         ({"device": "tpu"}, "'tpu'"),
         ({"device": "cuda:x"}, "'cuda:x'"),
     ):
