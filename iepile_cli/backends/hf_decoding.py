@@ -62,6 +62,8 @@ class Decoder:
         base = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         known = inspect.signature(base.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        # Since 5.24 transformers calls it `cache`, and warns of the older name.
+        self._cache = "cache" if "cache" in known else "past_key_values"
 
     def decode(self, jobs: Sequence[Job], finished: Callable[[int, Answer], None]) -> None:
         """Answer jobs; ``finished`` is told of each, by its number, as soon as it is done."""
@@ -93,10 +95,11 @@ class Decoder:
         self, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Any
     ) -> Tensor:
         """One pass of the model; gives the logits of each row's last place."""
-        given = {} if mask is None else {"attention_mask": mask, "position_ids": positions}
-        result = self.model(
-            input_ids=ids, past_key_values=cache, use_cache=True, **given, **self._last_only
-        )
+        given: dict[str, Any] = {}
+        if mask is not None:
+            given = {"attention_mask": mask, "position_ids": positions}
+        given = {self._cache: cache, "use_cache": True, **given, **self._last_only}
+        result = self.model(input_ids=ids, **given)
         logits: Tensor = result.logits[:, -1]
         return logits
 
