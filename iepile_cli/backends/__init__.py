@@ -21,7 +21,8 @@ class Request:
 
     ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
     closed whose budget is spent. ``ask`` is what the request is about: a server that takes no
-    Lark grammar is given another form of it.
+    Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
+    with a list against ending it; servers, which choose themselves, leave it out.
     """
 
     prompt: Prompt
@@ -29,6 +30,7 @@ class Request:
     max_tokens: int
     empties: tuple[str, ...] = ()
     ask: Ask | None = None
+    list_prior: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,9 @@ class _Scheduler:
         assert constraint is not None
         assert job is not None
         if not constraint.done:
-            token, probability = choose(logits, constraint.allowed())
+            ids = constraint.allowed()
+            scores = logits if ids is None else logits[ids]
+            token, probability = choose(scores, ids, constraint)
             constraint.accept(token, probability)
             kept = len(job.prompt) + constraint.kept
             if sequence.past > kept:

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Answer
+from iepile_cli.backends.list_prior import leaned
 from iepile_cli.backends.repetition import AnswerReader, Repeat
 from iepile_cli.errors import ModelError
 
@@ -26,11 +27,17 @@ class Constraint:
 
     ``budget`` is the number of tokens it may have; when they are spent the answer is closed with
     what is complete and ``truncated`` is set. ``empties`` are the ``"key": []`` texts of all keys
-    in order, to close it with.
+    in order, to close it with. ``list_prior`` is added to the log-odds of going on with a list
+    against ending it.
     """
 
     def __init__(
-        self, tokenizer: LLTokenizer, grammar: str, budget: int, empties: tuple[str, ...]
+        self,
+        tokenizer: LLTokenizer,
+        grammar: str,
+        budget: int,
+        empties: tuple[str, ...],
+        list_prior: float = 0.0,
     ) -> None:
         from llguidance import LLMatcher, LLParserLimits
 
@@ -45,6 +52,7 @@ class Constraint:
         self._reader = AnswerReader()
         self._budget = budget
         self._empties = empties
+        self._list_prior = list_prior
         self._tail = b""
         self.tokens: list[int] = []
         self.kept = 0
@@ -68,6 +76,12 @@ class Constraint:
         if not ids.size:
             raise ModelError("the grammar of an answer has no way on; please report this")
         return ids
+
+    def leaned(self, scores: NDArray[np.float32], ids: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The logits ``scores`` of the allowed tokens ``ids`` as the list prior has them."""
+        if not self._list_prior:
+            return scores
+        return leaned(scores, ids, self._list_prior, self._reader, self._tokenizer)
 
     def accept(self, token: int, probability: float) -> None:
         """Take the chosen token, its repetitions back out, and what is forced after it."""
@@ -170,6 +184,10 @@ class Unconstrained:
         """Every token may come next."""
         return
 
+    def leaned(self, scores: NDArray[np.float32], ids: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Nothing is shifted where no form is known."""
+        return scores
+
     def accept(self, token: int, probability: float) -> None:
         """Take the chosen token."""
         self.kept = len(self.tokens)
@@ -199,12 +217,19 @@ def spells(tokenizer: LLTokenizer, text: str) -> bool:
     return bool(tokenizer.decode_bytes(tokenizer.tokenize_bytes(raw)) == raw)
 
 
-def choose(logits: NDArray[np.float32], allowed: NDArray[np.intp] | None) -> tuple[int, float]:
-    """The likeliest allowed token, of equals the lowest, and its probability among the allowed."""
+def choose(
+    scores: NDArray[np.float32],
+    ids: NDArray[np.intp] | None,
+    constraint: Constraint | Unconstrained,
+) -> tuple[int, float]:
+    """The likeliest token, of equals the lowest, and its probability among the allowed ones.
+
+    ``scores`` are the logits of the allowed tokens ``ids`` (None: of the whole vocabulary).
+    """
     import numpy as np
 
-    scores = logits if allowed is None else logits[allowed]
-    best = int(np.argmax(scores))
+    lean = scores if ids is None else constraint.leaned(scores, ids)
+    best = int(np.argmax(lean))
     total = float(np.exp((scores - scores[best]).astype(np.float64)).sum())
-    token = best if allowed is None else int(allowed[best])
+    token = best if ids is None else int(ids[best])
     return token, 1.0 / total if math.isfinite(total) else 0.0

@@ -143,7 +143,9 @@ class TransformersRunner:
         if request.grammar is None:
             stops = self._loaded.stops
             return Job(prompt, budget, partial(Unconstrained, tokens, budget, stops))
-        start = partial(Constraint, tokens, request.grammar, budget, request.empties)
+        start = partial(
+            Constraint, tokens, request.grammar, budget, request.empties, request.list_prior
+        )
         return Job(prompt, budget, start)
 
 

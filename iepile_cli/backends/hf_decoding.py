@@ -171,10 +171,8 @@ class _Batch:
     def choose(self, ready: Sequence[int], logits: Tensor) -> None:
         """Let each row whose tokens are all computed take its next one."""
         rows = [self.rows[n] for n in ready]
-        allowed = [row.constraint.allowed() for row in rows]
-        for n, row, (token, probability) in zip(
-            ready, rows, choices(logits, ready, allowed), strict=True
-        ):
+        chosen = choices(logits, ready, [row.constraint for row in rows])
+        for n, row, (token, probability) in zip(ready, rows, chosen, strict=True):
             row.constraint.accept(token, probability)
             kept = len(row.job.prompt) + row.constraint.kept
             self.held[n, row.places[kept:]] = False
@@ -196,9 +194,9 @@ class _Batch:
 
 
 def choices(
-    logits: Tensor, rows: Sequence[int], allowed: Sequence[NDArray[np.intp] | None]
+    logits: Tensor, rows: Sequence[int], constraints: Sequence[Constraint | Unconstrained]
 ) -> list[tuple[int, float]]:
-    """The likeliest allowed token of each row, and its probability among the allowed ones.
+    """The token that each row takes, and its probability among those allowed.
 
     Only the scores of allowed tokens leave the device.
     """
@@ -206,6 +204,7 @@ def choices(
     import torch
 
     limit = logits.shape[-1]
+    allowed = [constraint.allowed() for constraint in constraints]
     sets = [None if ids is None else ids[ids < limit] for ids in allowed]
     widest = max((len(ids) for ids in sets if ids is not None), default=1)
     index = np.zeros((len(rows), widest), dtype=np.int64)
@@ -214,14 +213,14 @@ def choices(
             index[n, : len(ids)] = ids
     chosen = logits[list(rows)]
     scores = chosen.gather(1, torch.from_numpy(index).to(logits.device)).float().cpu().numpy()
-    found = []
-    for n, ids in enumerate(sets):
-        if ids is None:
-            found.append(choose(chosen[n].float().cpu().numpy(), None))
-        else:
-            best, probability = choose(scores[n, : len(ids)], None)
-            found.append((int(ids[best]), probability))
-    return found
+    return [
+        choose(
+            chosen[n].float().cpu().numpy() if ids is None else scores[n, : len(ids)],
+            ids,
+            constraint,
+        )
+        for n, (ids, constraint) in enumerate(zip(sets, constraints, strict=True))
+    ]
 
 
 def filled(layers: Sequence[tuple[Tensor, Tensor]], rows: int) -> Any:

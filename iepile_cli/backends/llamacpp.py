@@ -122,7 +122,9 @@ class LlamaRunner:
         if request.grammar is None:
             free = partial(Unconstrained, tokens, budget, self._ends())
             return batching.Job(prompt, budget, free)
-        start = partial(Constraint, tokens, request.grammar, budget, request.empties)
+        start = partial(
+            Constraint, tokens, request.grammar, budget, request.empties, request.list_prior
+        )
         return batching.Job(prompt, budget, start)
 
     def _constraining(self) -> LLTokenizer:

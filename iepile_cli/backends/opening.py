@@ -39,6 +39,11 @@ class Opened:
         known = self.model.min_score if self.model else 0.0
         return known if asked is None else asked
 
+    def list_prior(self, asked: float | None = None) -> float:
+        """The shift of the log-odds of going on with a list: as asked, else as fits the adapter."""
+        known = self.model.list_prior if self.model else 0.0
+        return known if asked is None else asked
+
 
 def open_model(
     name: str | None = None,

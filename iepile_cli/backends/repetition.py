@@ -39,8 +39,8 @@ class AnswerReader:
     def __init__(self) -> None:
         self.text = bytearray()
         self._stack: list[_Container] = []
-        self._in_string = False
-        self._escaped = False
+        self.in_string = False
+        self.escaped = False
 
     def feed(self, more: bytes) -> Repeat | None:
         """Read on; gives the repetition that these bytes complete, if any."""
@@ -55,6 +55,11 @@ class AnswerReader:
     def depth(self) -> int:
         """How many brackets are open."""
         return len(self._stack)
+
+    @property
+    def closers(self) -> bytes:
+        """What would close each open bracket, the innermost last."""
+        return bytes(container.closer for container in self._stack)
 
     @property
     def keys(self) -> int:
@@ -83,23 +88,23 @@ class AnswerReader:
         if len(self._stack) > 1:
             inner = self._stack[1]
             return inner.end, bytes([inner.closer]), len(top.seen)
-        pending = bool(top.seen) and top.end <= top.part and not self._in_string
+        pending = bool(top.seen) and top.end <= top.part and not self.in_string
         return top.end, b"", len(top.seen) - pending
 
     def _read(self, byte: int) -> Repeat | None:
         at = len(self.text)
-        if self._in_string:
-            if self._escaped:
-                self._escaped = False
+        if self.in_string:
+            if self.escaped:
+                self.escaped = False
             elif byte == _ESCAPE:
-                self._escaped = True
+                self.escaped = True
             elif byte == _QUOTE:
-                self._in_string = False
+                self.in_string = False
                 return self._string_ends(at)
             return None
         container = self._stack[-1] if self._stack else None
         if byte == _QUOTE:
-            self._in_string = True
+            self.in_string = True
             if container and (container.in_key or container.closer == ord("]")):
                 container.part = at - 1
         elif byte in _OPENING:

@@ -102,6 +102,15 @@ def extract(
             help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
         ),
     ] = None,
+    list_prior: Annotated[
+        float | None,
+        typer.Option(
+            min=-20,
+            max=20,
+            help="Added to the log-odds of listing one thing more; above 0 more is found, and with "
+            "less certainty. Default: as was found best for the adapter, else 0.",
+        ),
+    ] = None,
     split_num: options.SplitNum = None,
     passage_tokens: Annotated[
         int, typer.Option(min=16, help="Longer texts are cut at sentences into such passages.")
@@ -177,7 +186,14 @@ def extract(
         if not base_url:
             offer(model, adapter or ())
         predict_records(
-            instructions, asking_as, opening, output, min_score, resume=resume, limit=limit
+            instructions,
+            asking_as,
+            opening,
+            output,
+            min_score,
+            list_prior,
+            resume=resume,
+            limit=limit,
         )
         return
     if not schema:
@@ -235,7 +251,11 @@ def extract(
             with closing(opened.runner):
                 for result in extract_documents(
                     itertools.chain([first], rest),
-                    replace(asking, min_score=opened.least_score(min_score)),
+                    replace(
+                        asking,
+                        min_score=opened.least_score(min_score),
+                        list_prior=opened.list_prior(list_prior),
+                    ),
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,

@@ -25,13 +25,14 @@ def predict_records(
     opening: Callable[[], Opened],
     output: str | None,
     min_score: float | None = None,
+    list_prior: float | None = None,
     *,
     resume: bool = False,
     limit: int | None = None,
 ) -> None:
     """Answer the records of a file and write them with their answers.
 
-    Without ``min_score`` what is known of the model and its adapter decides.
+    Without ``min_score`` or ``list_prior`` what is known of the model and its adapter decides.
     """
     from iepile_cli.extraction.instructions import open_predictions, read_instructions
     from iepile_cli.extraction.predicting import predict
@@ -57,7 +58,11 @@ def predict_records(
             with closing(opened.runner):
                 for prediction in predict(
                     itertools.chain([first], rest),
-                    replace(predicting, min_score=opened.least_score(min_score)),
+                    replace(
+                        predicting,
+                        min_score=opened.least_score(min_score),
+                        list_prior=opened.list_prior(list_prior),
+                    ),
                     opened.runner,
                     opened.template,
                     on_answer=watch.answered,

@@ -23,7 +23,8 @@ class Asker:
     """Makes requests for one opened model.
 
     ``template`` is bound to the model's tokenizer; ``answer_tokens`` is the longest answer in
-    tokens (0: as the passage and the schema need).
+    tokens (0: as the passage and the schema need), ``list_prior`` what is added to the log-odds of
+    going on with a list against ending it.
     """
 
     runner: Runner
@@ -31,6 +32,7 @@ class Asker:
     constrain: bool = True
     system: str | None = None
     answer_tokens: int = 0
+    list_prior: float = 0.0
 
     def request(self, ask: Ask, instruction: str | None = None) -> Request:
         """The request that puts ``ask``, in the words of ``instruction`` where it is given."""
@@ -41,6 +43,7 @@ class Asker:
             max_tokens=self.answer_budget(ask.items, self.measure(ask.text)),
             empties=empty_answers(ask.task, ask.items),
             ask=ask,
+            list_prior=self.list_prior,
         )
 
     def _grammar(self, ask: Ask) -> str:

@@ -32,7 +32,8 @@ class Asking:
     ``language`` None is detected for each document. ``split_num`` None takes the task's own;
     ``passage_tokens`` is the longest passage and ``answer_tokens`` the longest answer, in tokens
     (0: as the passage and the schema need). Items with a score (0..1) below ``min_score`` are left
-    out. Raises ``UsageError`` for a ``split_num`` that is none.
+    out; ``list_prior`` is added to the log-odds of going on with a list against ending it.
+    Raises ``UsageError`` for a ``split_num`` that is none.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class Asking:
     all_occurrences: bool = False
     system: str | None = None
     min_score: float = 0.0
+    list_prior: float = 0.0
 
     def __post_init__(self) -> None:
         self.batches()
@@ -89,7 +91,14 @@ class _Flow:
     def __init__(self, asking: Asking, runner: Runner, template: Template) -> None:
         self.asking = asking
         bound = template.bind(runner.tokenizer)
-        self.asker = Asker(runner, bound, asking.constrain, asking.system, asking.answer_tokens)
+        self.asker = Asker(
+            runner,
+            bound,
+            asking.constrain,
+            asking.system,
+            asking.answer_tokens,
+            asking.list_prior,
+        )
         self.batches = asking.batches()
         self.budgets: dict[str, int] = {}
 

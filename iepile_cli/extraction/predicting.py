@@ -32,7 +32,8 @@ OnError = Callable[[IEPileError], None]
 class Predicting:
     """How records are answered; ``task`` is taken for records that name none.
 
-    Things whose score (0..1) is below ``min_score`` are left out.
+    Things whose score (0..1) is below ``min_score`` are left out; ``list_prior`` is added to the
+    log-odds of going on with a list against ending it.
     """
 
     task: Task | None = None
@@ -40,6 +41,7 @@ class Predicting:
     constrain: bool = True
     system: str | None = None
     min_score: float = 0.0
+    list_prior: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,14 @@ def predict(
     ``on_error`` is told of it, and without it ``DataError`` or ``ModelError`` is raised.
     """
     bound = template.bind(runner.tokenizer)
-    asker = Asker(runner, bound, predicting.constrain, predicting.system, predicting.answer_tokens)
+    asker = Asker(
+        runner,
+        bound,
+        predicting.constrain,
+        predicting.system,
+        predicting.answer_tokens,
+        predicting.list_prior,
+    )
     asked = _asked(records, predicting, asker, on_error or _raise)
     for pending in answered(runner, asked, on_answer):
         if not pending.failed:

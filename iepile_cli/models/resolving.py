@@ -51,7 +51,8 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be laid over the model in this order. ``min_score``
-    is the least score (0..1) worth showing that is known for them.
+    is the least score (0..1) worth showing, and ``list_prior`` the shift of the log-odds of going
+    on with a list, that are known for them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Resolved:
     template: str | None = None
     adapters: tuple[Path, ...] = ()
     min_score: float = 0.0
+    list_prior: float = 0.0
 
 
 def resolve(
@@ -95,6 +97,8 @@ def resolve(
     templates = [entry.template if entry else _recorded_template(path)]
     templates += [own.template if own else _recorded_template(at) for _, at, own in overlays]
     template = next(filter(None, reversed(templates)), "")
+    # What an adapter was found to need counts, else what the model was.
+    last = overlays[-1][2] if overlays else entry
     return Resolved(
         name=entry.name if entry else chosen,
         path=_single_gguf(path) if kind == "gguf" else path,
@@ -102,14 +106,9 @@ def resolve(
         entry=entry,
         template=template or None,
         adapters=tuple(place for _, place, _ in overlays),
-        min_score=_least_score(entry, [own for _, _, own in overlays]),
+        min_score=last.min_score if last else 0.0,
+        list_prior=last.list_prior if last else 0.0,
     )
-
-
-def _least_score(entry: ModelEntry | None, adapters: Sequence[ModelEntry | None]) -> float:
-    """The least score worth showing: what is known of the last adapter, else of the model."""
-    last = adapters[-1] if adapters else entry
-    return last.min_score if last else 0.0
 
 
 def catalogue_entry(name: str, registry: Registry | None = None) -> ModelEntry | None:

@@ -182,12 +182,15 @@ def test_a_repeated_mention_closes_its_list(embedded: Path) -> None:
     assert constraint.answer(0).text.startswith('{"person": ["Bob", "Ann"], "location":')
 
 
-def test_choose_takes_the_likeliest_allowed_token() -> None:
+def test_choose_takes_the_likeliest_allowed_token(embedded: Path) -> None:
     import numpy as np
 
+    task, items = read_schema(["person"])
+    rules = grammar(task, items, "Bob met Ann")
+    constraint = Constraint(tokenizers(embedded), rules, 20, empty_answers(task, items))
     logits = np.array([5.0, 1.0, 1.0, 0.0], dtype=np.float32)
-    assert choose(logits, np.array([1, 2, 3]))[0] == 1
-    token, probability = choose(logits, np.array([0, 1]))
+    assert choose(logits[1:], np.array([1, 2, 3]), constraint)[0] == 1
+    token, probability = choose(logits[:2], np.array([0, 1]), constraint)
     assert token == 0
     assert probability == pytest.approx(1 / (1 + np.exp(-4.0)))
-    assert choose(logits, np.array([3])) == (3, 1.0)
+    assert choose(logits[3:], np.array([3]), constraint) == (3, 1.0)
