@@ -33,6 +33,8 @@ class Opened:
     model: Resolved | None
     """None for a model behind a server of which nothing is on this machine."""
     backend: str
+    remote: bool = False
+    """Whether a server chooses the tokens of answers."""
 
     def least_score(self, asked: float | None = None) -> float:
         """The score (0..1) under which nothing is shown: as asked, else what fits the adapter."""
@@ -40,7 +42,15 @@ class Opened:
         return known if asked is None else asked
 
     def list_prior(self, asked: float | None = None) -> float:
-        """The shift of the log-odds of going on with a list: as asked, else as fits the adapter."""
+        """The shift of the log-odds of going on with a list: as asked, else as fits the adapter.
+
+        Raises ``UsageError`` where one is asked for and a server chooses.
+        """
+        if asked is not None and self.remote:
+            raise UsageError(
+                f"--list-prior says nothing to the backend {self.backend}",
+                hint="a server chooses by itself what it lists",
+            )
         known = self.model.list_prior if self.model else 0.0
         return known if asked is None else asked
 
@@ -127,7 +137,8 @@ def _open_remote(
     model = ServerModel(name or "", tokenizer, form is not None, constraining)
     runner = engine.open(model, options)
     try:
-        return Opened(runner, (form or _AS_IT_IS).bind(runner.tokenizer), found, backend)
+        bound = (form or _AS_IT_IS).bind(runner.tokenizer)
+        return Opened(runner, bound, found, backend, remote=True)
     except ModelError:
         runner.close()
         raise

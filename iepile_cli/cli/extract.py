@@ -171,6 +171,8 @@ def extract(
         template=template,
         options=settings,
     )
+    if list_prior is not None and not constrain:
+        raise UsageError("--list-prior and --no-constrain do not go together")
     if instructions is not None:
         refuse(
             files=files,

@@ -13,12 +13,14 @@ from iepile_cli.backends import Request
 from iepile_cli.backends.constrain import Constraint, choose, spells
 from iepile_cli.backends.list_prior import ENDS, GOES_ON, UNDECIDED, decision, leaned
 from iepile_cli.backends.llamacpp_context import grammar_tokenizer, load_model
-from iepile_cli.backends.opening import open_model
+from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.repetition import AnswerReader
+from iepile_cli.errors import UsageError
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.task import Ask
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.schema import read_schema
+from iepile_cli.templates import AUTO
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,13 @@ def test_nothing_is_shifted_where_nothing_is_decided(
     constraint = constraint_at_the_end_of_a_mention
     scores = np.zeros(1, dtype=np.float32)
     assert leaned(scores, np.array([0]), 3.0, constraint._reader, constraint._tokenizer) is scores
+
+
+def test_it_is_refused_where_a_server_chooses() -> None:
+    opened = Opened(None, AUTO, None, "openai", remote=True)  # type: ignore[arg-type]
+    assert opened.list_prior() == 0
+    with pytest.raises(UsageError, match="--list-prior says nothing to the backend openai"):
+        opened.list_prior(1.0)
 
 
 @pytest.mark.model
