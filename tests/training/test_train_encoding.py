@@ -303,6 +303,26 @@ def test_empty_missing_and_binary_files_are_named(tmp_path: Path) -> None:
         stored(write(tmp_path), tmp_path)
 
 
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    import gzip
+
+    whole = gzip.compress((GOOD_LINE + "\n").encode() * 500)
+    files = {
+        "cut.jsonl.gz": (whole[: len(whole) // 2], "broken compressed data"),
+        "plain.jsonl.gz": (GOOD_LINE.encode(), "broken compressed data"),
+        "plain.jsonl.zst": (GOOD_LINE.encode(), "broken compressed data"),
+        "wide.jsonl": (GOOD_LINE.encode("utf-16"), "is in UTF-16"),
+        "zero.jsonl": (b"\0\1\2", "is not a text file"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message) as caught:
+            list(read_examples(tmp_path / name))
+        assert name in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_examples(tmp_path))
+
+
 def test_compressed_files_are_read(tmp_path: Path) -> None:
     import gzip
 
@@ -311,7 +331,9 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
     text = f"\ufeff{GOOD_LINE}\n\n{GOOD_LINE}\n".encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text))
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(text))
-    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+    # Known by what they hold, too.
+    (tmp_path / "packed").write_bytes(gzip.compress(text))
+    for name in ("a.jsonl.gz", "a.jsonl.zst", "packed"):
         assert list(read_examples(tmp_path / name)) == [Example("q", "a")] * 2
 
 
