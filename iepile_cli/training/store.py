@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Bump when the encoding of the same data changes.
-_FORM = 2
+_FORM = 3
 # Fewer examples than this are encoded here; starting other processes would take longer.
 _WORTH_WORKERS = 4000
 _CHUNK = 500
