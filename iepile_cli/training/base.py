@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.options import TrainOptions
 
 NEEDS = "pip install 'iepile-cli[train]'"
+# A tokenizer's files; code of its own is among them.
+_TOKENIZER = ("*token*.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.py")
 
 
 @dataclass(frozen=True)
@@ -117,14 +120,34 @@ def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
         raise ModelError(f"{folder}: its tokenizer cannot be opened: {first_line(error)}") from None
 
 
-def training_library(name: str) -> Any:
+def training_library(name: str, needs: str = NEEDS) -> Any:
     """Import a library that training needs; raises ``ModelError`` that says how to get it."""
     import importlib
 
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(f"training needs {name}: {first_line(error)}", hint=NEEDS) from None
+        raise ModelError(f"training needs {name}: {first_line(error)}", hint=needs) from None
+
+
+def empty_model(folder: Path, remote_code: bool = False) -> Any:
+    """A folder's model without weights: what can be counted and asked before they are loaded."""
+    torch, transformers = training_library("torch"), training_library("transformers")
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(
+            hf_config(folder, remote_code), trust_remote_code=remote_code
+        )
+
+
+def tokenizer_digest(base: Base) -> str:
+    """A hash of what a base model's tokens depend on, by which encoded examples are found again."""
+    if base.source.is_file():
+        return fingerprint(base.source)
+    total = hashlib.sha256()
+    for path in sorted(path for name in _TOKENIZER for path in base.folder.glob(name)):
+        total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 def first_line(error: BaseException) -> str:
@@ -142,12 +165,9 @@ def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "adapter_config.json").is_file():
-            torch, transformers = training_library("torch"), training_library("transformers")
             training_library("peft")
-            with quiet_libraries(), torch.device("meta"):
-                model = transformers.AutoModelForCausalLM.from_config(
-                    hf_config(base, remote_code), trust_remote_code=remote_code
-                )
+            with quiet_libraries():
+                model = empty_model(base, remote_code)
             unpack_adapter(adapter, model, folder)
     return folder
 

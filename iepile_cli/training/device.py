@@ -8,6 +8,10 @@ from typing import Any
 from iepile_cli.errors import UsageError
 from iepile_cli.training.base import training_library
 from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.scaling import own_gpu
+
+# Seconds for which a device's speed is measured.
+_MEASURED = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,30 @@ class Place:
         if self.device == "cuda":
             import torch
 
-            return int(torch.cuda.mem_get_info()[0])
+            return int(torch.cuda.mem_get_info(own_gpu())[0])
         import psutil
 
         return int(psutil.virtual_memory().available)
+
+    def rate(self) -> float:
+        """Operations a second that the device reaches in a large product of matrices, measured."""
+        import time
+
+        import torch
+
+        size = 4096 if self.device == "cuda" else 1024
+        one = torch.ones(size, size, dtype=self.torch_dtype, device=self.device)
+        waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+        wait = waits.get(self.device, lambda: None)
+        torch.mm(one, one)
+        wait()
+        count, began, seconds = 0, time.perf_counter(), 0.0
+        while seconds < _MEASURED and count < 1000:
+            torch.mm(one, one)
+            wait()
+            count += 1
+            seconds = time.perf_counter() - began
+        return 2.0 * size**3 * count / seconds
 
 
 def choose_place(options: TrainOptions) -> Place:

@@ -2,15 +2,18 @@
 
 The prompt's tokens are those that ``extract`` builds for the same text, because both come from
 ``templates.encode``; the answer is tokenised by itself and closed with the template's end token.
-Loss is taken on answers alone. What is too long loses the end of its question's text: the
-template's closing marks and the whole answer stay.
+Loss is taken on answers alone. What is too long loses the end of the text that is asked about: the
+instruction around it, the template's closing marks and the whole answer stay.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from iepile_cli.errors import DataError
+from iepile_cli.task.ask import dumps
 from iepile_cli.templates import Eos, Piece, Template, Text, Tokenizer, encode
 from iepile_cli.training.examples import Example
 from iepile_cli.training.options import TrainOptions
@@ -107,21 +110,21 @@ class Encoder:
         room = self.limits.room(len(answer))
         if self.limits.answer and len(answer) > self.limits.answer:
             return None
-        whole = len(encoded.ids) - len(answer)
-        kept = len(example.question)
-        ids = self._prompt_ids(example, kept)
-        while len(ids) > room and kept:
-            # Characters and tokens are about proportional; each round comes closer from above.
-            surplus = (len(ids) - room) * len(example.question) // max(1, whole)
-            kept = max(0, kept - max(1, surplus))
-            ids = self._prompt_ids(example, kept)
-        if len(ids) > room or not kept:
-            return None
-        return replace(self._join([(ids, answer)]), whole=encoded.whole)
+        text, question_of = _text_in(example.question)
+        best: list[int] | None = None
+        low, high = 1, len(text)
+        while low <= high:
+            kept = (low + high) // 2
+            ids = self._prompt_ids(example, question_of(text[:kept]))
+            if len(ids) <= room:
+                best, low = ids, kept + 1
+            else:
+                high = kept - 1
+        return replace(self._join([(best, answer)]), whole=encoded.whole) if best else None
 
-    def _prompt_ids(self, example: Example, kept: int) -> list[int]:
+    def _prompt_ids(self, example: Example, question: str) -> list[int]:
         system = self.system if example.system is None else example.system
-        return encode(self.template.prompt(example.question[:kept], system), self.tokenizer)
+        return encode(self.template.prompt(question, system), self.tokenizer)
 
     def _answer_ids(self, text: str) -> list[int]:
         pieces: tuple[Piece, ...] = self.template.answer(text)
@@ -162,6 +165,22 @@ class Encoder:
             ids += prompt + answer
             labels += masked + answer
         return Encoded(ids, labels, len(ids))
+
+
+def _text_in(question: str) -> tuple[str, Callable[[str], str]]:
+    """The text that a question asks about, and the question about another text.
+
+    In an instruction as ``iepile convert`` writes it that is its ``input``, so that its JSON stays
+    whole when the text is shortened; of any other question it is all.
+    """
+    try:
+        asked = json.loads(question)
+        text = asked["input"]
+        if isinstance(text, str) and dumps(asked) == question:
+            return text, lambda shorter: dumps({**asked, "input": shorter})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return question, lambda shorter: shorter
 
 
 def _ends(piece: Piece) -> bool:

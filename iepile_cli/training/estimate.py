@@ -13,9 +13,10 @@ from typing import Any
 
 from iepile_cli.errors import ModelError
 from iepile_cli.models import readable_size
-from iepile_cli.training.base import Base
+from iepile_cli.training.base import Base, empty_model
 from iepile_cli.training.device import Place
 from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.scaling import Shares
 from iepile_cli.training.store import Report
 
 # More tokens at once than this bring nothing on a CPU.
@@ -28,10 +29,13 @@ _RUNTIME = 400 << 20
 class Estimate:
     """Bytes: ``weights``, ``training`` (trained weights' gradients and optimizer), per token.
 
-    ``parameters`` counts all weights and ``trained`` those that change.
+    ``parameters`` counts all weights, ``in_layers`` and ``in_output`` those of the matrices that
+    every token and every said token passes, and ``trained`` those that change.
     """
 
     parameters: int
+    in_layers: int
+    in_output: int
     trained: int
     weights: int
     training: int
@@ -54,18 +58,12 @@ class Estimate:
         return self.fixed + self.batch(examples, report)
 
 
-def estimate(base: Base, options: TrainOptions, place: Place) -> Estimate:
-    """The memory that a run takes, from the model's configuration alone."""
+def estimate(base: Base, options: TrainOptions, place: Place, shares: Shares) -> Estimate:
+    """The memory that a process of a run takes, from the model's configuration alone."""
     import torch
-    import transformers
 
-    config = transformers.AutoConfig.from_pretrained(
-        base.folder, trust_remote_code=base.remote_code
-    )
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            config, trust_remote_code=base.remote_code
-        )
+    model = empty_model(base.folder, base.remote_code)
+    config = model.config
     parameters = sum(weight.numel() for weight in model.parameters())
     output = model.get_output_embeddings()
     in_layers = [
@@ -86,9 +84,11 @@ def estimate(base: Base, options: TrainOptions, place: Place) -> Estimate:
     own = 4 * trained if options.method == "lora" else 0
     return Estimate(
         parameters=parameters,
+        in_layers=linear,
+        in_output=output.weight.numel() if output is not None else 0,
         trained=trained,
-        weights=weights,
-        training=own + 12 * trained,
+        weights=int(weights * shares.weights),
+        training=int((own + 12 * trained) * shares.training),
         per_token=_per_token(config, options, place),
         per_answer_token=3 * 4 * int(config.vocab_size),
     )
@@ -121,16 +121,22 @@ class Batch:
 
 
 def choose_batch(
-    guess: Estimate, options: TrainOptions, place: Place, report: Report, processes: int
+    guess: Estimate,
+    options: TrainOptions,
+    place: Place,
+    report: Report,
+    processes: int,
+    here: int,
 ) -> Batch:
     """The batch for some options: as asked, or the largest that fits.
 
     With ``auto`` batch and accumulation together make ``global_batch``, whatever the machine.
-    Raises ``ModelError`` that names what would fit when not even one example does.
+    ``here`` of the ``processes`` are on this machine and share its memory. Raises ``ModelError``
+    that names what would fit when not even one example does.
     """
     free = place.free_memory()
     if place.device != "cuda":
-        free //= processes
+        free //= here
     if options.fixed_batch:
         if guess.total(options.fixed_batch, report) > free:
             raise _too_large(guess, options, place, report, free)

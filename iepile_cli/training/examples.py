@@ -11,9 +11,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError
+
+if TYPE_CHECKING:
+    import io
 
 
 @dataclass(frozen=True)
@@ -36,36 +39,62 @@ def read_examples(path: Path) -> Iterator[Example]:
     """
     import orjson
 
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-            except orjson.JSONDecodeError as error:
-                raise DataError(f"not JSON: {error}", path=path, line=number) from None
-            example = _example(record, path, number)
-            if example:
-                yield example
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+        except orjson.JSONDecodeError as error:
+            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError("is in UTF-16", path=path, hint="convert it to UTF-8") from None
+            if b"\0" in line:
+                raise DataError("is not a text file", path=path, line=number) from None
+            raise DataError(f"not JSON: {error}", path=path, line=number) from None
+        example = _example(record, path, number)
+        if example:
+            yield example
 
 
-def _opened(path: Path) -> Any:
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a plain or compressed file; raises ``DataError`` for one that is damaged."""
+    import gzip
+    import zlib
+
+    import zstandard
+
     try:
-        if path.suffix == ".gz":
-            import gzip
+        with _opened(path) as file, _unpacked(file, path.suffix) as lines:
+            yield from lines
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise DataError(f"broken compressed data: {error}", path=path) from None
 
-            return gzip.open(path, "rb")
-        if path.suffix == ".zst":
-            import io
 
-            import zstandard
+def _unpacked(file: io.BufferedReader, suffix: str) -> Any:
+    """What a file holds, unpacked; its first bytes count beside its name, as for convert."""
+    import gzip
+    import io
 
-            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb")))
+    import zstandard
+
+    start = file.peek(4)[:4]
+    if start[:2] == b"\x1f\x8b" or suffix == ".gz":
+        return gzip.GzipFile(fileobj=file)
+    if start == b"\x28\xb5\x2f\xfd" or suffix == ".zst":
+        stream: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return io.BufferedReader(stream)
+    return file
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    """The file itself; raises ``DataError`` for one that is not there or cannot be read."""
+    try:
         return path.open("rb")
     except FileNotFoundError:
         raise DataError(
             "no such file", path=path, hint="make training data with: iepile convert --split train"
         ) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from None
 
 
 def _example(record: Any, path: Path, line: int) -> Example | None:
@@ -118,11 +147,8 @@ def digest(paths: Sequence[Path]) -> str:
     """A hash (hex) of the contents of files, by which what was made of them is found again."""
     total = hashlib.sha256()
     for path in paths:
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    total.update(chunk)
-        except FileNotFoundError:
-            raise DataError("no such file", path=path) from None
+        with _opened(path) as file:
+            while chunk := file.read(1 << 20):
+                total.update(chunk)
         total.update(b"\x00")
     return total.hexdigest()

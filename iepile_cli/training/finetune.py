@@ -12,28 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends.gguf_weights import cache_folder
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.errors import UsageError
 from iepile_cli.training import loop
 from iepile_cli.training.base import (
     Base,
+    empty_model,
     find_base,
     open_tokenizer,
     quiet_libraries,
+    tokenizer_digest,
     training_library,
 )
 from iepile_cli.training.device import Place, choose_place
 from iepile_cli.training.encoding import Encoder, Limits
 from iepile_cli.training.estimate import Batch, Estimate, choose_batch, estimate
 from iepile_cli.training.examples import read_examples
+from iepile_cli.training.failing import known_failure
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import check_output, finish, start_output
-from iepile_cli.training.plan import Plan, shown_example
+from iepile_cli.training.plan import Plan, shown_example, work
 from iepile_cli.training.rows import PaddedCollator, row_collator
-from iepile_cli.training.scaling import processes, scaling_arguments
+from iepile_cli.training.scaling import local_processes, planned, scaling_arguments, shares
 from iepile_cli.training.signals import Stopped, StopRequest
-from iepile_cli.training.store import Opener, Store, make_store, store_key
+from iepile_cli.training.store import Opener, Store, cores, make_store, store_key
 from iepile_cli.training.watcher import Watcher
-from iepile_cli.training.weights import load_trainable
+from iepile_cli.training.weights import check_continued, load_trainable
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Prepared:
     held_out: Any
     guess: Estimate
     batch: Batch
+    processes: int = 1
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -71,7 +75,7 @@ class Prepared:
             "seed": options.seed,
             "epochs": [options.epochs, options.max_steps],
             "learning_rate": options.learning_rate,
-            "examples_per_step": self.batch.examples * self.batch.accumulated * processes(),
+            "examples_per_step": self.batch.examples * self.batch.accumulated * self.processes,
         }
 
 
@@ -91,14 +95,38 @@ def train(
     check_output(options)
     prepared = prepare(options, watcher)
     watcher.note(plan(prepared).summary())
-    with quiet_libraries():
-        # A new adapter's weights are drawn before the Trainer sets its seed.
-        training_library("transformers").set_seed(options.seed)
-        model = load_trainable(
-            prepared.base, options, prepared.place, given=given, note=watcher.note
-        )
-        start_output(options, prepared.base)
-        return _run(prepared, model, watcher)
+    try:
+        with quiet_libraries():
+            # Before the model: with ZeRO-3 it tells how weights are loaded in parts.
+            arguments = _arguments(prepared)
+            # A new adapter's weights are drawn before the Trainer sets its seed.
+            training_library("transformers").set_seed(options.seed)
+            model = load_trainable(
+                prepared.base, options, prepared.place, given=given, note=watcher.note
+            )
+            start_output(options, prepared.base)
+            return _run(prepared, model, arguments, watcher)
+    except Exception as error:
+        known = known_failure(error, options, prepared.place, prepared.batch)
+        if known is None:
+            raise
+        raise known from error
+
+
+def check_before(options: TrainOptions, *, given: Iterable[str], watcher: Watcher) -> None:
+    """Find what can be wrong, and encode the data, before several processes are started.
+
+    Nothing here touches a GPU.
+    """
+    options = options.checked()
+    check_output(options)
+    loop.check_libraries(options)
+    base = find_base(options, on_note=watcher.note)
+    if base.adapters and not options.fresh_lora and options.method == "lora":
+        check_continued(base.adapters[-1], options, given, lambda _: None)
+    _encoded(options.data, base, options, watcher)
+    if options.eval_data:
+        _encoded([options.eval_data], base, options, watcher)
 
 
 def prepare(options: TrainOptions, watcher: Watcher) -> Prepared:
@@ -106,16 +134,18 @@ def prepare(options: TrainOptions, watcher: Watcher) -> Prepared:
     torch = training_library("torch")
     for name in ("transformers", "accelerate"):
         training_library(name)
+    loop.check_libraries(options)
     place = choose_place(options)
-    if place.device == "cpu" and processes() > 1:
+    count, here = planned(options)
+    if place.device == "cpu" and local_processes() > 1:
         # Processes on the same cores get in each other's way.
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes()))
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, cores() // here)))
     base = find_base(options, on_note=watcher.note)
     store = _encoded(options.data, base, options, watcher)
     held_out = _held_out(options, base, store, watcher)
-    guess = estimate(base, options, place)
-    batch = choose_batch(guess, options, place, store.report, processes())
-    return Prepared(options, base, place, store, held_out, guess, batch)
+    guess = estimate(base, options, place, shares(options, count))
+    batch = choose_batch(guess, options, place, store.report, count, here)
+    return Prepared(options, base, place, store, held_out, guess, batch, count)
 
 
 def plan(prepared: Prepared) -> Plan:
@@ -129,7 +159,8 @@ def plan(prepared: Prepared) -> Plan:
         held_out=0 if prepared.held_out is None else len(prepared.held_out),
         guess=prepared.guess,
         batch=prepared.batch,
-        processes=processes(),
+        processes=prepared.processes,
+        work=work(prepared.train, prepared.batch.examples, prepared.options),
     )
 
 
@@ -167,7 +198,7 @@ def _encoder_elsewhere(
 def _encoded(files: Iterable[str], base: Base, options: TrainOptions, watcher: Watcher) -> Store:
     paths = [Path(file) for file in files]
     encoder = build_encoder(base, options)
-    key = store_key(paths, encoder, base.source.name + base.folder.name)
+    key = store_key(paths, encoder, tokenizer_digest(base))
     opener = Opener(
         _encoder_elsewhere, (base.source, base.folder, base.remote_code, base.template, options)
     )
@@ -228,20 +259,25 @@ def _taken(prepared: Prepared) -> Any:
 # --------------------------------------------------------------------------------------- the run
 
 
-def _run(prepared: Prepared, model: Any, watcher: Watcher) -> Result:
+def _arguments(prepared: Prepared) -> Any:
+    options, base = prepared.options, prepared.base
+    layers = empty_model(base.folder, base.remote_code)._no_split_modules if options.fsdp else ()
+    return loop.training_arguments(
+        options,
+        prepared.place,
+        prepared.batch,
+        evaluates=prepared.held_out is not None,
+        scaling=scaling_arguments(options, layers or ()),
+    )
+
+
+def _run(prepared: Prepared, model: Any, arguments: Any, watcher: Watcher) -> Result:
     options = prepared.options
     rows = row_collator(model) if options.packing else None
     if options.packing and not rows:
         watcher.note("this model brings its own attention: batches are padded")
     pad = model.config.pad_token_id
     collator = rows or PaddedCollator(0 if pad is None else int(pad))
-    arguments = loop.training_arguments(
-        options,
-        prepared.place,
-        prepared.batch,
-        evaluates=prepared.held_out is not None,
-        scaling=scaling_arguments(options, model),
-    )
     began = time.perf_counter()
     with StopRequest() as stop:
         trainer = loop.make_trainer(
@@ -254,14 +290,18 @@ def _run(prepared: Prepared, model: Any, watcher: Watcher) -> Result:
             stop=stop,
             watcher=watcher,
             mark=prepared.mark,
+            neftune=options.neftune,
+            report_to=options.report_to,
         )
         last = loop.last_checkpoint(Path(options.output), prepared.mark) if options.resume else None
         if options.resume and last is None:
             watcher.note("no checkpoint to go on from: starting anew")
         try:
-            outcome = trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except RuntimeError as error:
-            raise _out_of_memory(error, prepared) from error
+            if last and loop.is_done(last) and not (options.deepspeed or options.fsdp):
+                watcher.note("all steps are done already: the result is written")
+                loop.take_up(trainer, last)
+            else:
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
         finally:
             watcher.finished()
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
@@ -274,14 +314,14 @@ def _run(prepared: Prepared, model: Any, watcher: Watcher) -> Result:
     finish(trainer, prepared.base, options, facts)
     return Result(
         output=Path(options.output),
-        steps=int(outcome.global_step),
+        steps=int(trainer.state.global_step),
         loss=_last_loss(trainer.state.log_history),
         tokens_per_second=facts["tokens_per_second"],
         best=trainer.state.best_metric if options.eval_f1 else None,
     )
 
 
-def _judge(prepared: Prepared) -> Callable[[Any], dict[str, float]] | None:
+def _judge(prepared: Prepared) -> Callable[[Path], dict[str, float]] | None:
     """What scores the model by generation, if that is asked for."""
     options = prepared.options
     if not options.eval_f1:
@@ -299,35 +339,20 @@ def _judge(prepared: Prepared) -> Callable[[Any], dict[str, float]] | None:
     return Judge.of(prepared.base, examples, options.system)
 
 
-def _out_of_memory(error: RuntimeError, prepared: Prepared) -> Exception:
-    """A line instead of a traceback for memory that ran out; other errors as they are."""
-    if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-        return error
-    batch = prepared.batch.examples
-    smaller = f"--batch-size {batch // 2}, " if batch > 1 else ""
-    four = "--bits 4, " if prepared.options.method == "lora" and prepared.options.bits > 4 else ""
-    return ModelError(
-        f"{prepared.place.device} ran out of memory with {batch} examples at once",
-        hint=f"try {smaller}{four}--grad-checkpointing, or a smaller --max-length",
-    )
-
-
 def _last_loss(history: list[dict[str, Any]]) -> float:
     return next((float(log["loss"]) for log in reversed(history) if "loss" in log), math.nan)
 
 
 def _facts(prepared: Prepared, trainer: Any, seconds: float) -> dict[str, Any]:
     """What the model card says of the run."""
-    records = loop.read_log(Path(prepared.options.output, loop.LOG))
-    tokens = max((int(record.get("tokens", 0)) for record in records), default=0)
     return {
         "examples": len(_taken(prepared)),
         "report": prepared.train.report,
         "place": prepared.place,
-        "batch": prepared.batch.examples * prepared.batch.accumulated * processes(),
+        "batch": prepared.batch.examples * prepared.batch.accumulated * prepared.processes,
         "steps": trainer.state.global_step,
         "seconds": seconds,
-        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "tokens_per_second": trainer.meter.mean,
         "loss": _last_loss(trainer.state.log_history),
         "best": trainer.state.best_metric,
         "best_checkpoint": trainer.state.best_model_checkpoint,

@@ -1,13 +1,12 @@
 """Evaluation by generation: extract on held-out records with the real decoder, and score.
 
-The adapter as it is at that moment is written out and opened by the backend that runs the base
+The model as it is at that moment is written out and opened by the backend that runs the base
 model, llama.cpp for a GGUF file, so that what is scored is what a user would get.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -42,11 +41,13 @@ class Judge:
         """A judge for examples as ``iepile convert`` writes them; others raise ``DataError``."""
         return cls(base, tuple(map(_asked, examples)), system)
 
-    def __call__(self, model: Any) -> dict[str, float]:
-        """Micro precision, recall and F1 (in percent) of what the model extracts now."""
-        was_training = model.training
-        with tempfile.TemporaryDirectory(prefix="iepile-") as folder, quiet_libraries():
-            name, adapters = self._written(model, Path(folder))
+    def __call__(self, folder: Path) -> dict[str, float]:
+        """Micro precision, recall and F1 (in percent) of what the model in a folder extracts.
+
+        The folder holds what the Trainer saves; what else the backend needs is put beside it.
+        """
+        with quiet_libraries():
+            name, adapters = self._completed(folder)
             opened = open_model(
                 name,
                 adapters=adapters,
@@ -55,16 +56,14 @@ class Judge:
             )
             with closing(opened.runner):
                 answers = list(opened.runner.generate(self._requests(opened.runner)))
-        model.train(was_training)
         counts = [_counts(ask, answer.text, gold) for (ask, gold), answer in self._paired(answers)]
         return scores(*(sum(part) for part in zip(*counts, strict=True)))
 
     def _paired(self, answers: Sequence[Any]) -> list[tuple[tuple[Ask, str], Any]]:
         return list(zip(self.asks, answers, strict=True))
 
-    def _written(self, model: Any, folder: Path) -> tuple[str, tuple[str, ...]]:
-        """What to open: the base model and the adapter written out, or a whole model."""
-        model.save_pretrained(folder)
+    def _completed(self, folder: Path) -> tuple[str, tuple[str, ...]]:
+        """What to open: the base model and the adapter in the folder, or a whole model."""
         if not (folder / "adapter_config.json").is_file():
             from iepile_cli.training.base import hf_tokenizer
 

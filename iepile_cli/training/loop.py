@@ -6,17 +6,20 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import ModelError
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.training.base import training_library
 from iepile_cli.training.device import Place
 from iepile_cli.training.estimate import Batch
+from iepile_cli.training.noise import Neftune
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.rows import answer_loss
-from iepile_cli.training.scaling import processes
+from iepile_cli.training.rows import answer_loss, token_lengths
+from iepile_cli.training.scaling import DEEPSPEED, is_first, processes
 from iepile_cli.training.signals import StopRequest
 from iepile_cli.training.watcher import Watcher
 
@@ -32,8 +35,9 @@ COMPLETE = "iepile-complete.json"
 def training_arguments(
     options: TrainOptions, place: Place, batch: Batch, *, evaluates: bool, scaling: dict[str, Any]
 ) -> Any:
-    """Options in the words of transformers' Trainer."""
+    """Options in the words of transformers' Trainer; raises ``UsageError`` for an optimizer."""
     import transformers
+    from transformers.training_args import OptimizerNames
 
     saves = "steps" if options.save_every else "epoch"
     evals = "steps" if options.eval_every else "epoch"
@@ -48,6 +52,9 @@ def training_arguments(
             "metric_for_best_model": "f1" if options.eval_f1 else "loss",
             "greater_is_better": bool(options.eval_f1),
         }
+    known = sorted(str(name.value) for name in OptimizerNames)
+    if options.optim not in known:
+        raise UsageError(f"--optim {options.optim} is not known", hint=f"one of {', '.join(known)}")
     arguments = transformers.TrainingArguments(
         output_dir=str(Path(options.output, CHECKPOINTS)),
         per_device_train_batch_size=batch.examples,
@@ -58,20 +65,19 @@ def training_arguments(
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        warmup_steps=options.warmup,
         lr_scheduler_type=options.scheduler,
         optim=options.optim,
         bf16=place.dtype == "bf16",
         fp16=place.dtype == "fp16",
         use_cpu=place.device == "cpu",
-        neftune_noise_alpha=options.neftune or None,
         seed=options.seed,
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,
         save_strategy=saves,
         save_steps=(options.eval_every if evaluates else options.save_every) or 500,
         save_total_limit=options.keep_checkpoints,
-        report_to=options.report_to,
+        report_to="wandb" if options.report_to == "wandb" else "none",
+        run_name=Path(options.output).resolve().name,
         remove_unused_columns=False,
         disable_tqdm=True,
         log_level="error",
@@ -79,12 +85,44 @@ def training_arguments(
         ddp_backend="gloo" if place.device == "cpu" and processes() > 1 else None,
         ddp_find_unused_parameters=False,
         **best,
+        **_warmup(options),
         **_checkpointing(options),
         **scaling,
     )
     # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _warmup(options: TrainOptions) -> dict[str, Any]:
+    """Steps of warm-up; before transformers 5 a share of all steps had a name of its own."""
+    import transformers
+
+    old = int(transformers.__version__.partition(".")[0]) < 5
+    if options.warmup < 1 and old:
+        return {"warmup_ratio": options.warmup}
+    return {"warmup_steps": int(options.warmup) if old else options.warmup}
+
+
+def check_libraries(options: TrainOptions) -> None:
+    """Raise ``ModelError`` for a library that is asked for and not there."""
+    if options.report_to != "none":
+        name = "torch.utils.tensorboard" if options.report_to == "tensorboard" else "wandb"
+        training_library(name, f"pip install {options.report_to}")
+    if options.deepspeed:
+        training_library("deepspeed", DEEPSPEED)
+    if options.bits < 16:
+        training_library("bitsandbytes")
+
+
+def _reports(options_report: str, output: Path) -> list[Any]:
+    """TensorBoard's callback, its files in the output folder's ``runs``."""
+    if options_report != "tensorboard" or not is_first():
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(output / "runs")))]
 
 
 def _checkpointing(options: TrainOptions) -> dict[str, Any]:
@@ -107,15 +145,19 @@ def make_trainer(
     train: Any,
     held_out: Any,
     collator: Any,
-    judge: Callable[[Any], dict[str, float]] | None,
+    judge: Callable[[Path], dict[str, float]] | None,
     stop: StopRequest,
     watcher: Watcher,
     mark: dict[str, Any],
+    neftune: float = 0,
+    report_to: str = "none",
 ) -> transformers.Trainer:
     """A Trainer for encoded examples; ``mark`` is written into each checkpoint.
 
-    ``judge`` gives further metrics of the model at each evaluation.
+    ``judge`` gives further metrics of the model as written into a folder, at each evaluation;
+    ``neftune`` is the strength of noise on embeddings.
     """
+    import torch
     from transformers import PrinterCallback, Trainer
 
     class AnswerTrainer(Trainer):  # type: ignore[misc]
@@ -133,6 +175,8 @@ def make_trainer(
             targets, tokens = asked.pop("shift_labels"), asked.pop("tokens")
             if model.training:
                 meter.tokens += tokens
+                if noise is not None:
+                    noise.lengths = token_lengths(asked)
             outputs = model(**asked)
             loss = answer_loss(outputs.logits, targets, num_items_in_batch)
             if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -143,10 +187,21 @@ def make_trainer(
         def evaluate(self, *args: Any, **keywords: Any) -> dict[str, float]:
             metrics: dict[str, float] = super().evaluate(*args, **keywords)
             if judge is not None:
-                more = {f"eval_{name}": value for name, value in judge(self.model).items()}
+                scores = self._judged(judge)
+                more = {f"eval_{name}": value for name, value in scores.items()}
                 metrics.update(more)
                 self.log(more)
             return metrics
+
+        def _judged(self, judge: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+            """All processes write their part of the model; the first one judges it for all."""
+            with tempfile.TemporaryDirectory(prefix="iepile-") as folder:
+                self.save_model(folder)
+                # Sharded weights may be written by all; only the first folder is whole.
+                found = [judge(Path(folder)) if self.args.process_index == 0 else {}]
+            if self.args.world_size > 1:
+                torch.distributed.broadcast_object_list(found, src=0)
+            return found[0]
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             super()._save_checkpoint(model, trial)
@@ -156,34 +211,72 @@ def make_trainer(
                     (folder / COMPLETE).write_text(json.dumps(mark), encoding="utf-8")
 
     meter = Meter()
+    noise = Neftune(model, neftune) if neftune else None
+    output = Path(arguments.output_dir).parent
     trainer = AnswerTrainer(
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=collator,
-        callbacks=[_course(stop, watcher, meter, Path(arguments.output_dir).parent)],
+        callbacks=[_course(stop, watcher, meter, output), *_reports(report_to, output)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     trainer.loss_is_scaled_for_ga = True
+    trainer.meter = meter
     return trainer
 
 
+def is_done(checkpoint: Path) -> bool:
+    """Whether a checkpoint is that of a run's last step."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def take_up(trainer: Any, checkpoint: Path) -> None:
+    """Give a trainer the state of a finished run: its best checkpoint's weights, else the last's.
+
+    Going on from the last step, transformers would take one step more.
+    """
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = trainer.state.best_model_checkpoint
+    if best and trainer.args.load_best_model_at_end and Path(best).is_dir():
+        checkpoint = Path(best)
+    trainer._load_from_checkpoint(str(checkpoint))
+
+
 class Meter:
-    """Counts trained tokens, those of whole examples, and the seconds they took."""
+    """Counts trained tokens, those of whole examples, and the seconds they took.
+
+    ``tokens`` are those of this process since it started, ``before`` those of the run before it
+    was resumed, of all processes.
+    """
 
     def __init__(self) -> None:
-        self.tokens = 0
-        self._at = time.perf_counter()
+        self.tokens = self.before = 0
+        self._began = self._at = time.perf_counter()
         self._counted = 0
 
-    def rate(self) -> float:
-        """Tokens a second since the last call."""
+    def start(self, before: int) -> None:
+        """Begin to count; ``before`` tokens are in the log already."""
+        self.before = before
+        self._began = self._at = time.perf_counter()
+
+    def rate(self, total: int) -> float:
+        """Tokens a second since the last call, ``total`` being those of all processes so far."""
         now = time.perf_counter()
-        seconds, tokens = now - self._at, self.tokens - self._counted
-        self._at, self._counted = now, self.tokens
+        seconds, tokens = now - self._at, total - self._counted
+        self._at, self._counted = now, total
         return tokens / seconds if seconds else 0.0
+
+    @property
+    def mean(self) -> float:
+        """Tokens a second from the start to the last call of ``rate``."""
+        seconds = self._at - self._began
+        return self._counted / seconds if seconds else 0.0
 
 
 def _course(stop: StopRequest, watcher: Watcher, meter: Meter, output: Path) -> Any:
@@ -195,16 +288,21 @@ def _course(stop: StopRequest, watcher: Watcher, meter: Meter, output: Path) -> 
         """The run's course."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            meter.rate()
+            before = 0
             if state.is_world_process_zero:
-                _cut_log(output / LOG, state.global_step)
+                kept = _cut_log(output / LOG, state.global_step)
+                before = max((record.get("tokens", 0) for record in kept), default=0)
                 watcher.started(state.max_steps, state.global_step)
+            meter.start(before)
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
         ) -> None:
             logs = dict(logs or {})
-            if "train_runtime" in logs or not state.is_world_process_zero:
+            if "train_runtime" in logs:
+                return
+            tokens = _over_all(meter.tokens, args) if "loss" in logs else 0
+            if not state.is_world_process_zero:
                 return
             loss = logs.get("loss", 0.0)
             if not math.isfinite(loss):
@@ -214,22 +312,24 @@ def _course(stop: StopRequest, watcher: Watcher, meter: Meter, output: Path) -> 
                 )
             record = {"step": state.global_step, **logs}
             if "loss" in logs:
-                record |= {"tokens": meter.tokens, "tokens_per_second": round(meter.rate(), 1)}
+                record["tokens"] = meter.before + tokens
+                record["tokens_per_second"] = round(meter.rate(tokens), 1)
             _write_log(output / LOG, record)
             watcher.step(record)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if _anyone(stop.asked, args.world_size, args.device):
+            # All processes must stop at the same step.
+            if _over_all(int(stop.asked), args):
                 stop.asked = True
                 control.should_save = control.should_training_stop = True
 
-    def _anyone(asked: bool, processes: int, device: Any) -> bool:
-        """Whether any process was asked to stop: all must stop at the same step."""
-        if processes == 1:
-            return asked
-        asking = torch.tensor(float(asked), device=device)
-        torch.distributed.all_reduce(asking)
-        return bool(asking.item())
+    def _over_all(number: int, args: Any) -> int:
+        """The sum of each process's number."""
+        if args.world_size == 1:
+            return number
+        total = torch.tensor(number, dtype=torch.int64, device=args.device)
+        torch.distributed.all_reduce(total)
+        return int(total.item())
 
     return Course()
 
@@ -239,14 +339,15 @@ def _write_log(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Keep the log's lines up to a step: what came after it is done again."""
+def _cut_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the log's lines up to a step: what came after it is done again; gives those kept."""
     if not path.is_file():
-        return
+        return []
     kept = [record for record in read_log(path) if step and record["step"] <= step]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), "utf-8")
     os.replace(partial, path)
+    return kept
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -157,6 +157,8 @@ def _check_pairs(options: TrainOptions) -> None:
         raise UsageError("no training data", hint="give --data FILE.jsonl (from iepile convert)")
     if not options.output:
         raise UsageError("no folder to write to", hint="give -o FOLDER")
+    if not options.epochs and not options.max_steps:
+        raise UsageError("--epochs 0 trains nothing", hint="give --epochs or --max-steps")
     if options.eval_data and options.val_size:
         raise UsageError("--eval-data and --val-size cannot be used together")
     if options.eval_f1 and not (options.eval_data or options.val_size):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from iepile_cli.training.gguf_adapter import write_gguf_adapter
 from iepile_cli.training.loop import CHECKPOINTS, LOG, read_log
 from iepile_cli.training.options import TrainOptions, as_toml, read_table
 from iepile_cli.training.picture import draw_loss
-from iepile_cli.training.scaling import is_first
+from iepile_cli.training.scaling import is_first, local_processes, processes
 
 CONFIG = "train.toml"
 # The file that makes a folder an adapter or a model; it comes last.
@@ -43,12 +44,22 @@ def check_output(options: TrainOptions) -> None:
         )
 
 
-def resumed_table(output: str) -> dict[str, Any]:
-    """The options of the run that an output folder holds; none if it holds none."""
+def resumed_table(output: str, *, needed: bool) -> dict[str, Any]:
+    """The options of the run that an output folder holds; none if it holds none.
+
+    Raises ``UsageError`` where they are needed.
+    """
+    if not output:
+        raise UsageError("--resume needs the folder of the run", hint="give -o FOLDER")
     path = Path(output, CONFIG)
-    if not output or not path.is_file():
-        return {}
-    return {**read_table(path), "output": output, "nproc": 1}
+    if not path.is_file():
+        if not needed:
+            return {}
+        raise UsageError(
+            f"{output} holds no run to go on with",
+            hint=f"there is no {CONFIG} in it; give --data to start one",
+        )
+    return {**read_table(path), "output": output}
 
 
 def start_output(options: TrainOptions, base: Base) -> None:
@@ -60,7 +71,9 @@ def start_output(options: TrainOptions, base: Base) -> None:
     if not options.resume:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         (folder / LOG).unlink(missing_ok=True)
-    _write_whole(folder / CONFIG, as_toml(options))
+    # Of several machines each is told its own number of processes.
+    here = local_processes() if local_processes() == processes() else 1
+    _write_whole(folder / CONFIG, as_toml(replace(options, nproc=here)))
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,35 @@ from iepile_cli.training.device import Place
 from iepile_cli.training.encoding import Encoded, decoded
 from iepile_cli.training.estimate import Batch, Estimate
 from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.rows import PaddedCollator, RowCollator
 from iepile_cli.training.store import Report, Store
 
-# Operations a second of one core of a recent server in training, as measured.
-_CPU_CORE = {"bf16": 7.5e10, "fp32": 5e10}
+# What part of its speed in large products a device reaches in a training step.
+_REACHED = 0.5
+# Examples looked at for what rows share.
+_SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is computed for a token of the examples: tokens in rows, positions with logits."""
+
+    tokens: float
+    said: float
+
+
+def work(store: Store, examples: int, options: TrainOptions) -> Work:
+    """Measured on some batches of ``examples``, drawn by the seed."""
+    count = min(len(store), max(_SAMPLE, examples))
+    drawn = random.Random(options.seed).sample(range(len(store)), count)
+    collate = RowCollator() if options.packing else PaddedCollator(0)
+    whole = tokens = said = 0
+    for at in range(0, count, examples):
+        batch = collate([store[index] for index in drawn[at : at + examples]])
+        whole += batch["tokens"]
+        tokens += batch["input_ids"].numel()
+        said += batch["logits_to_keep"].numel() if options.packing else batch["input_ids"].numel()
+    return Work(tokens / whole, said / whole)
 
 
 @dataclass(frozen=True)
@@ -31,6 +57,7 @@ class Plan:
     guess: Estimate
     batch: Batch
     processes: int
+    work: Work
 
     @property
     def examples_per_step(self) -> int:
@@ -83,16 +110,16 @@ class Plan:
         return f"LoRA r {options.lora_r}, alpha {options.alpha:g}{bits}"
 
     def _time(self) -> str:
-        """Six operations a weight and token, four where the weights stay; CPU only."""
-        if self.place.device != "cpu":
-            return "shown once it runs"
-        import torch
-
-        passes = 4 if self.options.method == "lora" else 6
+        """Two operations a weight and token on the way there, and as many for each way back."""
+        options, guess = self.options, self.guess
+        passes = (4 if options.method == "lora" else 6) + 2 * options.grad_checkpointing
         tokens = self.report.tokens / max(1, self.report.examples)
         tokens *= self.steps * self.examples_per_step
-        rate = _CPU_CORE[self.place.dtype] * torch.get_num_threads() * self.processes
-        seconds = passes * self.guess.parameters * tokens / rate
+        each = guess.in_layers * self.work.tokens + guess.in_output * self.work.said
+        rate = _REACHED * self.place.rate()
+        if self.place.device != "cpu":
+            rate *= self.processes
+        seconds = passes * each * tokens / rate
         return f"about {readable_time(seconds)} for {tokens:,.0f} tokens (a rough guess)"
 
 

@@ -28,7 +28,9 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; raises ``UnknownName``."""
     known = {path.stem: path for path in _FOLDER.glob("*.toml")}
     if name not in known:
-        raise UnknownName(f"no recipe is called {name!r}", hint=f"recipes: {', '.join(known)}")
+        raise UnknownName(
+            f"no recipe is called {name!r}", hint=f"recipes: {', '.join(sorted(known))}"
+        )
     return _read(known[name])
 
 

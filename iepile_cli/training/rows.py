@@ -129,6 +129,20 @@ class PaddedCollator:
         }
 
 
+def token_lengths(batch: Mapping[str, Any]) -> torch.Tensor:
+    """For each token of a batch, shape (rows, length), how long its whole example is."""
+    import torch
+
+    ids = batch["input_ids"]
+    if "attention_mask" in batch:
+        return batch["attention_mask"].sum(dim=1, keepdim=True).expand(ids.shape)
+    if "row_parts" in batch:
+        parts = batch["row_parts"]
+        return torch.repeat_interleave(parts.sum(dim=1), parts[:, 0])[None]
+    lengths = batch["cu_seq_lens_q"].diff()
+    return torch.repeat_interleave(lengths, lengths)[None]
+
+
 def row_collator(model: Any) -> RowCollator | None:
     """Let a model attend within the examples of a row; None when it cannot be made to.
 

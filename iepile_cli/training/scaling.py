@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.errors import DataError, UsageError
 from iepile_cli.training.base import training_library
-from iepile_cli.training.options import TrainOptions, as_toml
+from iepile_cli.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STAGES = {"zero2": 2, "zero3": 3}
+DEEPSPEED = "pip install deepspeed"
 
 
 def processes() -> int:
@@ -20,46 +23,103 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_processes() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def launched() -> bool:
+    """Whether this is one of the processes that torchrun or ``--nproc`` started."""
+    return "WORLD_SIZE" in os.environ
+
+
+def planned(options: TrainOptions) -> tuple[int, int]:
+    """How many processes a run has, and how many of them on this machine.
+
+    Before they are started, those that will be.
+    """
+    if launched():
+        return processes(), local_processes()
+    return options.nproc, options.nproc
+
+
+def own_gpu() -> int:
+    """The number of the GPU that is this process's own."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this process is the one that speaks and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def scaling_arguments(options: TrainOptions, model: Any) -> dict[str, Any]:
+class Shares(NamedTuple):
+    """What part of the base weights, and of gradients and optimizer, one process holds."""
+
+    weights: float = 1.0
+    training: float = 1.0
+
+
+def shares(options: TrainOptions, count: int) -> Shares:
+    """What one of ``count`` processes holds of the model."""
+    if options.fsdp:
+        return Shares(1 / count, 1 / count)
+    if not options.deepspeed:
+        return Shares()
+    zero = deepspeed_config(options).get("zero_optimization") or {}
+    stage = int(zero.get("stage", 0))
+    training = 0.0 if _offloaded(zero, "offload_optimizer") else 1 / count if stage else 1.0
+    weights = 0.0 if _offloaded(zero, "offload_param") else 1 / count
+    return Shares(weights if stage == 3 else 1.0, training)
+
+
+def _offloaded(zero: dict[str, Any], what: str) -> bool:
+    return bool((zero.get(what) or {}).get("device", "none") != "none")
+
+
+def scaling_arguments(options: TrainOptions, layers: Iterable[str]) -> dict[str, Any]:
     """Trainer's arguments for DeepSpeed or FSDP; none for a plain run.
 
-    Raises ``UsageError`` where they need more processes or a file that is not there.
+    ``layers`` names the classes of the model's layers. Raises ``UsageError`` where more processes
+    are needed or a file is not there, and ``ModelError`` without DeepSpeed.
     """
     if options.deepspeed:
-        return {"deepspeed": deepspeed_config(options)}
+        config = deepspeed_config(options)
+        training_library("deepspeed", DEEPSPEED)
+        return {"deepspeed": config}
     if options.fsdp:
         if processes() == 1:
             raise UsageError(
                 "--fsdp shards over several processes, and this is one", hint="add --nproc N"
             )
-        layers = sorted(getattr(model, "_no_split_modules", None) or ())
-        config: dict[str, Any] = {"version": 2, "reshard_after_forward": True}
-        if layers:
-            config |= {
+        settings: dict[str, Any] = {"version": 2, "reshard_after_forward": True}
+        if wrapped := sorted(layers):
+            settings |= {
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-                "transformer_layer_cls_to_wrap": layers,
+                "transformer_layer_cls_to_wrap": wrapped,
             }
-        return {"fsdp": True, "fsdp_config": config}
+        return {"fsdp": True, "fsdp_config": settings}
     return {}
 
 
-def deepspeed_config(options: TrainOptions) -> dict[str, Any] | str:
-    """DeepSpeed's configuration: ``zero2``, ``zero3``, or a file of the user's."""
-    stages = {"zero2": 2, "zero3": 3}
-    if options.deepspeed not in stages:
-        if not Path(options.deepspeed).is_file():
-            raise UsageError(
-                f"--deepspeed {options.deepspeed}: no such file", hint="or zero2, or zero3"
-            )
-        training_library("deepspeed")
-        return options.deepspeed
-    training_library("deepspeed")
-    return zero_config(stages[options.deepspeed])
+def deepspeed_config(options: TrainOptions) -> dict[str, Any]:
+    """DeepSpeed's configuration: for ``zero2`` or ``zero3``, or out of a file of the user's."""
+    if options.deepspeed in _STAGES:
+        return zero_config(_STAGES[options.deepspeed])
+    path = Path(options.deepspeed)
+    if not path.is_file():
+        raise UsageError(f"--deepspeed {path}: no such file", hint="or zero2, or zero3")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise DataError(f"not a DeepSpeed configuration: {error}", path=path) from None
+    zero = config.get("zero_optimization") or {}
+    if zero.get("stage") == 3:
+        # Without it the result would be pieces that only DeepSpeed can join.
+        zero.setdefault("stage3_gather_16bit_weights_on_model_save", True)
+    return config
 
 
 def zero_config(stage: int) -> dict[str, Any]:
@@ -85,43 +145,3 @@ def zero_config(stage: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
     }
-
-
-class WorkersFailed(IEPileError):
-    """A process of the run failed; it has said why itself."""
-
-
-def launch(options: TrainOptions, *, quiet: bool = False) -> None:
-    """Run the same training in ``options.nproc`` processes of this machine, by torchrun.
-
-    Raises ``WorkersFailed`` with the processes' exit code.
-    """
-    training_library("torch")
-    with tempfile.TemporaryDirectory(prefix="iepile-") as folder:
-        config = Path(folder, "train.toml")
-        config.write_text(as_toml(replace(options, nproc=1)), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(options.nproc)),
-            *("-m", "iepile_cli", *(["--quiet"] if quiet else []), "train"),
-            *("--config", str(config)),
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(_threads(options.nproc))}
-        code = _wait(subprocess.Popen(command, env=environment))
-    if code:
-        error = WorkersFailed(f"the run failed (exit code {code})", hint="see the lines above")
-        error.exit_code = code if 0 < code < 128 else 1
-        raise error
-
-
-def _threads(count: int) -> int:
-    return max(1, (os.cpu_count() or 1) // count)
-
-
-def _wait(running: subprocess.Popen[bytes]) -> int:
-    """Wait for the processes; Ctrl-C reaches them too, so that they write their checkpoint."""
-    while True:
-        try:
-            return running.wait()
-        except KeyboardInterrupt:
-            continue

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Bump when the encoding of the same data changes.
-_FORM = 2
+_FORM = 3
 # Fewer examples than this are encoded here; starting other processes would take longer.
 _WORTH_WORKERS = 4000
 _CHUNK = 500
@@ -152,7 +152,7 @@ def make_store(
         partial = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=cache))
         try:
             examples = itertools.chain.from_iterable(map(read_examples, paths))
-            encoded = _encode_all(examples, encoder, workers or _cores(), opener)
+            encoded = _encode_all(examples, encoder, workers or cores(), opener)
             _write(partial, _counted(encoded, on_example), paths)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -161,7 +161,8 @@ def make_store(
     return Store(folder)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -17,6 +17,7 @@ from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.training.base import Base, first_line, quiet_libraries, training_library
 from iepile_cli.training.device import Place
 from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.scaling import own_gpu
 
 Note = Callable[[str], None]
 
@@ -73,9 +74,7 @@ def load_base(folder: Path, options: TrainOptions, place: Place, remote_code: bo
 
 
 def _own_device(place: Place) -> Any:
-    import os
-
-    return int(os.environ.get("LOCAL_RANK", 0)) if place.device == "cuda" else place.device
+    return own_gpu() if place.device == "cuda" else place.device
 
 
 def quantisation(options: TrainOptions, dtype: Any) -> Any:
@@ -228,12 +227,25 @@ def check_continued(adapter: Path, options: TrainOptions, given: Iterable[str], 
 
 
 def _going_on(model: Any, adapter: Path) -> Any:
+    return _with_adapter(model, adapter, is_trainable=True)
+
+
+def _with_adapter(model: Any, adapter: Path, **more: Any) -> Any:
+    """A model with an adapter over it; raises ``ModelError``."""
     import peft
 
+    adapter_config(adapter)
+    if not any((adapter / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
+        raise ModelError(f"{adapter}: no adapter_model.safetensors in it")
     try:
-        return peft.PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+        return peft.PeftModel.from_pretrained(model, str(adapter), **more)
     except (RuntimeError, ValueError, OSError) as error:
         raise _misfit(adapter, error) from None
+    except Exception as error:
+        # safetensors reports a damaged file by an error class of its own.
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(f"{adapter}: its weights are damaged: {first_line(error)}") from None
 
 
 def _misfit(adapter: Path, error: BaseException) -> ModelError:
@@ -248,14 +260,8 @@ def _misfit(adapter: Path, error: BaseException) -> ModelError:
 def merge_adapters(model: Any, adapters: Iterable[Path]) -> Any:
     """Merge adapters into a model's weights, in order; raises ``ModelError``."""
     training_library("peft")
-    import peft
-
     for adapter in adapters:
-        adapter_config(adapter)
-        try:
-            model = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise _misfit(adapter, error) from None
+        model = _with_adapter(model, adapter).merge_and_unload()
     return model
 
 

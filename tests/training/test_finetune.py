@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from training.runs import Recorder, run
 
+from iepile_cli.cli import run as run_command
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
@@ -94,6 +97,32 @@ def test_a_checkpoint_cut_off_while_written_is_not_gone_on_from(options: TrainOp
     (broken / loop.COMPLETE).unlink()
     _, rest = run(replace(options, resume=True, save_every=5))
     assert min(rest.losses) == 11
+
+
+def test_a_finished_run_is_not_trained_on(options: TrainOptions) -> None:
+    options = replace(options, max_steps=4, save_every=2)
+    run(options)
+    weights = Path(options.output, "adapter_model.safetensors")
+    made = weights.read_bytes()
+    weights.unlink()
+    result, seen = run(replace(options, resume=True))
+    assert (result.steps, seen.losses) == (4, {})
+    assert weights.read_bytes() == made
+
+
+def test_the_log_counts_on_after_a_resume(options: TrainOptions) -> None:
+    options = replace(options, max_steps=4, save_every=2)
+    _, whole = run(options)
+    shutil.rmtree(Path(options.output, "checkpoints", "checkpoint-4"))
+    _, rest = run(replace(options, resume=True))
+    assert [row["tokens"] for row in rest.records] == [row["tokens"] for row in whole.records[2:]]
+
+
+def test_a_folder_without_a_run_cannot_be_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["train", "--resume", "-o", str(tmp_path / "none")]) == 2
+    assert "holds no run to go on with" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_other_settings_is_refused(options: TrainOptions) -> None:
@@ -275,6 +304,83 @@ def test_a_full_disk_leaves_no_half_adapter(
     assert "--resume" in caught.value.hint
     left = {path.name for path in Path(options.output).iterdir()}
     assert left == {"train.toml", "train_log.jsonl", "checkpoints"}
+
+
+@pytest.mark.parametrize("bytes_", [3_000, 20_000])
+def test_a_disk_that_fills_up_while_training_is_a_line(
+    options: TrainOptions, tmp_path: Path, bytes_: int
+) -> None:
+    """By a limit on the size of files: metadata, weights and optimizer are written differently."""
+    config = tmp_path / "train.toml"
+    config.write_text(as_toml(replace(options, max_steps=2, save_every=1)), encoding="utf-8")
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_}, {bytes_})); "
+        f"from iepile_cli.cli import main; main(['train', '--config', {str(config)!r}])"
+    )
+    run(replace(options, output=str(tmp_path / "first"), max_steps=1))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path(options.output, "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"optim": "adamm"}, "--optim adamm"), ({"epochs": 0}, "--epochs 0 trains nothing")],
+)
+def test_what_the_trainer_would_not_take_is_refused(
+    options: TrainOptions, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(replace(options, **change))
+
+
+@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboard"), ("wandb", "wandb")])
+def test_a_missing_reporter_is_a_line(options: TrainOptions, name: str, module: str) -> None:
+    if importlib.util.find_spec(module):
+        pytest.skip("it is there")
+    with pytest.raises(ModelError, match=f"training needs .*{name}") as caught:
+        run(replace(options, report_to=name))
+    assert caught.value.hint == f"pip install {name}"
+
+
+def test_tensorboard_gets_the_losses(options: TrainOptions) -> None:
+    pytest.importorskip("tensorboard")
+    run(replace(options, report_to="tensorboard", max_steps=1))
+    assert list(Path(options.output, "runs").glob("events*"))
+
+
+def test_a_damaged_adapter_is_a_line(options: TrainOptions, tmp_path: Path) -> None:
+    run(replace(options, max_steps=1))
+    weights = Path(options.output, "adapter_model.safetensors")
+    more = replace(options, output=str(tmp_path / "more"), adapter=(options.output,), template="")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="its weights are damaged"):
+        run(more)
+    weights.unlink()
+    with pytest.raises(ModelError, match="no adapter_model"):
+        run(more)
+
+
+def test_another_tokenizer_of_the_same_name_is_another_encoding(
+    options: TrainOptions, tiny: Path, tmp_path: Path
+) -> None:
+    from iepile_cli.training.finetune import prepare
+
+    def prepared(model: Path) -> Any:
+        return prepare(replace(options, model=str(model)), Recorder()).train
+
+    same, other = tmp_path / "a" / tiny.name, tmp_path / "b" / tiny.name
+    for folder in (same, other):
+        shutil.copytree(tiny, folder)
+    file = other / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["model"]["merges"] = content["model"]["merges"][:5]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert prepared(same).folder == prepared(tiny).folder
+    assert prepared(other).folder != prepared(tiny).folder
+    assert prepared(other).report.tokens > prepared(tiny).report.tokens
 
 
 @pytest.mark.model

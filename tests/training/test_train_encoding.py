@@ -15,6 +15,7 @@ from vocabularies import llama_cpp_tokenizer, spelled
 
 from iepile_cli.errors import DataError
 from iepile_cli.registry import registry
+from iepile_cli.task.ask import dumps
 from iepile_cli.templates import encode
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Limits
 from iepile_cli.training.examples import Example, digest, read_examples
@@ -116,6 +117,25 @@ def test_a_long_prompt_loses_text_and_keeps_its_marks_and_the_answer() -> None:
     ]
     assert one.cut
     assert one.labels == [IGNORED] * 8 + one.ids[8:]
+
+
+def test_an_instruction_that_is_cut_stays_json() -> None:
+    question = dumps({"instruction": "say", "schema": ["x"], "input": 'ab"cd\n名' * 9})
+    whole = encoder("vanilla", Limits(1000))(Example(question, "XYZ"))
+    for length in range(60, len(whole.ids)):
+        one = encoder("vanilla", Limits(length))(Example(question, "XYZ"))
+        assert one.fits
+        assert one.cut
+        shown = "".join(map(chr, one.ids[1:-4]))
+        asked, given = json.loads(shown), json.loads(question)
+        assert given["input"].startswith(asked["input"])
+        assert {**given, "input": asked["input"]} == asked
+        # No more is cut than must be: one character more has two tokens at most.
+        assert length - len(one.ids) <= 1
+    # An answer is not learnt from an instruction without a text.
+    frame = len(dumps({"instruction": "say", "schema": ["x"], "input": ""}))
+    assert not encoder("vanilla", Limits(1 + frame + 4))(Example(question, "XYZ")).fits
+    assert encoder("vanilla", Limits(1 + frame + 5))(Example(question, "XYZ")).fits
 
 
 @given(
@@ -297,10 +317,30 @@ def test_empty_missing_and_binary_files_are_named(tmp_path: Path) -> None:
         list(read_examples(tmp_path / "none"))
     binary = tmp_path / "b.jsonl"
     binary.write_bytes(bytes(range(256)))
-    with pytest.raises(DataError, match="not JSON"):
+    with pytest.raises(DataError, match="not a text file"):
         list(read_examples(binary))
     with pytest.raises(DataError, match="no example in it"):
         stored(write(tmp_path), tmp_path)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    import gzip
+
+    whole = gzip.compress((GOOD_LINE + "\n").encode() * 500)
+    files = {
+        "cut.jsonl.gz": (whole[: len(whole) // 2], "broken compressed data"),
+        "plain.jsonl.gz": (GOOD_LINE.encode(), "broken compressed data"),
+        "plain.jsonl.zst": (GOOD_LINE.encode(), "broken compressed data"),
+        "wide.jsonl": (GOOD_LINE.encode("utf-16"), "is in UTF-16"),
+        "zero.jsonl": (b"\0\1\2", "is not a text file"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message) as caught:
+            list(read_examples(tmp_path / name))
+        assert name in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_examples(tmp_path))
 
 
 def test_compressed_files_are_read(tmp_path: Path) -> None:
@@ -311,7 +351,9 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
     text = f"\ufeff{GOOD_LINE}\n\n{GOOD_LINE}\n".encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text))
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(text))
-    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+    # Known by what they hold, too.
+    (tmp_path / "packed").write_bytes(gzip.compress(text))
+    for name in ("a.jsonl.gz", "a.jsonl.zst", "packed"):
         assert list(read_examples(tmp_path / name)) == [Example("q", "a")] * 2
 
 
