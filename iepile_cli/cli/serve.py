@@ -57,17 +57,17 @@ def serve(
 
     how = serving.Serving(host, port, context, gpus, nodes, parallel)
     made = serving.command(model, adapter or (), server=server, serving=how)
+    if run and (missing := made.missing()):
+        raise ModelError(
+            f"{missing} is not installed here",
+            hint="without --run the command is shown, to be run where it is",
+        )
     if made.remark:
         console.note(made.remark)
     console.note(f"then: {made.extract()}")
     if not run:
         typer.echo(made.script(), nl=False)
         return
-    if missing := made.missing():
-        raise ModelError(
-            f"{missing} is not installed here",
-            hint="without --run the command is shown, to be run where it is",
-        )
     with tempfile.TemporaryDirectory() as folder:
         for name, content in made.files.items():
             Path(folder, name).write_text(content, encoding="utf-8")

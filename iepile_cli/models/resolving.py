@@ -181,7 +181,11 @@ def _locate(
         raise NotInstalled(name, None, what=what)
     if is_path or path.suffix or len(path.parts) > 1:
         raise ModelError(f"{name}: no such file or folder")
-    known.entry("model", name)
+    try:
+        known.entry("model", name)
+    except UnknownName as error:
+        said = error.message.replace("no model", f"no {what}", 1)
+        raise UnknownName(said, hint=error.hint) from None
     raise AssertionError(name)
 
 
