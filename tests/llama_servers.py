@@ -29,21 +29,38 @@ def installed(kind: str) -> bool:
 
 
 @contextmanager
-def serving(kind: str, model: Path, log: Path, *, context: int = 2048) -> Iterator[str]:
+def serving(
+    kind: str, model: Path, log: Path, *, context: int = 2048, adapter: Path | None = None
+) -> Iterator[str]:
     """A server of a model; gives its address. ``log`` holds what it writes."""
     port = free_port()
+    process = started(kind, model, log, port, context=context, adapter=adapter)
+    try:
+        url = f"http://127.0.0.1:{port}/v1"
+        wait_for(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def started(
+    kind: str,
+    model: Path,
+    log: Path,
+    port: int,
+    *,
+    context: int = 2048,
+    adapter: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """The process of a server that may not answer yet."""
     where = ["--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [*_command(kind, model, context), *where], stdout=written, stderr=subprocess.STDOUT
+    with log.open("ab") as written:
+        return subprocess.Popen(
+            [*_command(kind, model, context, adapter), *where],
+            stdout=written,
+            stderr=subprocess.STDOUT,
         )
-        try:
-            url = f"http://127.0.0.1:{port}/v1"
-            wait_for(url, process)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], *, seconds: float = 120) -> None:
@@ -59,9 +76,13 @@ def wait_for(url: str, process: subprocess.Popen[bytes], *, seconds: float = 120
     raise AssertionError(f"{url} does not answer after {seconds:g} s")
 
 
-def _command(kind: str, model: Path, context: int) -> Sequence[str | os.PathLike[str]]:
+def _command(
+    kind: str, model: Path, context: int, adapter: Path | None
+) -> Sequence[str | os.PathLike[str]]:
     if kind == "llama-server":
         sizes = ["--ctx-size", str(4 * context), "--parallel", "4"]
-        return ["llama-server", "--model", str(model), *sizes]
+        overlay = ["--lora", str(adapter)] if adapter else []
+        return ["llama-server", "--model", str(model), *sizes, *overlay]
     sizes = ["--n_ctx", str(context), "--interrupt_requests", "false"]
-    return [sys.executable, "-m", "llama_cpp.server", "--model", str(model), *sizes]
+    overlay = ["--lora_path", str(adapter)] if adapter else []
+    return [sys.executable, "-m", "llama_cpp.server", "--model", str(model), *sizes, *overlay]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.backends import Answer, Options, Runner
+from iepile_cli.backends import Answer, Options, Request, Runner
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.registry import registry
 from iepile_cli.task.ask import Ask
@@ -51,9 +51,13 @@ def _ask(schema: tuple[str, str], text: str) -> Ask:
     return Ask(task, tuple(items), text)
 
 
-def answers(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Answer]:
+def requests(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Request]:
     asker = Asker(runner, AUTO.bind(runner.tokenizer), answer_tokens=tokens)
-    return list(runner.generate(asker.request(ask) for ask in questions))
+    return [asker.request(ask) for ask in questions]
+
+
+def answers(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Answer]:
+    return list(runner.generate(requests(runner, questions, tokens)))
 
 
 def agreement(one: list[Answer], other: list[Answer]) -> float:

@@ -7,6 +7,7 @@ from functools import partial
 from importlib import metadata, util
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from iepile_cli.backends import Answer, Options, Probe, Request
 from iepile_cli.backends.batching import Job
@@ -14,13 +15,17 @@ from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
 from iepile_cli.backends.constraining import leading_space
 from iepile_cli.backends.hf_capabilities import capabilities
 from iepile_cli.backends.hf_decoding import Decoder
-from iepile_cli.backends.hf_loading import is_out_of_memory, load
+from iepile_cli.backends.hf_loading import is_out_of_memory, load, quiet_libraries
+from iepile_cli.backends.memory import bytes_per_token, free_memory
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
 
-# Answers at once to begin with, and what a step costs besides its tokens, in tokens.
+# Answers at once where there is memory for so many, and what a step costs besides its tokens, in
+# tokens.
 _BATCH = {"cuda": 32, "mps": 8, "cpu": 8}
 _STEP_COST = {"cuda": 512.0, "mps": 64.0, "cpu": 8.0}
+# The part of the free memory that the cache of a batch may be expected to take.
+_SHARE = 0.5
 # How many batches are put in order of length together.
 _AHEAD = 4
 _NEEDS = ("torch", "transformers", "accelerate", "peft")
@@ -57,6 +62,8 @@ class TransformersRunner:
     """An opened model that answers requests, a batch at a time."""
 
     def __init__(self, path: Path, options: Options) -> None:
+        # First of all: what it says to torch, torch reads when it is imported.
+        quiet_libraries()
         if options.threads:
             import torch
 
@@ -67,6 +74,7 @@ class TransformersRunner:
         self.context = min(options.context or self._loaded.context, self._loaded.context)
         self.lead = leading_space(self._loaded.constraining, self.tokenizer.text("{"))
         self.batch = options.parallel or _BATCH.get(kind, 8)
+        self._per_token = 0 if options.parallel else bytes_per_token(self._loaded.model)
         self._decoder = Decoder(self._loaded.model, self._loaded.device, _STEP_COST.get(kind, 64.0))
 
     def spells(self, text: str) -> bool:
@@ -76,9 +84,10 @@ class TransformersRunner:
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order.
 
-        Reads some batches ahead and puts them in order of length. A batch that does not fit into
-        memory is halved, and so are those after it. Raises ``ModelError`` for a prompt that leaves
-        no room for its answer, and when even one answer does not fit into memory.
+        Reads some batches ahead and puts them in order of length. A batch has as many answers as
+        there seems to be memory for, unless their number was asked for; one that does not fit all
+        the same is halved, and so are those after it. Raises ``ModelError`` for a prompt that
+        leaves no room for its answer, and when even one answer does not fit into memory.
         """
         coming = iter(requests)
         while window := list(islice(coming, self.batch * _AHEAD)):
@@ -102,7 +111,7 @@ class TransformersRunner:
         answers: dict[int, Answer] = {}
         given = 0
         while order:
-            batch = order[: self.batch]
+            batch = order[: self._rows([jobs[n] for n in order[: self.batch]])]
             finished: dict[int, Answer] = {}
             try:
                 self._decoder.decode([jobs[n] for n in batch], finished.__setitem__)
@@ -113,6 +122,19 @@ class TransformersRunner:
             while given in answers:
                 yield answers.pop(given)
                 given += 1
+
+    def _rows(self, jobs: list[Job]) -> int:
+        """How many of these answers go together, the longest prompt of all first."""
+        free = free_memory(self._devices()) if self._per_token else None
+        if free is None:
+            return self.batch
+        # Few answers need the whole of their budget.
+        longest = max(len(job.prompt) + job.budget // 2 for job in jobs)
+        fits = int(free * _SHARE) // (self._per_token * longest)
+        return max(1, min(self.batch, fits))
+
+    def _devices(self) -> set[Any]:
+        return {weight.device for weight in self._loaded.model.parameters()}
 
     def _shrink(self, error: BaseException, rows: int) -> None:
         """Halve the batch after an error, if it says that memory has run out."""

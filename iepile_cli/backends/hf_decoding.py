@@ -188,7 +188,8 @@ class _Batch:
                 self.finished(row.number, row.constraint.answer(len(row.job.prompt)))
         left = [n for n, row in enumerate(self.rows) if not row.constraint.done]
         if left and len(left) < len(self.rows):
-            self.cache.batch_select_indices(torch.tensor(left, device=self.decoder.device))
+            # On the CPU they select from every layer, on whichever GPU it lies.
+            self.cache.batch_select_indices(torch.tensor(left))
             self.held = self.held[left]
         self.rows = [self.rows[n] for n in left]
 

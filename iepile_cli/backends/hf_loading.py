@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options
 from iepile_cli.backends.constraining import llguidance_of_hf
+from iepile_cli.backends.gguf_rounding import round_activations
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
@@ -50,8 +52,13 @@ def load(path: Path, options: Options) -> Loaded:
     bits = options.bits or (32 if place == "cpu" else 16)
     if bits not in BITS:
         raise UsageError(f"--bits {bits}", hint=f"one of {', '.join(map(str, BITS))}")
-    if bits < 16 and place == "mps":
+    if bits < 16 and place.startswith("mps"):
         raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
+    if options.max_memory and place != "cuda":
+        raise UsageError(
+            f"--max-memory shares a model out among GPUs, and this one goes to {place}",
+            hint="leave it out, or --device cuda",
+        )
     gguf = path.suffix == ".gguf"
     if not gguf:
         _refuse_foreign_code(path, options)
@@ -63,6 +70,8 @@ def load(path: Path, options: Options) -> Loaded:
         whole = unpacked(path) if gguf and bits < 16 else path
         model = _weights(whole, options, place, bits, gguf=whole.suffix == ".gguf")
         model = _adapted(model, options.adapters, merge=bits >= 16).eval()
+        if gguf and bits == 32:
+            round_activations(model, path)
     if getattr(model, "_is_stateful", False):
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
     return Loaded(model, model.device, *_tokenizer(path, options, gguf=gguf), *_limits(model))
@@ -117,7 +126,7 @@ def half_precision(device: str) -> Any:
 
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device == "mps":
+    if device.startswith("mps"):
         try:
             torch.ones(1, dtype=torch.bfloat16, device="mps").sum().item()
         except (RuntimeError, TypeError):
@@ -142,17 +151,21 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
     if gguf:
         how["gguf_file"] = path.name
         path = path.parent
-    elif options.trust_remote_code:
-        how["trust_remote_code"] = True
+    else:
+        how["trust_remote_code"] = options.trust_remote_code
     try:
         return AutoModelForCausalLM.from_pretrained(path, **how)
-    except ImportError as error:
-        raise ModelError(f"{path}: {_short(error)}", hint=_INSTALL) from None
     except torch.OutOfMemoryError:
         raise _no_memory(path, bits) from None
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
+        if options.trust_remote_code and not gguf:
+            raise _foreign_failure(path, error) from None
+        if isinstance(error, ImportError):
+            raise ModelError(f"{path}: {_short(error)}", hint=_INSTALL) from None
+        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, AttributeError)):
+            raise
         raise ModelError(f"{path}: transformers cannot load it: {_short(error)}") from None
 
 
@@ -227,9 +240,13 @@ def _tokenizer(path: Path, options: Options, *, gguf: bool) -> tuple[Tokenizer, 
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
-    except ImportError as error:
-        raise ModelError(f"{path}: {_short(error)}") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        if options.trust_remote_code:
+            raise _foreign_failure(path, error) from None
+        if isinstance(error, ImportError):
+            raise ModelError(f"{path}: {_short(error)}") from None
+        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError)):
+            raise
         raise ModelError(f"{path}: its tokenizer cannot be loaded: {_short(error)}") from None
     return HFTokenizer(tokenizer), llguidance_of_hf(tokenizer)
 
@@ -265,6 +282,15 @@ def _refuse_foreign_code(path: Path, options: Options) -> None:
             f"{path}: this model ({config.get('model_type')}) runs code that comes with it",
             hint="--trust-remote-code runs it; do so only if you trust its publisher",
         )
+
+
+def _foreign_failure(path: Path, error: Exception) -> ModelError:
+    """What is said of a model's own code that fails, in whatever way."""
+    return ModelError(
+        f"{path}: its own code fails with transformers {metadata.version('transformers')}: "
+        f"{type(error).__name__}: {_short(error)}",
+        hint="a GGUF file of the model needs none of it",
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from iepile_cli.backends.llamacpp_context import (
     library,
     load_model,
 )
+from iepile_cli.backends.memory import readable_memory
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 _PARALLEL = 8
+_BUILD = (
+    "this build is for the CPU (for an NVIDIA GPU: CMAKE_ARGS=-DGGML_CUDA=on pip install "
+    "--force-reinstall --no-cache-dir llama-cpp-python)"
+)
 
 
 class LlamaCpp:
@@ -43,9 +48,10 @@ class LlamaCpp:
         """What its build can use; loads llama.cpp."""
         lib = library()
         system = lib.llama_print_system_info().decode("utf-8", "replace")
-        used = [part.split("=")[0].strip(" :") for part in system.split("|") if "= 1" in part]
-        gpu = "yes" if lib.llama_supports_gpu_offload() else "no: this build is for the CPU"
-        return {"gpu": gpu, "uses": ", ".join(used)}
+        parts = [part.partition("=")[0] for part in system.split("|") if "= 1" in part]
+        used = [part.rpartition(":")[2].strip() for part in parts]
+        gpu = "yes" if lib.llama_supports_gpu_offload() else f"no, {_BUILD}"
+        return {"gpu": gpu, "memory": readable_memory(), "uses": ", ".join(used)}
 
     def open(self, model: Path, options: Options) -> LlamaRunner:
         """Open a GGUF file; raises ``ModelError``."""

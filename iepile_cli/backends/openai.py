@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -30,6 +31,10 @@ _INSTALL = "pip install 'iepile-cli[server]'"
 _CONCURRENCY = 16
 _TIMEOUT = 120.0
 _RETRIES = 4
+# How long a server may take to say what it is, in seconds.
+_GREETING = 10.0
+# The longest that the client waits before it tries again, in seconds.
+_PATIENCE = 120
 # Requests that may be finished and waiting for an earlier one, for each that is under way.
 _AHEAD = 4
 # The context of a server that does not say how much it has.
@@ -67,6 +72,14 @@ class OpenAI:
         if util.find_spec("openai") is None:
             return Probe(False, f"openai is not installed: {_INSTALL}")
         return Probe(True, details={"openai": metadata.version("openai")})
+
+    def describe(self) -> dict[str, str]:
+        """Which servers could be started on this machine."""
+        here = [name for name in ("vllm", "llama-server", "ollama") if shutil.which(name)]
+        if util.find_spec("llama_cpp") and util.find_spec("uvicorn"):
+            here.append("llama-cpp-python")
+        none = "none here, which does not matter for one elsewhere; see iepile serve"
+        return {"servers": ", ".join(here) or none}
 
     def open(self, model: ServerModel, options: Options) -> OpenAIRunner:
         """Find out what server there is; raises ``ModelError`` or ``UsageError``."""
@@ -120,7 +133,8 @@ class OpenAIRunner:
         """Answer each request, in order, ``concurrency`` at a time.
 
         A request that the server cannot answer gives an ``Answer`` that says so in ``failed``.
-        Raises ``ModelError`` when the server is gone, refuses us, or answers nothing at all.
+        Raises ``ModelError`` when the server is gone, refuses us, or answers nothing at all; what
+        was answered behind the request where that shows is given first.
         """
         waiting: deque[Future[Answer]] = deque()
         free = asyncio.Semaphore(self.concurrency)
@@ -133,12 +147,22 @@ class OpenAIRunner:
             for request in requests:
                 waiting.append(self._loop.run(answer(request)))
                 while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self.concurrency):
-                    yield self._checked(waiting.popleft().result())
+                    yield self._checked(waiting[0].result())
+                    waiting.popleft()
             while waiting:
-                yield self._checked(waiting.popleft().result())
+                yield self._checked(waiting[0].result())
+                waiting.popleft()
+        except ModelError as error:
+            yield from _saved(waiting, error.message)
+            raise
         finally:
             for future in waiting:
                 future.cancel()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the server turned out not to take."""
+        return self._caller.notes
 
     def close(self) -> None:
         """Leave the server."""
@@ -148,18 +172,19 @@ class OpenAIRunner:
     async def _find_out(self, asked: str, model: str) -> Any:
         import openai
 
+        # Of the list of models only: other addresses are tried to see what server it is.
         gone: list[openai.APIConnectionError] = []
         refused: list[openai.APIStatusError] = []
-        client = self._client.with_options(max_retries=0, timeout=10.0)
+        client = self._client.with_options(max_retries=0, timeout=_GREETING)
 
         async def fetch(path: str) -> Any:
             try:
                 found = await client.get(path, cast_to=object)
                 return json.loads(found) if isinstance(found, str) else found
             except openai.APIConnectionError as error:
-                gone.append(error)
+                gone.extend([error] if path == "models" else [])
             except openai.APIStatusError as error:
-                refused.append(error)
+                refused.extend([error] if path == "models" else [])
             except (openai.OpenAIError, ValueError):
                 pass
             return None
@@ -171,6 +196,13 @@ class OpenAIRunner:
         denied = [error for error in refused if error.status_code in (401, 403)]
         if denied:
             raise self._refused(denied[0])
+        unready = [error for error in refused if error.status_code >= 500]
+        if unready:
+            # llama-server, for one, says so while it loads its model.
+            raise ModelError(
+                f"{self._url}: the server is not ready: {_said(unready[0])}",
+                hint="try again when it is",
+            )
         if not found.model:
             raise ModelError(
                 f"{self._url}: this server does not say which models it has",
@@ -190,7 +222,8 @@ class OpenAIRunner:
                 return await self._caller.answer(request)
             except openai.APITimeoutError:
                 # The client itself has tried again; one more round would wait for hours.
-                return Answer("", failed=f"the server did not answer in {self._client.timeout:g} s")
+                waited = f"{self._client.timeout:g} s, {_RETRIES + 1} times over"
+                return Answer("", failed=f"the server did not answer in {waited}")
             except openai.APIStatusError as error:
                 if error.status_code in (401, 403, 404):
                     raise self._refused(error) from None
@@ -214,17 +247,33 @@ class OpenAIRunner:
         return answer
 
     def _gone(self, error: Exception) -> ModelError:
-        cause = error.__cause__ or error
+        # Some errors of the connection, that it took too long for one, have no text.
+        said = " ".join(str(error.__cause__ or "").split()) or " ".join(str(error).split())
         return ModelError(
-            f"{self._url}: no server answers there: {' '.join(str(cause).split()) or 'no reason'}",
+            f"{self._url}: no server answers there: {said or type(error).__name__}",
             hint="see iepile serve; what was answered is written: go on with --resume",
         )
 
     def _refused(self, error: Any) -> ModelError:
-        hint = {401: "--api-key-env names the variable that holds the key", 404: "see --model"}
+        place = "" if self._url.endswith("/v1") else "; the address usually ends in /v1"
+        hint = {
+            401: "--api-key-env names the variable that holds the key",
+            404: f"see --model{place}",
+        }
         return ModelError(
             f"{self._url}: the server refuses: {_said(error)}", hint=hint.get(error.status_code, "")
         )
+
+
+def _saved(waiting: Iterable[Future[Answer]], reason: str) -> list[Answer]:
+    """The answers up to the last one that has come, those before it that have not as failed."""
+    came = [
+        future.result() if future.done() and not future.exception() else Answer("", failed=reason)
+        for future in waiting
+    ]
+    while came and came[-1].failed:
+        came.pop()
+    return came
 
 
 class _Background:
@@ -257,7 +306,7 @@ class _Background:
 
 def _constraining(model: ServerModel, found: Found) -> LLTokenizer | None:
     """The vocabulary to follow answers with, where the server's form needs it and it can be had."""
-    if found.server.structure != "gbnf" or model.constraining is None:
+    if found.server.structures[0] != "gbnf" or model.constraining is None:
         return None
     try:
         return model.constraining()
@@ -281,7 +330,11 @@ def _key(variable: str, url: str) -> str:
 def _said(error: Any) -> str:
     body = error.body
     said = body.get("message") if isinstance(body, dict) else None
-    return " ".join(f"{error.status_code} {said or error.message}".split())[:300]
+    line = " ".join(f"{error.status_code} {said or error.message}".split())[:300]
+    wait = str(error.response.headers.get("retry-after", ""))
+    # The client waits as long as it is asked to, but not for hours.
+    patience = wait.isdigit() and int(wait) > _PATIENCE
+    return f"{line} (it asks to wait {wait} s)" if patience else line
 
 
 def _is_transport(error: Exception) -> bool:

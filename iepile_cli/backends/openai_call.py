@@ -4,11 +4,15 @@ Reading along makes it possible to stop what repeats itself: the list is closed 
 asked to go on behind it, as the backends that decode here do. A chat's answer cannot be gone on
 with, and with a schema the server has its own layout: these are taken as they come. A llama.cpp
 server is followed token by token where the model's vocabulary is at hand.
+
+A server may refuse a way of keeping an answer in form, or a field that others take: then the next
+best way is tried, and the field left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -36,12 +40,12 @@ class BrokenOff(ValueError):
     """A server's answer that is not whole."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Caller:
     """Puts requests to a server.
 
     ``form`` is ``ids``, ``text`` or ``chat``: what a prompt is sent as. ``vocabulary`` is the
-    model's, where it is known.
+    model's, where it is known. ``notes`` says what the server turned out not to take.
     """
 
     client: Any
@@ -50,11 +54,22 @@ class Caller:
     context: int
     form: str
     vocabulary: Vocabulary | None = None
+    notes: list[str] = field(default_factory=list)
     _free: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    _ways: list[tuple[str, bool]] = field(default_factory=list)
+    """The ways that answers are kept in form, the best first, and whether each is followed."""
+    _proven: bool = False
+    """Whether the server has once taken the best of them."""
+    _common: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for slot in range(self.found.slots):
             self._free.put_nowait(slot)
+        ways = [(how, False) for how in self.found.server.structures]
+        if ways[0][0] == "gbnf" and self.vocabulary is not None and self.form != "chat":
+            ways.insert(0, ("gbnf", True))
+        self._ways = ways
+        self._common = {"temperature": 0, self.found.server.token_limit: 0}
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; raises what the client raises."""
@@ -63,15 +78,51 @@ class Caller:
         budget = min(request.max_tokens, self.context - len(ids))
         if budget <= 0:
             return Answer("", failed=f"its prompt of {len(ids)} tokens fills the whole context")
-        guided = request.grammar is not None and self.found.server.structure != "schema"
-        if guided and self._follows(request):
+        ways = self._ways if request.grammar is not None else [("free", False)]
+        refusal: Exception | None = None
+        for number, (how, follow) in enumerate(ways):
+            if follow and not self._follows(request):
+                continue
+            try:
+                answer = await self._kept(request, ids, shield, budget, how, follow)
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                refusal = refusal or error
+                continue
+            if refusal is not None and not self._proven:
+                self._settle(ways[number:], refusal)
+            elif request.grammar is not None:
+                self._proven = True
+            return answer
+        assert refusal is not None
+        raise refusal
+
+    def _settle(self, ways: list[tuple[str, bool]], refusal: Exception) -> None:
+        """Leave the ways that the server refuses; a refusal later on is one request's own."""
+        if ways[0] not in self._ways[1:]:
+            return
+        self._ways, self._proven = ways, True
+        self.notes.append(f"{_WEAKER[ways[0][0]]}: the server says {_short(refusal)}")
+
+    async def _kept(
+        self,
+        request: Request,
+        ids: list[int],
+        shield: Shield,
+        budget: int,
+        how: str,
+        follow: bool,
+    ) -> Answer:
+        """An answer that is kept in form in one way."""
+        if follow:
             answer = await self._followed(request, ids, shield, budget)
             if answer is not None:
                 return replace(answer, text=shield.answer(answer.text))
-        call = _Call(self, request, ids, shield, budget)
+        call = _Call(self, request, ids, shield, budget, how)
+        guided = how in ("lark", "gbnf")
         if guided and self.form != "chat":
-            by_key = self.found.server.structure == "gbnf"
-            await (call.key_by_key() if by_key else call.watched())
+            await (call.key_by_key() if how == "gbnf" else call.watched())
         else:
             await call.plain()
         if call.truncated and guided:
@@ -80,14 +131,8 @@ class Caller:
         return Answer(shield.answer(said), call.truncated, len(ids), call.tokens)
 
     def _follows(self, request: Request) -> bool:
-        """Whether an answer is followed token by token."""
-        return (
-            self.vocabulary is not None
-            and self.form != "chat"
-            and self.found.server.structure == "gbnf"
-            and request.ask is not None
-            and says_mentions(request.ask.text)
-        )
+        """Whether an answer can be followed token by token."""
+        return request.ask is not None and says_mentions(request.ask.text)
 
     async def _followed(
         self, request: Request, ids: list[int], shield: Shield, budget: int
@@ -133,11 +178,7 @@ class Caller:
     async def pieces(self, fields: dict[str, Any], budget: int) -> AsyncIterator[tuple[str, str]]:
         """The pieces of an answer, each with why the answer ends there, if it does."""
         chat = self.form == "chat"
-        calls = self.client.chat.completions if chat else self.client.completions
-        limit = {self.found.server.token_limit: budget}
-        stream = await calls.create(
-            model=self.found.model, temperature=0, stream=True, **limit, **fields
-        )
+        stream = await self._stream(fields, budget)
         try:
             async for chunk in stream:
                 for choice in (getattr(chunk, "choices", None) or [])[:1]:
@@ -146,6 +187,57 @@ class Caller:
                     yield piece or "", getattr(choice, "finish_reason", None) or ""
         finally:
             await stream.close()
+
+    async def _stream(self, fields: dict[str, Any], budget: int) -> Any:
+        chat = self.form == "chat"
+        calls = self.client.chat.completions if chat else self.client.completions
+        while True:
+            common = {
+                name: budget if name in _LIMITS else value for name, value in self._common.items()
+            }
+            try:
+                return await calls.create(model=self.found.model, stream=True, **common, **fields)
+            except Exception as error:
+                if not _is_refusal(error) or not self._leaves_out(error, common):
+                    raise
+
+    def _leaves_out(self, error: Exception, sent: dict[str, Any]) -> bool:
+        """Do without a common field that a refusal says is unknown; False if it names none."""
+        said = str(error)
+        named = [name for name in _OPTIONAL if name in sent and name in said]
+        if not named or not _UNKNOWN.search(said):
+            return False
+        name = named[0]
+        # Another call may have done it while this one was under way.
+        if name in self._common:
+            del self._common[name]
+            if name == _LIMITS[0]:
+                self._common[_LIMITS[1]] = 0
+            else:
+                self.notes.append(f"{name} is left to the server, which says {_short(error)}")
+        return True
+
+
+# What an answer's tokens are limited by: as OpenAI calls it now, and as others do.
+_LIMITS = ("max_completion_tokens", "max_tokens")
+# Reasoning models of OpenAI take no temperature, others do not know the newer limit.
+_OPTIONAL = ("temperature", _LIMITS[0])
+_UNKNOWN = re.compile(r"support|permitted|unknown|unrecogni|unexpected|extra|not allowed", re.I)
+_WEAKER = {
+    "gbnf": "answers are kept in form key by key",
+    "schema": "answers are kept in form by a JSON schema only",
+    "object": "answers are only known to be JSON",
+    "free": "answers are not kept in form",
+}
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server says that it does not take what was asked, whoever asks."""
+    return getattr(error, "status_code", None) in (400, 415, 422, 501)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @dataclass(frozen=True)
@@ -205,6 +297,7 @@ class _Call:
     ids: list[int]
     shield: Shield
     budget: int
+    how: str
     reader: AnswerReader = field(default_factory=AnswerReader)
     tokens: int = 0
     truncated: bool = False
@@ -244,7 +337,8 @@ class _Call:
             return False
         text = self.reader.text.decode("utf-8")
         fields = self.caller.fields(self.request, self.ids, text, self.shield)
-        form = structure(self.caller.found, self.request, answered)
+        chat = self.caller.form == "chat"
+        form = structure(self.caller.found, self.request, self.how, answered, chat=chat)
         pieces = self.caller.pieces({**fields, **form}, self.budget)
         stopped, count, self.truncated = await _read(pieces, self.reader, watched, one_list)
         self.tokens, self.budget = self.tokens + count, self.budget - count

@@ -156,7 +156,9 @@ def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
         quiet_libraries()
         from transformers import AutoTokenizer
 
-        return HFTokenizer(AutoTokenizer.from_pretrained(found.path, local_files_only=True))
+        # Said outright, or the library asks whoever sits at the terminal.
+        how = {"local_files_only": True, "trust_remote_code": False}
+        return HFTokenizer(AutoTokenizer.from_pretrained(found.path, **how))
     except ImportError:
         raise ModelError(
             f"{found.path}: its tokenizer needs transformers",
@@ -164,7 +166,10 @@ def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]
-        raise ModelError(f"{found.path}: its tokenizer cannot be loaded: {said}") from None
+        raise ModelError(
+            f"{found.path}: its tokenizer cannot be loaded: {said}",
+            hint="with --template and without --tokenizer, prompts are sent as text",
+        ) from None
 
 
 def check_adapters(found: Resolved, form: Template) -> None:

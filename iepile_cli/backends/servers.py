@@ -27,14 +27,15 @@ class Server:
     """A kind of server.
 
     ``takes_ids`` says whether a prompt may be token ids, ``takes_prompts`` whether there is a
-    completions endpoint that leaves a prompt as it is. ``structure`` says how an answer is kept in
-    form: by a grammar (``lark``, ``gbnf``), with which it can also be gone on with, or by a
-    ``schema``. ``plainly`` undoes what a server does to probabilities unless it is told not to.
-    ``slots`` is how many prompts it keeps what it computed of, 0 where it manages them itself.
+    completions endpoint that leaves a prompt as it is. ``structures`` says how an answer is kept in
+    form, the best first: by a grammar (``lark``, ``gbnf``), with which it can also be gone on with,
+    by a ``schema``, as some JSON ``object``, or not at all (``free``). ``plainly`` undoes what a
+    server does to probabilities unless it is told not to. ``slots`` is how many prompts it keeps
+    what it computed of, 0 where it manages them itself.
     """
 
     name: str
-    structure: str
+    structures: tuple[str, ...]
     takes_prompts: bool = True
     takes_ids: bool = False
     token_limit: str = "max_tokens"
@@ -42,19 +43,22 @@ class Server:
     slots: int = 0
 
 
+_GUIDED = ("lark", "schema", "free")
+_GBNF = ("gbnf", "schema", "free")
+_JSON = ("schema", "object", "free")
 SERVERS = {
     server.name: server
     for server in (
-        Server("vllm", "lark", takes_ids=True, plainly=(("repetition_penalty", 1.0),)),
-        Server("llama-server", "gbnf", takes_ids=True, plainly=(("repeat_penalty", 1.0),)),
-        Server("llama-cpp-python", "gbnf", plainly=(("repeat_penalty", 1.0),), slots=1),
+        Server("vllm", _GUIDED, takes_ids=True, plainly=(("repetition_penalty", 1.0),)),
+        Server("llama-server", _GBNF, takes_ids=True, plainly=(("repeat_penalty", 1.0),)),
+        Server("llama-cpp-python", _GBNF[::2], plainly=(("repeat_penalty", 1.0),), slots=1),
         # Its completions endpoint puts every prompt into the model's template once more.
-        Server("ollama", "schema", takes_prompts=False),
-        Server("openai", "schema", takes_prompts=False, token_limit="max_completion_tokens"),
+        Server("ollama", _JSON, takes_prompts=False),
+        Server("openai", _JSON, takes_prompts=False, token_limit="max_completion_tokens"),
     )
 }
 _OWNERS = {"vllm": "vllm", "llamacpp": "llama-server", "me": "llama-cpp-python"}
-# The version of vLLM that renamed the fields of structured output.
+# The version of vLLM in which the older fields of structured output are gone.
 _RENAMED = (0, 12)
 
 
@@ -94,20 +98,25 @@ async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     version: tuple[int, ...] = ()
     slots = server.slots
     context = _whole(first.get("max_model_len"))
+    meta = first.get("meta")
     if server.name == "vllm":
         version = _version(await fetch(f"{root}/version"))
     elif server.name == "llama-server":
         props = await fetch(f"{root}/props")
         settings = props.get("default_generation_settings") if isinstance(props, dict) else None
         context = _whole(settings.get("n_ctx")) if isinstance(settings, dict) else 0
+        trained = _whole(meta.get("n_ctx_train")) if isinstance(meta, dict) else 0
+        context = min(context, trained) if trained else context
         slots = _whole(props.get("total_slots")) if isinstance(props, dict) else 0
     return Found(server, model or str(first.get("id") or ""), version, context, slots)
 
 
 async def _kind(fetch: Fetch, root: str) -> str:
-    if isinstance(await fetch(f"{root}/api/version"), dict):
+    # Some servers answer whatever they are asked: it must be what was asked for.
+    if _version(await fetch(f"{root}/api/version")):
         return "ollama"
-    if isinstance(await fetch(f"{root}/props"), dict):
+    props = await fetch(f"{root}/props")
+    if isinstance(props, dict) and "default_generation_settings" in props:
         return "llama-server"
     if _version(await fetch(f"{root}/version")):
         return "vllm"
@@ -123,32 +132,42 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def structure(found: Found, request: Request, answered: int | None = None) -> Structure:
-    """The fields of a call that keep its answer in form.
+def structure(
+    found: Found, request: Request, how: str, answered: int | None = None, *, chat: bool = False
+) -> Structure:
+    """The fields of a call that keep its answer in form, in one of the server's ``structures``.
 
     With ``answered``, for what is left behind so many of its keys; in GBNF, for what stands behind
     the key and colon that come next.
     """
     extra = dict(found.server.plainly)
     ask = request.ask
-    if request.grammar is None or ask is None:
+    if request.grammar is None or ask is None or how == "free":
         return {"extra_body": extra} if extra else {}
-    match found.server.structure:
+    # Until it was renamed, the fields of vLLM had a prefix each instead of an object around them.
+    older = bool(found.version) and found.version < _RENAMED
+    form: Structure
+    match how:
         case "lark":
             text = grammar(ask.task, ask.items, ask.text, answered=answered or 0)
             # A SentencePiece vocabulary puts a space before any text, others do not.
             lark = text if answered else text.replace("start: ", 'start: " "? ', 1)
-            if found.version and found.version < _RENAMED:
-                named = {"guided_grammar": lark, "guided_decoding_backend": "guidance"}
-                return {"extra_body": {**extra, **named}}
-            return {"extra_body": {**extra, "structured_outputs": {"grammar": lark}}}
+            form = {"guided_grammar": lark} if older else {"structured_outputs": {"grammar": lark}}
+            return {"extra_body": {**extra, **form}}
         case "gbnf":
             if answered is None:
                 text = gbnf(ask.task, ask.items, ask.text)
             else:
                 text = gbnf_behind_key(ask.task, ask.items, ask.text, answered)
             return {"extra_body": {**extra, "grammar": text}}
-        case _:
-            schema = json_schema(ask.task, ask.items)
-            form = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}
-            return {"response_format": {"type": "json_schema", "json_schema": form}}
+        case "object":
+            return {"extra_body": extra, "response_format": {"type": "json_object"}}
+    schema = json_schema(ask.task, ask.items)
+    if chat:
+        named = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}
+        form = {"response_format": {"type": "json_schema", "json_schema": named}}
+        return {**form, "extra_body": extra} if extra else form
+    if found.server.name == "vllm":
+        form = {"guided_json": schema} if older else {"structured_outputs": {"json": schema}}
+        return {"extra_body": {**extra, **form}}
+    return {"extra_body": {**extra, "json_schema": schema}}

@@ -12,18 +12,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import util
 from pathlib import Path
 
 from iepile_cli.errors import UsageError
-from iepile_cli.models import NotInstalled, Resolved, catalogue_entry, resolve
+from iepile_cli.models import NotInstalled, Resolved, resolve
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 # The ranks that vLLM keeps room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # How long a server may take to end when it is told to, in seconds.
 _FAREWELL = 15.0
+# Tokens of one sequence for servers that would otherwise take what one model was trained with for
+# all of them together, or keep memory for the longest that it can: enough for a passage of the
+# usual size, its schema and its answer.
+_CONTEXT = 2048
+_OLLAMA_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class Serving:
 class Command:
     """A command, the files (name to content) it needs beside it, and the name it serves under.
 
-    ``tokenizer`` is what ``extract --tokenizer`` must be given, "" where the server writes prompts;
-    ``context`` what ``--context`` must be, 0 where the server says it or nothing was asked.
+    ``tokenizer`` is what ``extract --tokenizer`` must be given, "" where the server writes prompts,
+    ``template`` what ``--template`` must be for a model whose tokenizer is not here; ``context``
+    what ``--context`` must be, 0 where the server says it. ``remark`` is what a user should know.
     """
 
     argv: list[str]
@@ -56,6 +62,8 @@ class Command:
     tokenizer: str
     files: dict[str, str] = field(default_factory=dict)
     context: int = 0
+    template: str = ""
+    remark: str = ""
 
     def script(self) -> str:
         """The command as lines for a shell."""
@@ -77,6 +85,7 @@ class Command:
         """The call of ``iepile extract`` that uses the server."""
         words = ["iepile", "extract", "--base-url", self.base_url, "--model", self.served]
         words += ["--tokenizer", self.tokenizer] if self.tokenizer else []
+        words += ["--template", self.template] if self.template else []
         return shlex.join([*words, *(["--context", str(self.context)] if self.context else [])])
 
 
@@ -90,31 +99,37 @@ def command(
     """The command that serves a model.
 
     Without ``server``, a GGUF file goes to llama-server and all else to vLLM. Raises
-    ``UsageError`` for a pair that cannot be, and what ``resolve`` raises.
+    ``UsageError`` for what cannot be together, and what ``resolve`` raises.
     """
+    if server is not None and server not in SERVERS:
+        raise UsageError(f"no server is called {server!r}", hint=f"one of {', '.join(SERVERS)}")
     try:
         found = resolve(name, adapters)
-    except NotInstalled as missing:
-        # vLLM fetches a model from the hub by itself, on the machine that it runs on.
-        entry = catalogue_entry(missing.name)
-        if server not in (None, "vllm") or adapters or not entry or not entry.hf:
+    except NotInstalled:
+        # vLLM fetches models and adapters from the hub by itself, on the machine that it runs on.
+        found = resolve(name, adapters, from_hub=True)
+        if server not in (None, "vllm") or found.format == "gguf":
             raise
-        found = Resolved(missing.name, Path(entry.hf), "safetensors", entry, entry.template)
     chosen = server or ("llama-server" if found.format == "gguf" else "vllm")
-    if chosen not in SERVERS:
-        raise UsageError(f"no server is called {chosen!r}", hint=f"one of {', '.join(SERVERS)}")
     if found.format != "gguf" and chosen != "vllm":
         raise UsageError(
             f"{chosen} serves GGUF files, and {found.name} is none",
             hint="--server vllm, or a GGUF file of the model",
         )
-    return SERVERS[chosen](found, serving or Serving())
+    how, (make, knows) = serving or Serving(), SERVERS[chosen]
+    for option in fields(how):
+        if option.name not in knows and getattr(how, option.name) != option.default:
+            raise UsageError(
+                f"--{option.name} says nothing to {chosen}", hint=_INSTEAD.get(option.name, "")
+            )
+    return make(found, how)
 
 
 def run(argv: Sequence[str], folder: Path | None = None) -> int:
-    """Run a server in a folder until it ends; gives its exit code.
+    """Run a server in a folder until it ends; gives its exit code, 128 and more for a signal's.
 
-    Ctrl-C and SIGTERM end it and all that it started, and raise ``KeyboardInterrupt``.
+    Ctrl-C, SIGTERM and the end of the terminal end it and all that it started, and raise
+    ``KeyboardInterrupt``.
     """
     own = sys.platform != "win32"
     # A group of its own: a server that is interrupted twice, by the terminal and by us, may leave
@@ -124,13 +139,17 @@ def run(argv: Sequence[str], folder: Path | None = None) -> int:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    ends = [signal.SIGTERM, *([signal.SIGHUP] if own else [])]
+    before = {number: signal.signal(number, stop) for number in ends}
     try:
-        return process.wait()
+        code = process.wait()
+        return code if code >= 0 else 128 - code
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
         _end(process, group=own)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
@@ -149,7 +168,6 @@ def _vllm(found: Resolved, how: Serving) -> Command:
     argv = ["vllm", "serve", str(found.path), "--served-model-name", served]
     if found.format == "gguf" and found.adapters:
         raise UsageError("vLLM has no adapters for GGUF files", hint="--server llama-server")
-    tokenizer = found.name
     if found.adapters:
         modules = [f"{_plain(path.name)}={path}" for path in found.adapters]
         rank = max(_rank(path) for path in found.adapters)
@@ -167,46 +185,73 @@ def _vllm(found: Resolved, how: Serving) -> Command:
     # Only guidance knows the substrings of our grammars; the model's own sampling is not wanted.
     argv += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
     argv += ["--generation-config", "vllm", "--host", how.host, "--port", str(how.port)]
-    return Command(argv, served, _url(how), tokenizer)
+    names = ", ".join(_plain(path.name) for path in found.adapters)
+    remark = f"vLLM lays one adapter at a time over the model, by its name: {names}"
+    made = Command(argv, served, _url(how), "", remark=remark if len(found.adapters) > 1 else "")
+    # Without the tokenizer at hand, prompts can still be written in the model's template.
+    foreign = bool(found.entry and found.entry.remote_code)
+    if found.path.exists() and not foreign:
+        return replace(made, tokenizer=found.name)
+    return replace(made, template=found.template or "")
 
 
 def _llama_server(found: Resolved, how: Serving) -> Command:
     argv = ["llama-server", "--model", str(found.path), "--alias", _plain(found.name)]
     for path in found.adapters:
         argv += ["--lora", str(_gguf_adapter(path))]
-    if how.context:
-        argv += ["--ctx-size", str(how.context * how.parallel)]
+    # Its slots share a context between them.
+    argv += ["--ctx-size", str((how.context or _CONTEXT) * how.parallel)]
     argv += ["--parallel", str(how.parallel), "--host", how.host, "--port", str(how.port)]
     return Command(argv, _plain(found.name), _url(how), found.name)
 
 
 def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
     argv = [sys.executable, "-m", "llama_cpp.server", "--model", str(found.path)]
-    argv += ["--model_alias", _plain(found.name), "--n_ctx", str(how.context or 4096)]
+    argv += ["--model_alias", _plain(found.name), "--n_ctx", str(how.context or _CONTEXT)]
+    # Unless it is told to, it leaves a GPU alone; a build for the CPU does not mind.
+    argv += ["--n_gpu_layers", "-1"]
     if len(found.adapters) > 1:
         raise UsageError("llama_cpp.server takes one adapter", hint="--server llama-server")
     for path in found.adapters:
         argv += ["--lora_path", str(_gguf_adapter(path))]
     # Unless it is told not to, it drops a request when the next one comes.
     argv += ["--interrupt_requests", "false", "--host", how.host, "--port", str(how.port)]
-    return Command(argv, _plain(found.name), _url(how), found.name, context=how.context)
+    context = how.context or _CONTEXT
+    return Command(argv, _plain(found.name), _url(how), found.name, context=context)
 
 
 def _ollama(found: Resolved, how: Serving) -> Command:
-    lines = [f"FROM {found.path}", *(f"ADAPTER {_gguf_adapter(path)}" for path in found.adapters)]
+    # Ollama takes paths to start from where the Modelfile lies.
+    adapters = [_gguf_adapter(path).resolve() for path in found.adapters]
+    lines = [f"FROM {found.path.resolve()}", *(f"ADAPTER {path}" for path in adapters)]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
-    lines += [f"PARAMETER num_ctx {how.context}"] if how.context else []
-    served = _plain(found.name)
+    # What does not fit into it Ollama cuts off a prompt without a word.
+    context = how.context or _OLLAMA_CONTEXT
+    lines += [f"PARAMETER num_ctx {context}"]
+    # Not a name of Ollama's own library, whose model it would take the place of.
+    served = f"iepile-{_plain(found.name)}"
     argv = ["ollama", "create", served, "-f", "Modelfile"]
     files = {"Modelfile": "".join(f"{line}\n" for line in lines)}
-    return Command(argv, served, "http://127.0.0.1:11434/v1", "", files)
+    remark = "Ollama itself must be running (ollama serve); the model then stays with it"
+    return Command(
+        argv, served, "http://127.0.0.1:11434/v1", "", files, context=context, remark=remark
+    )
 
 
-SERVERS: dict[str, Callable[[Resolved, Serving], Command]] = {
-    "vllm": _vllm,
-    "llama-server": _llama_server,
-    "llama-cpp-python": _llama_cpp_python,
-    "ollama": _ollama,
+# Each with the fields of ``Serving`` that say something to it.
+SERVERS: dict[str, tuple[Callable[[Resolved, Serving], Command], frozenset[str]]] = {
+    "vllm": (_vllm, frozenset({"host", "port", "context", "gpus", "nodes"})),
+    "llama-server": (_llama_server, frozenset({"host", "port", "context", "parallel"})),
+    "llama-cpp-python": (_llama_cpp_python, frozenset({"host", "port", "context"})),
+    "ollama": (_ollama, frozenset({"context"})),
+}
+_OLLAMAS_OWN = "Ollama listens where OLLAMA_HOST says, when it is started"
+_INSTEAD = {
+    "gpus": "servers of GGUF files take all GPUs by themselves; --server vllm counts them",
+    "nodes": "only vLLM runs on several machines: --server vllm",
+    "parallel": "it decides that by itself",
+    "host": _OLLAMAS_OWN,
+    "port": _OLLAMAS_OWN,
 }
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from typing import Annotated
 
@@ -15,7 +15,7 @@ import typer
 from iepile_cli.cli import complete, console, options
 from iepile_cli.cli.fetching import offer
 from iepile_cli.cli.predicting import predict_records, refuse
-from iepile_cli.cli.watching import Watch, counting, watching
+from iepile_cli.cli.watching import Watch, counting, resumable, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 
 EXAMPLES = """
@@ -239,7 +239,7 @@ def extract(
     documents = read(failed)
     with (
         open_writer(form, output, resume=resume) as writer,
-        _resumable(output if form in RESUMABLE else None),
+        resumable(output if form in RESUMABLE else None),
     ):
         rest = (document for document in documents if not writer.done(document))
         first = next(rest, None)
@@ -265,19 +265,9 @@ def extract(
                 ):
                     with watch.aside():
                         writer.write(result)
-                    watch.finished()
-    _report(watch, failures)
-
-
-@contextmanager
-def _resumable(output: str | None) -> Iterator[None]:
-    """Say, when the run is interrupted, how to go on with what is written."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if output not in (None, "-"):
-            console.note(f"what is done stays; add --resume to go on with {output}")
-        raise
+                    watch.finished(result.ungrounded)
+    watch.report("documents", opened.runner)
+    _report(watch, failures, output if form in RESUMABLE else None)
 
 
 def _format_for(output: str | None, known: list[str]) -> str:
@@ -293,9 +283,9 @@ def _nothing_left(failures: list[IEPileError], resumed: int) -> None:
     console.note(f"nothing left to do: {resumed} documents were done" if resumed else "no text")
 
 
-def _report(watch: Watch, failures: list[IEPileError]) -> None:
-    console.detail(f"{watch.documents} documents, {watch.tokens} tokens, {watch.rate:.0f} tokens/s")
+def _report(watch: Watch, failures: list[IEPileError], output: str | None) -> None:
     if failures:
         raise PartialFailure(
-            f"{len(failures)} inputs failed; the other {watch.documents} are written"
+            f"{len(failures)} inputs failed; the other {watch.documents} are written",
+            hint="--resume tries them again" if output not in (None, "-") else "",
         )

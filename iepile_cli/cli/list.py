@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from iepile_cli.listing import Listed
 
 EXAMPLES = """
-When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them.
+When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
+of a backend also what it finds on this machine.
 
 Examples:
 
@@ -64,10 +65,11 @@ def list_(
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
     elif sys.stdout.isatty():
-        _show(rows)
+        _show(rows, with_facts=kind is Kind.backends)
     else:
         for row in rows:
-            fields = (row.name, row.origin, _yes(row), row.reason, row.summary)
+            fields = [row.name, row.origin, _yes(row), row.reason, row.summary]
+            fields += ["; ".join(_facts(row))] if kind is Kind.backends else []
             typer.echo("\t".join(" ".join(field.split()) for field in fields))
     for failure in registry().failures:
         console.complain(
@@ -86,11 +88,15 @@ def _recipes() -> list[Listed]:
     ]
 
 
+def _facts(row: Listed) -> list[str]:
+    return [f"{name}: {fact}" for name, fact in row.details.items()]
+
+
 def _yes(row: Listed) -> str:
     return "yes" if row.ready else "no"
 
 
-def _show(rows: list[Listed]) -> None:
+def _show(rows: list[Listed], *, with_facts: bool) -> None:
     from rich import box
     from rich.console import Console
     from rich.padding import Padding
@@ -101,7 +107,8 @@ def _show(rows: list[Listed]) -> None:
     if screen.width < _NARROW:
         for row in rows:
             screen.print(Text(row.name, "bold"), Text(f"({_yes(row)}, {row.origin})"))
-            for line in filter(None, (row.summary, row.reason)):
+            facts = _facts(row) if with_facts else []
+            for line in filter(None, (row.summary, row.reason, *facts)):
                 screen.print(Padding(Text(line, overflow="fold"), (0, 0, 0, 2)))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -112,6 +119,7 @@ def _show(rows: list[Listed]) -> None:
     for row in rows:
         ready = Text(_yes(row), "green" if row.ready else "red")
         about = [Text(row.summary), Text(row.reason, "yellow")]
+        about += [Text(fact, "dim") for fact in _facts(row)] if with_facts else []
         table.add_row(
             Text(row.name, "bold"),
             ready,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.cli.watching import watching
+from iepile_cli.cli.watching import resumable, watching
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def predict_records(
         failures.append(error)
         console.complain(error.message, error.hint)
 
-    with open_predictions(output, resume=resume) as writer:
+    with open_predictions(output, resume=resume) as writer, resumable(output):
         records = itertools.islice(read_instructions(path, failed), limit)
         rest = (record for record in records if not writer.done(record))
         first = next(rest, None)
@@ -69,8 +69,8 @@ def predict_records(
                     on_error=failed,
                 ):
                     writer.write(prediction)
-                    watch.finished()
-    console.detail(f"{watch.documents} records, {watch.tokens} tokens, {watch.rate:.0f} tokens/s")
+                    watch.finished(prediction.ungrounded)
+    watch.report("records", opened.runner)
     if failures:
         raise PartialFailure(
             f"{len(failures)} records have no answer; the other {watch.documents} are written",

@@ -36,7 +36,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
     context: Annotated[
-        int, typer.Option(min=0, help="Longest sequence in tokens; 0: the model's own.")
+        int,
+        typer.Option(
+            min=0,
+            help="Longest sequence in tokens. 0: vllm: the model's own; llama.cpp's: 2048; "
+            "ollama: 4096.",
+        ),
     ] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="llama-server: answers at once.")] = 8,
     gpus: Annotated[int, typer.Option(min=1, help="vllm: GPUs that share each layer.")] = 1,
@@ -52,15 +57,17 @@ def serve(
 
     how = serving.Serving(host, port, context, gpus, nodes, parallel)
     made = serving.command(model, adapter or (), server=server, serving=how)
-    console.note(f"then: {made.extract()}")
-    if not run:
-        typer.echo(made.script(), nl=False)
-        return
-    if missing := made.missing():
+    if run and (missing := made.missing()):
         raise ModelError(
             f"{missing} is not installed here",
             hint="without --run the command is shown, to be run where it is",
         )
+    if made.remark:
+        console.note(made.remark)
+    console.note(f"then: {made.extract()}")
+    if not run:
+        typer.echo(made.script(), nl=False)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for name, content in made.files.items():
             Path(folder, name).write_text(content, encoding="utf-8")

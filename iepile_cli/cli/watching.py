@@ -24,7 +24,7 @@ class Watch:
     def __init__(self, view: Any = None, row: Any = None, total: int | None = None) -> None:
         self._view, self._row, self._total = view, row, total
         self._started = time.monotonic()
-        self.documents = self.tokens = 0
+        self.documents = self.tokens = self.ungrounded = 0
 
     def answered(self, tokens: int, characters: float) -> None:
         """Note an answer: tokens computed for it and how much text it deals with."""
@@ -32,9 +32,10 @@ class Watch:
         if self._view is not None:
             self._view.update(self._row, advance=characters, text=self._text())
 
-    def finished(self) -> None:
-        """Note a finished document."""
+    def finished(self, ungrounded: int = 0) -> None:
+        """Note a finished document, and mentions that were left out as not in its text."""
         self.documents += 1
+        self.ungrounded += ungrounded
         if self._view is not None:
             self._view.update(self._row, text=self._text())
 
@@ -54,6 +55,14 @@ class Watch:
     def rate(self) -> float:
         """Tokens a second, prompts and answers together."""
         return self.tokens / max(1e-9, time.monotonic() - self._started)
+
+    def report(self, what: str, runner: object = None) -> None:
+        """Say how the run went: what a server did not take, and what was left out."""
+        for note in getattr(runner, "notes", ()):
+            console.note(note)
+        if self.ungrounded:
+            console.note(f"{self.ungrounded} mentions that are not in their text are left out")
+        console.detail(f"{self.documents} {what}, {self.tokens} tokens, {self.rate:.0f} tokens/s")
 
     def _text(self) -> str:
         of = f"/{self._total:,}" if self._total is not None else ""
@@ -93,3 +102,14 @@ def counting(
         return len(lengths), sum(lengths)
 
     return count
+
+
+@contextmanager
+def resumable(output: str | None) -> Iterator[None]:
+    """Say, when the run is interrupted, how to go on with what is written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output not in (None, "-"):
+            console.note(f"what is done stays; add --resume to go on with {output}")
+        raise

@@ -1,7 +1,8 @@
 """From the name a user gives to files on this machine.
 
 A name is looked up in this order: what comes with the installation, what is downloaded (by this
-program or in the Hugging Face cache), a local path, a hub id. Nothing is fetched here.
+program or in the Hugging Face cache), a local path, a hub id. Nothing is fetched here. A server may
+run elsewhere and fetch for itself: for it a name may also become the id of a repository.
 """
 
 from __future__ import annotations
@@ -70,28 +71,30 @@ def resolve(
     adapters: Sequence[str] = (),
     *,
     registry: Registry | None = None,
+    from_hub: bool = False,
 ) -> Resolved:
     """Find a model, and the adapters that go with it, on this machine.
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
     taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken; ``BARE``
-    among them says that there is to be none. Raises ``NotInstalled`` naming the download that is
-    missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not
-    fit, ``ModelError`` for a path that holds no model.
+    among them says that there is to be none. With ``from_hub``, what is not on this machine keeps
+    its repository's id on the Hugging Face hub as its path. Raises ``NotInstalled`` naming the
+    download that is missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for a
+    pair that does not fit, ``ModelError`` for a path that holds no model.
     """
     known = _known(registry)
     bare = BARE in adapters
     if bare and len(adapters) > 1:
         raise UsageError(f"--adapter {BARE} means that there is no adapter: name it alone")
-    overlays = [] if bare else [_adapter(adapter, known) for adapter in adapters]
+    overlays = [] if bare else [_adapter(adapter, known, from_hub) for adapter in adapters]
     chosen = name or _base_of(overlays) or DEFAULT_MODEL
-    path, entry = _locate(chosen, known)
+    path, entry = _locate(chosen, known, from_hub=from_hub)
     _refuse_adapter_folder(chosen, path)
-    kind = weights_format(path)
+    kind = weights_format(path) if path.exists() else _published_format(entry)
     if not kind:
         raise ModelError(f"{path}: no model in it (neither GGUF nor safetensors)")
     if not adapters and entry and entry.adapter:
-        overlays = [_adapter(entry.adapter, known)]
+        overlays = [_adapter(entry.adapter, known, from_hub)]
     for overlay in overlays:
         _refuse_other_base(overlay, chosen, entry, known)
     templates = [entry.template if entry else _recorded_template(path)]
@@ -101,7 +104,7 @@ def resolve(
     last = overlays[-1][2] if overlays else entry
     return Resolved(
         name=entry.name if entry else chosen,
-        path=_single_gguf(path) if kind == "gguf" else path,
+        path=_single_gguf(path) if kind == "gguf" and path.exists() else path,
         format=kind,
         entry=entry,
         template=template or None,
@@ -142,7 +145,14 @@ def _recorded_template(path: Path) -> str:
     return recorded.template if recorded else ""
 
 
-def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, ModelEntry | None]:
+def _published_format(entry: ModelEntry | None) -> str:
+    """What a repository on the hub holds, as far as the catalogue knows."""
+    return "gguf" if entry and entry.kind == "gguf" else "safetensors"
+
+
+def _locate(
+    name: str, known: Registry, what: str = "model", *, from_hub: bool = False
+) -> tuple[Path, ModelEntry | None]:
     """The path of a name and its entry: embedded, installed, local path, hub id."""
     is_path = name.startswith((".", "~", "/", "\\")) or Path(name).is_absolute()
     entry = None if is_path else catalogue_entry(name, known)
@@ -158,17 +168,23 @@ def _locate(name: str, known: Registry, what: str = "model") -> tuple[Path, Mode
         if entry:
             _refuse_other_kind(name, entry, what)
         return path, entry
+    if entry and from_hub and entry.hf:
+        return Path(entry.hf), entry
     if entry:
         raise _missing(entry, what)
     if not is_path and _HUB_ID.fullmatch(name):
         stored = downloaded(name)
         found = stored.folder if stored else hub_cache(name)
-        if found:
-            return found, None
+        if found or from_hub:
+            return found or Path(name), None
         raise NotInstalled(name, None, what=what)
     if is_path or path.suffix or len(path.parts) > 1:
         raise ModelError(f"{name}: no such file or folder")
-    known.entry("model", name)
+    try:
+        known.entry("model", name)
+    except UnknownName as error:
+        said = error.message.replace("no model", f"no {what}", 1)
+        raise UnknownName(said, hint=error.hint) from None
     raise AssertionError(name)
 
 
@@ -182,10 +198,12 @@ def _missing(entry: ModelEntry, what: str) -> ModelError:
     )
 
 
-def _adapter(name: str, known: Registry) -> tuple[str, Path, ModelEntry | None]:
-    path, entry = _locate(name, known, "adapter")
+def _adapter(
+    name: str, known: Registry, from_hub: bool = False
+) -> tuple[str, Path, ModelEntry | None]:
+    path, entry = _locate(name, known, "adapter", from_hub=from_hub)
     is_peft = path.is_dir() and (path / "adapter_config.json").is_file()
-    if not entry and not is_peft and path.suffix != ".gguf":
+    if not entry and not is_peft and path.suffix != ".gguf" and path.exists():
         raise ModelError(f"{path}: no adapter in it (adapter_config.json or a .gguf file)")
     return name, path, entry
 

@@ -6,12 +6,15 @@ llama-server is used where it is installed; llama-cpp-python's server always is.
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gguf_files import dequantised, embedded_gguf, random_gguf
-from llama_servers import KINDS, installed, serving
+from llama_servers import KINDS, free_port, installed, serving, started, wait_for
 from questions import TEXTS, agreement, answers, asks, asks_in_turn, check, passages, start
 
 from iepile_cli.backends import Answer, Options
@@ -90,6 +93,47 @@ def test_without_a_tokenizer_answers_are_valid_and_grounded(
     assert not row.get("ungrounded")
     assert not row.get("problems")
     assert all(TEXTS[3][i["start"] : i["end"]] == i["text"] for i in row["items"])
+
+
+@pytest.mark.slow
+def test_two_hundred_texts_come_through_the_death_of_the_server(
+    kind: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is killed in the middle and started again: each text is there once."""
+    source, out, port = tmp_path / "in.txt", tmp_path / "out.jsonl", free_port()
+    source.write_text("".join(f"Ann {n} met Bob in Rome.\n" for n in range(200)), "utf-8")
+    url = f"http://127.0.0.1:{port}/v1"
+    words = ["extract", "-s", "person", "--lines", str(source), "-o", str(out), "--base-url", url]
+    words += ["--template", "llama2", "--answer-tokens", "3"]
+
+    def kill_in_the_middle(process: subprocess.Popen[bytes]) -> None:
+        while not out.exists() or out.read_bytes().count(b"\n") < 80:
+            time.sleep(0.01)
+        process.kill()
+
+    first = started(kind, model, tmp_path / "log", port)
+    try:
+        wait_for(url, first)
+        killer = threading.Thread(target=kill_in_the_middle, args=(first,))
+        killer.start()
+        assert run(words) == 1
+        killer.join()
+    finally:
+        first.kill()
+        first.wait()
+    assert "no server answers there" in capsys.readouterr().err
+    before = out.read_bytes().splitlines()
+    assert 80 <= len(before) < 200
+    second = started(kind, model, tmp_path / "log", port)
+    try:
+        wait_for(url, second)
+        assert run([*words, "--resume"]) == 0
+    finally:
+        second.kill()
+        second.wait()
+    rows = out.read_bytes().splitlines()
+    assert rows[: len(before)] == before
+    assert sorted(json.loads(row)["line"] for row in rows) == list(range(1, 201))
 
 
 @pytest.mark.model

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from odd_server import HANG_UP, Odd
 
 from iepile_cli.backends import openai
 from iepile_cli.cli import run
@@ -20,76 +21,12 @@ ANSWER = '{"person": ["Ann"], "location": ["Rome"]}'
 EXTRACT = ["extract", "--schema", "person,location", "--lines", "--concurrency", "3"]
 
 
-class Odd:
-    """A server whose behaviour towards each chat request is a function of its count and text."""
-
-    def __init__(self, behave: Callable[[int, str], Any]) -> None:
-        self.behave = behave
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                found = self.path.endswith("/models")
-                body = {"data": [{"id": "m", "owned_by": "x"}]} if found else {}
-                self.send(200 if found else 404, json.dumps(body))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(body)
-                outer.headers.append(self.headers.get("Authorization", ""))
-                text = body["messages"][-1]["content"]
-                said = outer.behave(len(outer.asked), text)
-                if isinstance(said, tuple):
-                    status, headers = said
-                    self.send(status, '{"error": {"message": "no luck"}}', **headers)
-                else:
-                    self.stream(said)
-
-            def send(self, status: int, body: str, **headers: str) -> None:
-                raw = body.encode()
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def stream(self, said: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.end_headers()
-                for piece in (said[:7], said[7:]):
-                    choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
-                    self.event({"choices": [choice]})
-                if not said.endswith("<cut>"):
-                    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-                    self.event({"choices": [end]})
-                    self.wfile.write(b"data: [DONE]\n\n")
-
-            def event(self, value: Any) -> None:
-                self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-    def stop(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-
-
 @pytest.fixture
-def serving() -> Iterator[Callable[[Callable[[int, str], Any]], Odd]]:
+def serving() -> Iterator[Callable[..., Odd]]:
     servers: list[Odd] = []
 
-    def start(behave: Callable[[int, str], Any]) -> Odd:
-        servers.append(Odd(behave))
+    def start(behave: Callable[[int, str], Any], *pages: Any, **how: Any) -> Odd:
+        servers.append(Odd(behave, *pages, **how))
         return servers[-1]
 
     yield start
@@ -156,6 +93,26 @@ def test_a_busy_server_is_asked_again_when_it_says(serving: Any, tmp_path: Path)
     assert all(later - first >= 0.29 for first, later in times.values())
 
 
+def test_a_server_may_take_longer_than_the_timeout_as_long_as_it_goes_on(
+    serving: Any, tmp_path: Path
+) -> None:
+    server = serving(lambda count, text: ANSWER, pause=0.4)
+    code, rows = extract(server, tmp_path, 3, "--timeout", "0.7")
+    assert code == 0
+    assert [row["answer"] for row in rows] == [json.loads(ANSWER)] * 3
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_asks_to_wait_for_long_is_not_waited_for(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serving(lambda count, text: (429, {"Retry_After": "3600"}))
+    code, rows = extract(server, tmp_path, 1)
+    assert code == 3
+    assert not rows
+    assert "429 no luck (it asks to wait 3600 s)" in capsys.readouterr().err
+
+
 def test_what_the_server_cannot_answer_is_named_and_resumed(
     serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +124,7 @@ def test_what_the_server_cannot_answer_is_named_and_resumed(
     assert [row["line"] for row in rows] == [1, 2, 4, 5, 6]
     said = capsys.readouterr().err
     assert "in.txt:3: no answer: 500 no luck" in said
+    assert "1 inputs failed; the other 5 are written (--resume tries them again)" in said
     code, rows = extract(serving(lambda count, text: ANSWER), tmp_path, 6, "--resume")
     assert code == 0
     assert sorted(row["line"] for row in rows) == [1, 2, 3, 4, 5, 6]
@@ -199,7 +157,34 @@ def test_a_server_that_never_answers_is_given_up(
     assert time.monotonic() - started < 15
 
 
-def test_broken_and_ungrounded_answers_lose_nothing_else(serving: Any, tmp_path: Path) -> None:
+def test_a_server_that_does_not_even_say_what_it_has(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for pages, said in (
+        ({"/v1/models": 503}, "the server is not ready: 503 not now"),
+        ({"/v1/models": 401}, "the server refuses: 401 not now"),
+        ({"/v1/models": 404}, "does not say which models it has (name one with --model"),
+        ({"/v1/models": "<html>"}, "does not say which models it has (name one with --model"),
+    ):
+        assert extract(serving(lambda count, text: ANSWER, pages), tmp_path, 1)[0] == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_GREETING", 0.3)
+    (tmp_path / "in.txt").write_text("Ann.", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        assert run([*EXTRACT, str(tmp_path / "in.txt"), "--base-url", url]) == 1
+    assert "no server answers there: Request timed out" in capsys.readouterr().err
+
+
+def test_broken_and_ungrounded_answers_lose_nothing_else(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = {
         "day 0": '{"person": ["Ann"], "location": ["Ro',
         "day 1": "Sure! Here it is: no JSON at all",
@@ -216,6 +201,7 @@ def test_broken_and_ungrounded_answers_lose_nothing_else(serving: Any, tmp_path:
     assert len(rows) == 6
     assert [[item["text"] for item in row["items"]] for row in rows][2:3] == [["Ann"]]
     assert rows[2]["ungrounded"] == 1
+    assert "1 mentions that are not in their text are left out" in capsys.readouterr().err
     assert rows[1]["problems"] >= 1
     assert rows[5]["answer"] == json.loads(ANSWER)
     for row in rows:
@@ -254,6 +240,34 @@ def test_a_server_that_dies_is_resumed_without_loss_or_repetition(
     code, rows = extract(serving(lambda count, text: ANSWER), tmp_path, 200, "--resume")
     assert code == 0
     assert sorted(row["line"] for row in rows) == list(range(1, 201))
+
+
+@pytest.mark.parametrize("end", [(401, {}), HANG_UP])
+def test_what_was_answered_when_the_server_goes_is_written(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: Any
+) -> None:
+    """Answers that came for later texts than the one that shows it are not asked for again."""
+
+    def behave(count: int, text: str) -> Any:
+        if "day 2." in text:
+            time.sleep(1)
+            return end
+        return ANSWER
+
+    server = serving(behave)
+    code, rows = extract(server, tmp_path, 40)
+    assert code == 1
+    written = [row["line"] for row in rows]
+    assert written[:2] == [1, 2]
+    assert len(written) > 5
+    assert 3 not in written
+    assert "in.txt:3: no answer: " in capsys.readouterr().err
+    before = len(server.asked)
+    server.behave = lambda count, text: ANSWER
+    code, rows = extract(server, tmp_path, 40, "--resume")
+    assert code == 0
+    assert sorted(row["line"] for row in rows) == list(range(1, 41))
+    assert len(server.asked) - before == 40 - len(written)
 
 
 def test_control_tokens_in_a_text_reach_a_chat_server_broken_and_come_back_whole(

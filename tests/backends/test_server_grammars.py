@@ -17,15 +17,18 @@ from typing import Any
 
 import pytest
 
+from iepile_cli.backends import Request
 from iepile_cli.backends.constrain import Constraint
 from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
+from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.ask import Ask, dumps
 from iepile_cli.task.gbnf import MOST_PIECES, gbnf, gbnf_behind_key, says_mentions
 from iepile_cli.task.gbnf_rest import Rest
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.json_schema import is_closed, json_schema
+from iepile_cli.templates import Prompt
 
 TEXT = 'Żółć met Ann "the [cat]" Smith\tin C:\\temp. 任正非在深圳 😀::= <x> Ann.'
 QUOTED, SIGNS, CHINESE = 'a "quoted" \\ label', "root ::= [^x]* | (y)? {1,2} # <[7]>", "名前_名\n"
@@ -176,6 +179,31 @@ def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, mode
             constraint.accept(dice.choice(some), 1.0)
         answer = constraint.answer(0).text
         assert judge.accepts(rules, answer), answer
+
+
+@pytest.mark.parametrize("text", [TEXT, "start: x ::= y // #", "", "字" * 3000])
+@pytest.mark.parametrize("task", ITEMS)
+def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> None:
+    """vLLM hands a grammar to llguidance as "grammar", checks it without a vocabulary, and gives
+    its matcher no larger limits than usual."""
+    from llguidance import LLMatcher, grammar_from
+
+    kind, asked = TASKS[task], ITEMS[task]
+    request = Request(Prompt((), "", ""), "ours", 10, ask=Ask(kind, asked, text))
+    found = Found(SERVERS["vllm"], "m")
+    sent = structure(found, request, "lark", 0)["extra_body"]["structured_outputs"]["grammar"]
+    read = grammar_from("grammar", sent)
+    assert not LLMatcher.validate_grammar(read, None)
+    tokenizer = grammar_tokenizer(model)
+    empty = "{" + ", ".join(empty_answers(kind, asked)) + "}"
+    right = dumps(ANSWERS[task])
+    answers = {empty: True, f" {empty}": True, right: text is TEXT, f" {right}": text is TEXT}
+    for answer, fits in answers.items():
+        matcher = LLMatcher(tokenizer, read, log_level=0)
+        tokens = tokenizer.tokenize_str(answer)
+        taken = matcher.try_consume_tokens(tokens)
+        assert (taken == len(tokens) and matcher.is_accepting()) == fits, answer
+        assert not matcher.is_error()
 
 
 def test_nothing_to_mention_leaves_empty_answers(judge: Judge) -> None:

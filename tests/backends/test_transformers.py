@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from gguf_files import lora, random_gguf
-from questions import TEXTS, agreement, answers, asks, check, start
+from questions import TEXTS, agreement, answers, asks, check, requests, start
 
-from iepile_cli.backends import Runner
+from iepile_cli.backends import Runner, hf
+from iepile_cli.backends.memory import bytes_per_token, free_memory, machine_memory
 from iepile_cli.cli import run
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.asking import Asker
@@ -87,6 +88,74 @@ def test_no_memory_halves_the_batch_and_loses_nothing(
         answers(runner, questions)
 
 
+def test_a_batch_has_as_many_answers_as_there_is_memory_for(
+    opened: dict[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner: Any = opened["transformers"]
+    questions = asks(TEXTS[:3])
+    usual = answers(runner, questions)
+    widest: list[int] = []
+    forward = runner._decoder.forward
+
+    def watched(ids: Any, *rest: Any) -> Any:
+        widest.append(ids.shape[0])
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(runner._decoder, "forward", watched)
+    jobs = [runner._job(request) for request in requests(runner, questions)]
+    largest = runner._per_token * max(len(job.prompt) + job.budget // 2 for job in jobs)
+    for rows in (2, 4):
+        # Half of what is free is taken; shorter ones need less.
+        monkeypatch.setattr(hf, "free_memory", lambda _, n=rows: 2 * n * largest)
+        widest.clear()
+        assert agreement(usual, answers(runner, questions)) >= 0.95
+        assert rows <= max(widest) < 2 * rows
+        assert runner.batch == 8
+    monkeypatch.setattr(hf, "free_memory", lambda _: 0)
+    widest.clear()
+    answers(runner, questions)
+    assert max(widest) == 1
+
+
+def test_a_number_of_answers_that_was_asked_for_is_kept(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf, "free_memory", lambda _: 0)
+    runner: Any = start("transformers", model, parallel=5)
+    jobs = [runner._job(request) for request in requests(runner, asks(TEXTS[:2]))]
+    assert runner._rows(jobs) == 5
+    runner.close()
+
+
+def test_the_memory_of_a_token_is_that_of_its_keys_and_values(opened: dict[str, Runner]) -> None:
+    runner: Any = opened["transformers"]
+    (layer, *more) = runner._decoder.shared([1] * 10)
+    size = sum(tensor.nbytes for pair in (layer, *more) for tensor in pair)
+    assert bytes_per_token(runner._loaded.model) == size / 10
+    available, total = machine_memory() or (0, 0)
+    assert 0 < available <= total
+    assert 0 < (free_memory(runner._devices()) or 0) <= total
+
+
+def test_rows_leave_a_batch_by_numbers_that_every_device_takes(
+    opened: dict[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers may lie on several GPUs: numbers on one of them select nothing on another."""
+    import transformers
+
+    devices = []
+    select = transformers.DynamicCache.batch_select_indices
+
+    def watched(cache: Any, indices: Any) -> None:
+        devices.append(indices.device.type)
+        select(cache, indices)
+
+    monkeypatch.setattr(transformers.DynamicCache, "batch_select_indices", watched)
+    runner: Any = opened["transformers"]
+    answers(runner, asks(TEXTS[:2]))
+    assert set(devices) == {"cpu"}
+
+
 def test_without_a_grammar_it_writes_on(opened: dict[str, Runner]) -> None:
     runner = opened["transformers"]
     asker = Asker(runner, AUTO.bind(runner.tokenizer), constrain=False, answer_tokens=5)
@@ -116,6 +185,38 @@ def test_adapters_are_the_same_as_in_llama_cpp(
         unpacked.close()
     with pytest.raises(ModelError, match="not a LoRA adapter"):
         start("transformers", model, adapters=(str(model),))
+
+
+def test_several_adapters_merged_and_apart(
+    model: Path, folder: Path, opened: dict[str, Runner], tmp_path: Path
+) -> None:
+    """At 16 and 32 bits they go into the weights, below that they stay beside them."""
+    pytest.importorskip("bitsandbytes")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = lora(tmp_path / "a", model), lora(tmp_path / "b", model, seed=1)
+    both = (str(one[0]), str(other[0]))
+    questions = asks(TEXTS[:3])
+    ours = start("transformers", model, adapters=both)
+    theirs = start("llama-cpp", model, adapters=(str(one[1]), str(other[1])))
+    merged = answers(ours, questions)
+    assert agreement(merged, answers(theirs, questions)) >= 0.95
+    for runner in (ours, theirs):
+        runner.close()
+    alone: Any = start("transformers", model, adapters=both[:1])
+    assert agreement(merged, answers(alone, questions)) < 0.9
+    alone.close()
+    apart: Any = start("transformers", folder, bits=4, adapters=both)
+    assert set(apart._loaded.model.active_adapters) == {"adapter0", "adapter1"}
+    kinds = {type(layer).__name__ for layer in apart._loaded.model.modules()}
+    # Quantised weights, and the adapters' own beside them.
+    assert "lora_A" in " ".join(name for name, _ in apart._loaded.model.named_modules())
+    assert "Linear4bit" in kinds
+    check(answers(apart, questions), questions)
+    apart.close()
+    sixteen: Any = start("transformers", folder, bits=16, adapters=both)
+    assert not any("lora" in name for name, _ in sixteen._loaded.model.named_modules())
+    sixteen.close()
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +282,16 @@ def _layers(model: Any) -> list[int]:
     return [p.numel() * p.element_size() for name, p in named if "proj" in name]
 
 
+def test_eight_bits(folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    small: Any = start("transformers", folder, bits=8)
+    kinds = {type(module).__name__ for module in small._loaded.model.modules()}
+    assert "Linear8bitLt" in kinds
+    questions = asks(TEXTS[:1])
+    check(answers(small, questions, 16), questions)
+    small.close()
+
+
 def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     config = {"model_type": "baichuan", "auto_map": {"AutoConfig": "evil.Config"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -191,11 +302,24 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     assert "--trust-remote-code" in failed.value.hint
 
 
+def test_code_that_is_trusted_and_fails_is_one_line(tmp_path: Path) -> None:
+    config = {"model_type": "baichuan", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    # What happens to code that was written for a library of years ago.
+    (tmp_path / "own.py").write_text("from transformers.utils import long_gone_function\n")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="its own code fails with transformers") as failed:
+        start("transformers", tmp_path, trust_remote_code=True)
+    assert "long_gone_function" in failed.value.message
+    assert "GGUF" in failed.value.hint
+
+
 def test_what_cannot_be_is_said_before_anything_is_loaded(model: Path) -> None:
     for options, said in (
         ({"bits": 5}, "--bits 5"),
         ({"device": "tpu"}, "'tpu'"),
         ({"device": "cuda:x"}, "'cuda:x'"),
+        ({"device": "cpu", "max_memory": ("20GiB",)}, "--max-memory"),
     ):
         with pytest.raises(UsageError, match=said):
             start("transformers", model, **options)

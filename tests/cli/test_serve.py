@@ -17,6 +17,7 @@ import pytest
 from gguf_files import lora, random_gguf
 from llama_servers import free_port, wait_for
 
+from iepile_cli.backends import serving
 from iepile_cli.cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ def test_ollama_with_an_adapter(
 ) -> None:
     argv, said = shown(capsys, "-m", model, "--adapter", adapters[1], "--server", "ollama")
     script = shlex.join(argv)
-    assert "ollama create my-model -f Modelfile" in script
+    assert "ollama create iepile-my-model -f Modelfile" in script
     assert (
         run(["serve", "-m", str(model), "--adapter", str(adapters[1]), "--server", "ollama"]) == 0
     )
@@ -103,9 +104,91 @@ def test_ollama_with_an_adapter(
         text=True,
         check=True,
     )
-    assert ran.stdout.splitlines()[:2] == [f"FROM {model}", f"ADAPTER {adapters[1]}"]
+    lines = ran.stdout.splitlines()
+    assert lines[:2] == [f"FROM {model}", f"ADAPTER {adapters[1]}"]
+    # It cuts off what does not fit without a word: both sides must mean the same length.
+    assert "PARAMETER num_ctx 4096" in lines
+    assert "--context 4096" in said
     assert "http://127.0.0.1:11434/v1" in said
     assert "--tokenizer" not in said
+
+
+def test_ollama_is_given_whole_paths(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    argv, _ = shown(capsys, "-m", f"./{model.name}", "--server", "ollama")
+    assert f"FROM {model}" in " ".join(argv)
+
+
+def test_llama_server_gives_each_slot_room_for_an_answer(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, _ = shown(capsys, "-m", model)
+    assert value(argv, "--ctx-size") == str(2048 * int(value(argv, "--parallel")))
+
+
+@pytest.mark.parametrize(
+    ("words", "served", "then"),
+    [
+        (["-m", "oneke"], ["zjunlp/OneKE"], "--model oneke --template llama2_zh"),
+        (["-m", "zjunlp/OneKE"], ["zjunlp/OneKE"], "--model oneke --template llama2_zh"),
+        (["-m", "owner/Some-7B"], ["owner/Some-7B"], "--model Some-7B"),
+        (
+            ["-m", "llama2-13b-chat", "--adapter", "llama2-13b-iepile-lora"],
+            [
+                "--enable-lora",
+                "llama2-13b-iepile-lora=zjunlp/llama2-13b-iepile-lora",
+                "--max-lora-rank",
+            ],
+            "--model llama2-13b-iepile-lora --template llama2",
+        ),
+        (["-m", "baichuan2-13b-chat"], ["--trust-remote-code"], "--template baichuan2"),
+    ],
+)
+def test_vllm_fetches_what_is_not_here_and_extract_needs_nothing_of_it(
+    words: list[str], served: list[str], then: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, said = shown(capsys, *words)
+    assert argv[:2] == ["vllm", "serve"]
+    assert set(served) <= set(argv)
+    assert said.strip().endswith(then)
+    assert "--tokenizer" not in said
+
+
+def test_servers_that_fetch_nothing_need_the_model_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in (["-m", "oneke-gguf"], ["-m", "oneke", "--server", "ollama"]):
+        assert run(["serve", *words]) == 1
+        assert "iepile download" in capsys.readouterr().err
+
+
+def test_ray_shares_the_layers_among_machines(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, _ = shown(capsys, "-m", weights, "--gpus", 4, "--nodes", 2)
+    assert value(argv, "--tensor-parallel-size") == "4"
+    assert value(argv, "--pipeline-parallel-size") == "2"
+    assert value(argv, "--distributed-executor-backend") == "ray"
+
+
+@pytest.mark.parametrize(
+    ("server", "option"),
+    [
+        ("llama-server", "--gpus"),
+        ("llama-cpp-python", "--nodes"),
+        ("llama-cpp-python", "--parallel"),
+        ("vllm", "--parallel"),
+        ("ollama", "--port"),
+    ],
+)
+def test_an_option_that_says_nothing_to_a_server_is_refused(
+    server: str, option: str, model: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = weights if server == "vllm" else model
+    assert run(["serve", "-m", str(what), "--server", server, option, "3"]) == 2
+    assert f"{option} says nothing to {server}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("server", ["llama-server", "ollama", "llama-cpp-python"])
@@ -137,7 +220,7 @@ def started(*words: object) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_server_is_run_used_and_stopped(
     number: signal.Signals, model: Path, adapters: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -168,6 +251,19 @@ def test_a_server_is_run_used_and_stopped(
     while Path(f"/proc/{server}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{server}").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_what_a_server_started_ends_with_it_and_a_crash_is_told(tmp_path: Path) -> None:
+    note = tmp_path / "worker"
+    script = f"sleep 300 & echo $! > {shlex.quote(str(note))}; kill -9 $$"
+    assert serving.run(["sh", "-c", script]) == 128 + signal.SIGKILL
+    worker = int(note.read_text())
+    until = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+    assert serving.run(["sh", "-c", "exit 7"]) == 7
 
 
 def children(parent: int) -> list[int]:
