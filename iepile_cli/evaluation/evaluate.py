@@ -62,7 +62,7 @@ class Evaluation:
         import numpy as np
 
         from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
-        from iepile_cli.evaluation.tally import CELL
+        from iepile_cli.evaluation.sheet import CELL
 
         cells = np.array(self.tally.cells, dtype=np.int64).reshape(-1, CELL)
         counts = cells[:, 2:]
