@@ -78,7 +78,7 @@ def content(sheet: Sheet) -> Any:
     )
     return [
         [(row[DIGEST], groups[row[GROUP]], row[FIRST], row[END]) for row in documents],
-        sorted((number, labels[label], *counts) for number, label, *counts in cells),
+        sorted(((number, labels[label], *counts) for number, label, *counts in cells), key=repr),
         [
             (number, *(labels[label] if label >= 0 else None for label in pair), times)
             for number, *pair, times in confusions
