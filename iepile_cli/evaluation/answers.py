@@ -15,7 +15,6 @@ from typing import Any
 
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.resampling import BLOCKS, draws
 from iepile_cli.evaluation.rows import Row, Rows
 from iepile_cli.evaluation.scan import Tick, close, finish, scan
 from iepile_cli.evaluation.sheet import CELL, CONFUSION, Sheet
@@ -64,8 +63,11 @@ class AnswerFile:
         return self._join_scattered(total)
 
     def _prepare(self) -> None:
-        """Do what does not depend on the answers: load numpy, draw for the intervals."""
+        """Do what does not depend on the answers: load what scores, draw for the intervals."""
         import numpy as np  # noqa: F401
+
+        from iepile_cli.evaluation import scores  # noqa: F401
+        from iepile_cli.evaluation.resampling import BLOCKS, draws
 
         if self.plan.resamples:
             # A file that is read in parts has more documents than that, or very long ones.

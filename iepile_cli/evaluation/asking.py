@@ -39,11 +39,12 @@ NOTHING_ASKED = Batch(0, (), {})
 class Head(NamedTuple):
     """All of an instruction up to the quotation mark that opens its text.
 
-    ``batch`` is what it asks.
+    ``batch`` is what it asks, ``number`` that of the batch.
     """
 
     text: str
     batch: Batch
+    number: int
 
 
 class Instructions:
@@ -100,7 +101,11 @@ class Instructions:
             return
         value = decode(head + '"}')
         whole = isinstance(value, dict) and value.get("input") == ""
-        self.by_head[head] = Head(head, self._batch(value.get("schema"))) if whole else None
+        if not whole:
+            self.by_head[head] = None
+            return
+        batch = self._batch(value.get("schema"))
+        self.by_head[head] = Head(head, batch, batch.number)
 
     def _batch(self, schema: object) -> Batch:
         try:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from iepile_cli.evaluation.asking import NOTHING_ASKED, Batch, Instructions
+from iepile_cli.evaluation.asking import Batch, Instructions
 from iepile_cli.evaluation.decoding import decode_object
 from iepile_cli.evaluation.document import Document, Key, confusions, score, settle
 from iepile_cli.evaluation.facts import Facts, Reader
@@ -125,7 +125,7 @@ class _Scan:
         close_plain: Any = None
         # Of the row before; no label where it was not read here.
         task_name = source = number = label = _UNLIKE
-        batch = NOTHING_ASKED
+        asked_number = 0
         for line in lines:
             if at >= stop:
                 break
@@ -137,15 +137,15 @@ class _Scan:
                         key = (task, source, number, label)
                         document = made(key, reader, asked, head, asking, predicted, batches)
                     task, reader, asked = rows.task(its_task)  # type: ignore[misc]
-                    task_name, label, batch = its_task, _UNLIKE, NOTHING_ASKED
+                    task_name, label, asked_number = its_task, _UNLIKE, 0
                     direct = not (asked_only or reader.unusual)
                     close_plain = plain_closer(reader, sheet) if plain else None
                     after = asked.after
                     places: dict[str, Place] = {}
-                known = after.get(batch.number)
+                known = after.get(asked_number)
                 if known is None or not instruction.startswith(known[0]):
-                    known = after[batch.number] = asked.usual(instruction)
-                its_head, batch = known
+                    known = after[asked_number] = asked.usual(instruction)
+                its_head, batch, asked_number = known
                 goes_on = its_label == label and its_number == number and its_source == source
                 if not goes_on and not (
                     type(its_source) is type(its_number) is type(its_label) is str
@@ -170,7 +170,7 @@ class _Scan:
                     rows.answer(value, its_batch, document, place.counts)
                 at += len(line)
                 continue
-            if not goes_on or batch.number in batches:
+            if not goes_on or asked_number in batches:
                 if place is None:
                     begins = True
                 elif document is None:
@@ -205,8 +205,8 @@ class _Scan:
                 source, number, label = its_source, its_number, its_label
             if direct and "truncated" not in value:
                 counts[ANSWERS] += 1
-                if batch.number:
-                    batches[batch.number] = batch
+                if asked_number:
+                    batches[asked_number] = batch
                 try:
                     answer = _NOTHING if nothing else loads(output)
                 except ValueError:
