@@ -7,34 +7,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from iepile_cli import __version__
 from iepile_cli.cli import completion, console, settings
-from iepile_cli.cli import convert as convert_command
-from iepile_cli.cli import download as download_command
-from iepile_cli.cli import eval as eval_command
-from iepile_cli.cli import export as export_command
-from iepile_cli.cli import extract as extract_command
-from iepile_cli.cli import list as list_command
-from iepile_cli.cli import serve as serve_command
-from iepile_cli.cli import train as train_command
 from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="iepile",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Schema-based information extraction: name what you want, point at text, get exactly "
-    "that, as valid JSON that says where in the text each item stands.",
-)
+# Each subcommand: the module of this package that holds it, and its function there.
+COMMANDS = {
+    "convert": ("convert", "convert"),
+    "download": ("download", "download"),
+    "eval": ("eval", "evaluate"),
+    "export": ("export", "export"),
+    "extract": ("extract", "extract"),
+    "list": ("list", "list_"),
+    "serve": ("serve", "serve"),
+    "train": ("train", "train"),
+}
 
 
 def _show_version(asked: bool) -> None:
@@ -61,7 +57,6 @@ def _show_completion(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     context: typer.Context,
     quiet: Annotated[
@@ -103,14 +98,47 @@ def _options(
         setattr(console.Voice, name, given)
 
 
-app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
-app.command("download", epilog=download_command.EXAMPLES)(download_command.download)
-app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
-app.command("export", epilog=export_command.EXAMPLES)(export_command.export)
-app.command("extract", epilog=extract_command.EXAMPLES)(extract_command.extract)
-app.command("list", epilog=list_command.EXAMPLES)(list_command.list_)
-app.command("serve", epilog=serve_command.EXAMPLES)(serve_command.serve)
-app.command("train", epilog=train_command.EXAMPLES)(train_command.train)
+def _app(names: Iterable[str]) -> typer.Typer:
+    """The command line with the named subcommands."""
+    made = typer.Typer(
+        name="iepile",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Schema-based information extraction: name what you want, point at text, get exactly "
+        "that, as valid JSON that says where in the text each item stands.",
+    )
+    made.callback()(_options)
+    for name in names:
+        module, function = COMMANDS[name]
+        held = import_module(f"iepile_cli.cli.{module}")
+        made.command(name, epilog=held.EXAMPLES)(getattr(held, function))
+    return made
+
+
+@cache
+def _whole_app() -> typer.Typer:
+    return _app(COMMANDS)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _whole_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _app_for(words: list[str]) -> typer.Typer:
+    """The command line with what these words need of it.
+
+    Loading every subcommand and describing its options to Typer takes as long as all else before
+    a subcommand begins. A configuration may name the options of any.
+    """
+    named = next((word for word in words if not word.startswith("-")), "")
+    if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or settings.config_path().is_file():
+        return _whole_app()
+    return _app([named])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -155,9 +183,9 @@ def _call(words: list[str]) -> int:
     shell = os.environ.get(completion.VARIABLE)
     if shell:
         given = os.environ.get(completion.WORDS)
-        completion.answer(app, shell, words if given is None else given.split("\n"))
+        completion.answer(_whole_app(), shell, words if given is None else given.split("\n"))
         return 0
-    code = app(args=words, prog_name="iepile", standalone_mode=False)
+    code = _app_for(words)(args=words, prog_name="iepile", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

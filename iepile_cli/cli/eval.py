@@ -91,7 +91,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score predictions: precision, recall and F1 with intervals, per source and per type."""
-    from iepile_cli.evaluation import Plan, evaluated, outputs, report
+    from iepile_cli.evaluation import Plan, evaluated, outputs
 
     plan = Plan(
         task=task,
@@ -111,6 +111,8 @@ def evaluate(
             predictions, plan, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
         ) as evaluation,
     ):
+        from iepile_cli.evaluation import report
+
         numbers = evaluation.upstream() if upstream_compatible else report.as_json(evaluation)
         if html:
             outputs.write_html(evaluation, Path(html), html_errors)

@@ -17,9 +17,8 @@ from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import Row, Rows
 from iepile_cli.evaluation.scan import Tick, close, finish, scan
+from iepile_cli.evaluation.sheet import CELL, CONFUSION, Sheet
 from iepile_cli.evaluation.tally import (
-    CELL,
-    CONFUSION,
     DIGEST,
     DOCUMENT,
     END,
@@ -55,13 +54,24 @@ class AnswerFile:
         cuts = [self._between(size * number // parts) for number in range(1, parts)]
         jobs = [(self.path, self.plan, *span) for span in pairwise(sorted([0, *cuts, size]))]
         total = Tally()
-        for (*_, first, last), tally in zip(
-            jobs, in_processes(scan, jobs, _import_numpy), strict=True
+        for (*_, first, last), sheet in zip(
+            jobs, in_processes(scan, jobs, self._prepare), strict=True
         ):
-            total.absorb(tally)
+            total.absorb(sheet)
             if tick is not None:
                 tick(last - first)
         return self._join_scattered(total)
+
+    def _prepare(self) -> None:
+        """Do what does not depend on the answers: load what scores, draw for the intervals."""
+        import numpy as np  # noqa: F401
+
+        from iepile_cli.evaluation import scores  # noqa: F401
+        from iepile_cli.evaluation.resampling import BLOCKS, draws
+
+        if self.plan.resamples:
+            # A file that is read in parts has more documents than that, or very long ones.
+            draws(BLOCKS, self.plan.resamples, self.plan.seed)
 
     def _between(self, at: int) -> int:
         """A place from byte ``at`` on where a document ends; ``at`` itself where none is near.
@@ -115,16 +125,17 @@ class AnswerFile:
         again = np.zeros(len(digests), dtype=bool)
         again[order[1:][same]] = True
         again[order[:-1][same]] = True
-        joined = Tally()
+        sheet = Sheet()
         for run in _runs(order[again[order]], digests):
             spans = sorted(map(tuple, documents[run][:, [FIRST, END]].tolist()))
             for document, places in group_rows(self._rows, self._read(spans)):
                 self._scattered[places[0][0]] = places
                 key = document.key
-                place = joined.place(key[0], key[1], len(document.reader.labels))
+                place = sheet.place(key[0], key[1], len(document.reader.labels))
                 read = (document, place, places[0][0], places[-1][1])
-                close(read, self.plan, joined, counted=True)
-        joined.flush()
+                close(read, self.plan, sheet, counted=True)
+        joined = Tally()
+        joined.absorb(sheet)
         return _replace(tally, again, joined)
 
 
@@ -146,8 +157,8 @@ def _replace(tally: Tally, again: Any, joined: Tally) -> Tally:
     groups = [tally.group(*key) for key in joined.groups]
     labels = [tally.label(*key) for key in joined.labels]
     kept = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)[~again]
-    new = np.array(regrouped(joined.documents, groups), dtype=np.int64).reshape(-1, DOCUMENT)
-    both = np.concatenate([kept, new])
+    new = np.array(joined.documents, dtype=np.int64).reshape(-1, DOCUMENT)
+    both = np.concatenate([kept, regrouped(new, groups)])
     order = np.argsort(both[:, FIRST], kind="stable")
     place = np.empty(len(order), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
@@ -158,8 +169,8 @@ def _replace(tally: Tally, again: Any, joined: Tally) -> Tally:
         old = np.array(getattr(tally, name), dtype=np.int32).reshape(-1, width)
         old = old[~again[old[:, 0]]]
         old[:, 0] = target[old[:, 0]]
-        cells = renumbered(getattr(joined, name), width, 0, labels, columns)
-        late = np.array(cells, dtype=np.int32).reshape(-1, width)
+        other = np.array(getattr(joined, name), dtype=np.int32).reshape(-1, width)
+        late = renumbered(other, 0, labels, columns)
         late[:, 0] = place[len(kept) :][late[:, 0]]
         whole = np.concatenate([old, late])
         setattr(tally, name, array("i", whole[np.argsort(whole[:, 0], kind="stable")].tobytes()))
@@ -189,8 +200,3 @@ def group_rows(
         rows.answer(value, batch, document, [0] * 16)
         places.append(span)
     return list(documents.values())
-
-
-def _import_numpy() -> None:
-    """Load what ``Tally.absorb`` needs."""
-    import numpy as np  # noqa: F401

@@ -36,16 +36,26 @@ class Batch(NamedTuple):
 NOTHING_ASKED = Batch(0, (), {})
 
 
+class Head(NamedTuple):
+    """All of an instruction up to the quotation mark that opens its text.
+
+    ``batch`` is what it asks, ``number`` that of the batch.
+    """
+
+    text: str
+    batch: Batch
+    number: int
+
+
 class Instructions:
     """Reads the instructions of one task: what was asked, and about which text."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        # What stands before the text, up to its quotation mark, and the batch; None for what has
-        # to be read in full.
-        self.by_head: dict[str, tuple[str, Batch] | None] = {}
+        # By the text of a head; None for what has to be read in full.
+        self.by_head: dict[str, Head | None] = {}
         # By the number of a batch: what was asked after it the last time.
-        self.after: dict[int, tuple[str, Batch]] = {}
+        self.after: dict[int, Head] = {}
         self._by_schema: dict[tuple[SchemaItem, ...], Batch] = {(): NOTHING_ASKED}
 
     def batch(self, instruction: object) -> Batch:
@@ -56,7 +66,7 @@ class Instructions:
                 self._remember(head)
             known = self.by_head.get(head)
             if known is not None:
-                return known[1]
+                return known.batch
         value = _whole(instruction)
         return self._batch(value.get("schema")) if value else NOTHING_ASKED
 
@@ -79,8 +89,8 @@ class Instructions:
                 return text
         return _whole_text(instruction)
 
-    def usual(self, instruction: str) -> tuple[str, Batch]:
-        """The head of an instruction and its batch; raises ``LookupError`` for a new one."""
+    def usual(self, instruction: str) -> Head:
+        """The head of an instruction; raises ``LookupError`` for a new one."""
         known = self.by_head[_head(instruction)]
         if known is None:
             raise LookupError
@@ -91,7 +101,11 @@ class Instructions:
             return
         value = decode(head + '"}')
         whole = isinstance(value, dict) and value.get("input") == ""
-        self.by_head[head] = (head, self._batch(value.get("schema"))) if whole else None
+        if not whole:
+            self.by_head[head] = None
+            return
+        batch = self._batch(value.get("schema"))
+        self.by_head[head] = Head(head, batch, batch.number)
 
     def _batch(self, schema: object) -> Batch:
         try:

@@ -46,6 +46,14 @@ def decode_patiently(text: str | bytes) -> Any:
         return BROKEN
 
 
+def decode_object(output: Any) -> Any:
+    """The object that an output is which ``orjson`` refuses, or another value for none."""
+    if type(output) is not str:
+        return output
+    # Most broken answers end too early; looking for what else they are is slow.
+    return decode_patiently(output) if output.rstrip().endswith("}") else BROKEN
+
+
 def mend(text: str) -> Any:
     """What can be saved of a broken answer: the first object in it, or ``BROKEN``.
 

@@ -6,18 +6,18 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError, IEPileError, PartialFailure, UsageError
 from iepile_cli.evaluation.answers import AnswerFile
-from iepile_cli.evaluation.baseline import compared
 from iepile_cli.evaluation.document import Document
 from iepile_cli.evaluation.grounded import GroundedFiles
 from iepile_cli.evaluation.inputs import readable, shown
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.scores import TaskScores, task_scores
 from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, END, FIRST, Tally
-from iepile_cli.evaluation.upstream import upstream_numbers
+
+if TYPE_CHECKING:
+    from iepile_cli.evaluation.scores import TaskScores
 
 BY = ("source", "type")
 
@@ -37,6 +37,8 @@ class Evaluation:
 
     def upstream(self) -> dict[str, Any]:
         """The numbers of the original script; raises ``UsageError`` for more than one task."""
+        from iepile_cli.evaluation.upstream import upstream_numbers
+
         if len(self.scores) > 1:
             raise UsageError(
                 f"the file holds several tasks: {', '.join(self.scores)}",
@@ -62,7 +64,7 @@ class Evaluation:
         import numpy as np
 
         from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
-        from iepile_cli.evaluation.tally import CELL
+        from iepile_cli.evaluation.sheet import CELL
 
         cells = np.array(self.tally.cells, dtype=np.int64).reshape(-1, CELL)
         counts = cells[:, 2:]
@@ -121,6 +123,9 @@ def evaluated(
             raise UsageError("only one file can come from standard input")
         files = opened(predictions, plan)
         tally = files.tally(tick)
+        # Not before the workers have begun.
+        from iepile_cli.evaluation.scores import task_scores
+
         _check(tally, plan, predictions, files)
         evaluation = Evaluation(
             shown(predictions), plan, by, tally, task_scores(tally, plan), files
@@ -128,6 +133,8 @@ def evaluated(
         if plan.literal:
             evaluation.upstream()
         if baseline is not None:
+            from iepile_cli.evaluation.baseline import compared
+
             other = opened(baseline, plan)
             other_tally = other.tally()
             _check(other_tally, plan, baseline, other)

@@ -73,8 +73,8 @@ class Reader:
         # The main unit that has mentions: what types are confused over.
         self.named_unit = next(n for n, unit in enumerate(task.units) if unit.mentions)
         self.answer: Read = _direct(task) or self._answer
-        # Reads a label in few steps; None, or giving None, where it takes care.
-        self.plain_gold = _gold_reader(task)
+        # Takes the one fact of a plain entry of a label; None where that takes more.
+        self.pick = _picker(task)
         self.unusual = any(self.typed) or any(self.distinct)
         self.things = _things(task.shape, literal)
 
@@ -111,16 +111,33 @@ class Reader:
             else:
                 into.append(fields.pick((kind, subject_type, object_type, "", "", *fixed)))
 
+    def plain_gold(self, label: str) -> list[Fact] | None:
+        """The gold facts of a label, in few steps; None for one that is to be read with care."""
+        if self.pick is None:
+            return None
+        if label == "[]":
+            return []
+        try:
+            entries = orjson.loads(label)
+            facts = list(map(self.pick, entries))
+            for fact in facts:
+                # Joining is the quickest way to find what is not a string.
+                "".join(fact)
+                if "" in fact:
+                    return None
+        except (ValueError, KeyError, TypeError, IndexError):
+            return None
+        return facts if type(entries) is list else None
+
     def label(self, label: str) -> tuple[Facts | None, list[Fact]]:
         """The gold facts of a label, None when it is not a list; and those that are optional.
 
         Optional is what no training target can hold (an event without arguments where the
         answer is arguments only): right when predicted, not missed when not.
         """
-        if self.plain_gold is not None:
-            plain = self.plain_gold(label)
-            if plain is not None:
-                return [plain], []
+        plain = self.plain_gold(label)
+        if plain is not None:
+            return [plain], []
         entries = decode(label)
         if type(entries) is not list:
             return None, []
@@ -218,29 +235,11 @@ def _pair_reader(first: str, second: str) -> Read:
     return read
 
 
-def _gold_reader(task: Task) -> Callable[[str], list[Fact] | None] | None:
-    """What reads a label with plain entries, giving None for one to be read with care."""
+def _picker(task: Task) -> Callable[[Any], Fact] | None:
     layout = task.layout
     if len(task.units) > 1 or task.units[0].label != ("type",) or layout.slot_role:
         return None
-    pick: Callable[[Any], Fact] = itemgetter(layout.type, *(key for _, key in layout.roles))
-
-    def read(label: str) -> list[Fact] | None:
-        if label == "[]":
-            return []
-        try:
-            entries = orjson.loads(label)
-            facts = list(map(pick, entries))
-            for fact in facts:
-                # Joining is the quickest way to find what is not a string.
-                "".join(fact)
-                if "" in fact:
-                    return None
-        except (ValueError, KeyError, TypeError, IndexError):
-            return None
-        return facts if type(entries) is list else None
-
-    return read
+    return itemgetter(layout.type, *(key for _, key in layout.roles))
 
 
 # -------------------------------------------------------------------------- things, by their shape

@@ -15,14 +15,15 @@ from iepile_cli.evaluation.document import Document, confusions, score, settle
 from iepile_cli.evaluation.facts import Facts, Reader, Typed
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import NO_SOURCE
-from iepile_cli.evaluation.tally import (
+from iepile_cli.evaluation.sheet import (
     ANSWERS,
     MALFORMED,
     SILENT,
     TRUNCATED,
     UNLABELLED,
-    Tally,
+    Sheet,
 )
+from iepile_cli.evaluation.tally import Tally
 from iepile_cli.task.shape import Each, Mention, fixed_roles
 from iepile_cli.task.table import TASKS, Task
 
@@ -49,34 +50,35 @@ class GroundedFiles:
 
     def tally(self, tick: Any = None) -> Tally:
         """Score every document that has gold; gold that was not answered counts as missed."""
-        tally = Tally()
-        gold = dict(self._places(self.gold, tally))
+        sheet = Sheet()
+        gold = dict(self._places(self.gold, sheet))
         if not gold:
             raise DataError("holds no result to compare with", path=self.gold)
         seen = 0
-        for place, at in self._places(self.predictions, tally):
+        for place, at in self._places(self.predictions, sheet):
             there = gold.pop(place, None)
-            counts = tally.row_counts[tally.group(place[0], place[1])]
+            counts = sheet.row_counts[sheet.group(place[0], place[1])]
             counts[ANSWERS] += 1
             if there is None:
                 counts[UNLABELLED] += 1
             else:
-                self._add(tally, at, there, counts)
+                self._add(sheet, at, there, counts)
             if tick is not None:
                 tick(at - seen)
                 seen = at
         for place, there in gold.items():
-            counts = tally.row_counts[tally.group(place[0], place[1])]
+            counts = sheet.row_counts[sheet.group(place[0], place[1])]
             counts[SILENT] += 1
-            self._add(tally, -1, there, counts)
-        tally.flush()
+            self._add(sheet, -1, there, counts)
+        tally = Tally()
+        tally.absorb(sheet)
         return tally
 
     def document(self, key_digest: int, first: int, end: int) -> Document | None:
         """Read one document again."""
         return self._document(*self._pairs[first], [0] * 16)
 
-    def _add(self, tally: Tally, at: int, there: int, counts: list[int]) -> None:
+    def _add(self, sheet: Sheet, at: int, there: int, counts: list[int]) -> None:
         document = self._document(at, there, counts)
         if document is None:
             counts[UNLABELLED] += 1
@@ -86,9 +88,9 @@ class GroundedFiles:
         mixed = confusions(document) if self.plan.confusions else ()
         units = score(document, self.plan)
         named = document.reader.named_unit
-        tally.add(document.key, units, number, number + 1, mixed, named)
+        sheet.add(document.key, units, number, number + 1, mixed, named)
 
-    def _places(self, path: str, tally: Tally) -> Iterator[tuple[Place, int]]:
+    def _places(self, path: str, sheet: Sheet) -> Iterator[tuple[Place, int]]:
         """Where each result of a file begins."""
         times: dict[tuple[str, str, str], int] = {}
         at = 0
@@ -100,9 +102,9 @@ class GroundedFiles:
                     times[key] = time + 1
                     yield (*key, time), at
                 elif line.strip():
-                    tally.unreadable += 1
-                    if tally.first_unreadable < 0:
-                        tally.first_unreadable = at
+                    sheet.unreadable += 1
+                    if sheet.first_unreadable < 0:
+                        sheet.first_unreadable = at
                 at += len(line)
 
     def _key(self, value: Any) -> tuple[str, str, str] | None:

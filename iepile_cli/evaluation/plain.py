@@ -1,23 +1,27 @@
 """The common document, scored in one go: a type with its mentions, strict matching, few facts.
 
-Says exactly what ``Reader.label``, ``score`` and ``Tally.add`` say one after the other, in half
+Says exactly what ``Reader.label``, ``score`` and ``Sheet.add`` say one after the other, in half
 the time, and leaves to them every document that is out of the ordinary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
-from iepile_cli.evaluation.document import Document
-from iepile_cli.evaluation.matching import FEW, FULL
+import orjson
+
+from iepile_cli.evaluation.facts import Facts, Reader
+from iepile_cli.evaluation.matching import FEW
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.tally import CELL, Place, Tally
+from iepile_cli.evaluation.sheet import MOST_FACTS, WAITING, Place, Sheet
 
-# One cell of a tally: document, label, and the five counts.
-_GOLD, _PREDICTED, _FOUND, _RIGHT, _INVENTED = range(2, CELL)
+# Scores a document, given where it goes, its id and label, the head of its instruction, this
+# itself, what was predicted, and the bytes [first, end); False, and nothing done, if it is not
+# usual.
+Close: TypeAlias = Callable[[Place, str, str, str, str, Facts, int, int], bool]
 
-# A document that has been read, where it goes, and the bytes [first, end) that it was read from.
-Read: TypeAlias = tuple[Document, Place, int, int]
+_CARE = (ValueError, KeyError, TypeError, IndexError)
 
 
 def is_plain(plan: Plan) -> bool:
@@ -30,39 +34,69 @@ def is_plain(plan: Plan) -> bool:
     )
 
 
-def close_plain(document: Document, place: Place, first: int, end: int, tally: Tally) -> bool:
-    """Score a document of a plan that ``is_plain``; False, and nothing done, if it is not usual."""
-    reader, text = document.reader, document.text
-    _, _, name, label = document.key
-    if label is None or reader.unusual or reader.plain_gold is None:
-        return False
-    gold = reader.plain_gold(label)
-    if gold is None or len(gold) > FEW:
-        return False
-    number = tally.begin(place, name, first, end)
-    numbers = place.labels[0]
-    cells: dict[str, list[int]] = {}
-    for fact in gold:
-        kind = fact[0]
-        if kind in cells:
-            cells[kind][_GOLD] += 1
-        else:
-            cells[kind] = [number, numbers[kind], 1, 0, 0, 0, 0]
-    for fact in document.predicted[0]:
-        kind = fact[0]
-        if kind in cells:
-            cell = cells[kind]
-            cell[_PREDICTED] += 1
-            if fact in gold:
-                gold.remove(fact)
-                cell[_FOUND] += FULL
-                cell[_RIGHT] += FULL
-        else:
-            cell = cells[kind] = [number, numbers[kind], 0, 1, 0, 0, 0]
-        # Usual facts hold strings only.
-        if text is not None and (
-            fact[1] not in text or (len(fact) > 2 and any(m not in text for m in fact[2:]))
-        ):
-            cell[_INVENTED] += 1
-    tally.put(cells.values())
-    return True
+def plain_closer(reader: Reader, sheet: Sheet) -> Close | None:
+    """What scores documents of a plan that ``is_plain`` and writes them down on a sheet.
+
+    None for a task whose documents always take care.
+    """
+    pick = reader.pick
+    if pick is None or reader.unusual:
+        return None
+    # Made once, it has all this at hand for each document.
+    loads, facts, names, documents = orjson.loads, sheet.facts, sheet.names, sheet.documents
+    put = facts.append
+
+    def close(
+        place: Place,
+        name: str,
+        label: str,
+        head: str,
+        instruction: str,
+        found: Facts,
+        first: int,
+        end: int,
+    ) -> bool:
+        begin = len(facts)
+        group, _, (golds, right, wrong, invented_right, invented_wrong), _ = place
+        (predicted,) = found
+        try:
+            if label == "[]":
+                gold = []
+            else:
+                entries = loads(label)
+                gold = list(map(pick, entries))
+                for fact in gold:
+                    # Joining is the quickest way to find what is not a string.
+                    "".join(fact)
+                    if "" in fact:
+                        raise ValueError
+                    put(golds[fact[0]])
+                if len(gold) > FEW or type(entries) is not list:
+                    raise ValueError
+            if predicted:
+                text = instruction[len(head) : -2]
+                if (
+                    "\\" in text
+                    or '"' in text
+                    or not instruction.endswith('"}')
+                    or len(predicted) > MOST_FACTS
+                ):
+                    raise ValueError
+                for fact in predicted:
+                    # Usual facts hold strings only.
+                    there = fact[1] in text and (len(fact) == 2 or all(m in text for m in fact[2:]))
+                    if fact in gold:
+                        gold.remove(fact)
+                        put(right[fact[0]] if there else invented_right[fact[0]])
+                    else:
+                        put(wrong[fact[0]] if there else invented_wrong[fact[0]])
+        except _CARE:
+            del facts[begin:]
+            return False
+        names.append(name)
+        documents.extend((group, first, end, sheet.done + len(facts)))
+        if len(facts) > WAITING:
+            sheet.flush()
+        return True
+
+    return close

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
-from iepile_cli.evaluation.tally import CONFUSION, DOCUMENT, GROUP, Tally
+from iepile_cli.evaluation.sheet import CONFUSION
+from iepile_cli.evaluation.tally import DOCUMENT, GROUP, Tally
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.evaluate import Evaluation

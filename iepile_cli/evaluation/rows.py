@@ -16,7 +16,7 @@ from iepile_cli.evaluation.decoding import BROKEN, decode, decode_patiently, is_
 from iepile_cli.evaluation.document import Document, Key
 from iepile_cli.evaluation.facts import Fact, Facts, Reader
 from iepile_cli.evaluation.plan import Plan
-from iepile_cli.evaluation.tally import ANSWERS, MALFORMED, REPAIRED, SILENT, TRUNCATED
+from iepile_cli.evaluation.sheet import ANSWERS, MALFORMED, REPAIRED, SILENT, TRUNCATED
 from iepile_cli.task.ask import dumps
 from iepile_cli.task.table import TASKS
 
@@ -99,27 +99,32 @@ class Rows:
     def answer(
         self, value: dict[str, Any], batch: Batch, document: Document, counts: list[int]
     ) -> None:
-        """Add what a row answered to its document; count what is wrong with it."""
+        """Add what one row answered to its document; count what is wrong with it."""
         reader = document.reader
         if batch.number:
             document.batches[batch.number] = batch
         counts[ANSWERS] += 1
         output = value.get("output")
+        cut = value.get("truncated") is True
         answer = decode(output) if type(output) is str else output
         if type(answer) is not dict:
-            answer = self._broken(output, document, counts, value.get("truncated") is True)
+            answer = self.mended(output, cut, counts)
             if answer is None:
+                shown = output if isinstance(output, str) else "(no output)"
+                document.broken = [*document.broken, shown]
                 return
-        elif value.get("truncated") is True:
+        elif cut:
             counts[TRUNCATED] += 1
         found = reader.empty()
         reader.answer(answer, found)
         for into, facts in zip(document.predicted, self._placed(reader, batch, found), strict=True):
             into += facts
 
-    def _broken(
-        self, output: object, document: Document, counts: list[int], cut: bool
-    ) -> dict[str, Any] | None:
+    def mended(self, output: object, cut: bool, counts: list[int]) -> dict[str, Any] | None:
+        """What can be saved of an output that is not a JSON object, if anything is to be saved.
+
+        Counts what is wrong with it; ``cut`` says that the row calls itself truncated.
+        """
         if not isinstance(output, str):
             counts[SILENT] += 1
         elif cut or is_cut(output):
@@ -130,8 +135,6 @@ class Rows:
                 counts[REPAIRED] += 1
                 return mended  # type: ignore[no-any-return]
         counts[MALFORMED] += 1
-        shown = output if isinstance(output, str) else "(no output)"
-        document.broken = [*document.broken, shown]
         return None
 
     def _placed(self, reader: Reader, batch: Batch, found: Facts) -> Facts:

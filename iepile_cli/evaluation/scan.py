@@ -1,4 +1,4 @@
-"""Reading a prediction file, or a part of it, from end to end: bytes in, a ``Tally`` out.
+"""Reading a prediction file, or a part of it, from end to end: bytes in, a ``Sheet`` out.
 
 Rows of a document stand together in all but odd files, so a document is scored and forgotten as
 soon as the next one begins.
@@ -13,14 +13,18 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from iepile_cli.evaluation.asking import NOTHING_ASKED
-from iepile_cli.evaluation.document import Document, confusions, score, settle
-from iepile_cli.evaluation.plain import Read, close_plain, is_plain
+from iepile_cli.evaluation.asking import Batch, Instructions
+from iepile_cli.evaluation.decoding import decode_object
+from iepile_cli.evaluation.document import Document, Key, confusions, score, settle
+from iepile_cli.evaluation.facts import Facts, Reader
+from iepile_cli.evaluation.plain import is_plain, plain_closer
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.rows import OTHER_TASK, Rows
-from iepile_cli.evaluation.tally import ANSWERS, UNLABELLED, Place, Tally
+from iepile_cli.evaluation.sheet import ANSWERS, UNLABELLED, Place, Sheet
 
 Tick: TypeAlias = Callable[[int], None]
+# A document that has been read, where it goes, and the bytes [first, end) that it was read from.
+Read: TypeAlias = tuple[Document, Place, int, int]
 
 _USUAL = itemgetter("task", "source", "id", "label", "instruction", "output")
 # Equal to nothing that a row can hold.
@@ -45,7 +49,7 @@ def finish(document: Document, plan: Plan) -> bool:
     return True
 
 
-def close(read: Read, plan: Plan, tally: Tally, *, counted: bool = False) -> None:
+def close(read: Read, plan: Plan, sheet: Sheet, *, counted: bool = False) -> None:
     """Score a document; one without gold is counted as such unless it is ``counted`` already."""
     document, place, first, end = read
     if not finish(document, plan):
@@ -53,10 +57,25 @@ def close(read: Read, plan: Plan, tally: Tally, *, counted: bool = False) -> Non
             place.counts[UNLABELLED] += 1
         return
     mixed = confusions(document) if plan.confusions else ()
-    tally.add(document.key, score(document, plan), first, end, mixed, document.reader.named_unit)
+    sheet.add(document.key, score(document, plan), first, end, mixed, document.reader.named_unit)
 
 
-def scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
+def made(
+    key: Key,
+    reader: Reader,
+    asked: Instructions,
+    head: str,
+    instruction: str,
+    predicted: Facts,
+    batches: dict[int, Batch],
+) -> Document:
+    """The document of what has been read of it."""
+    document = Document(key, reader, asked.text_after(head, instruction))
+    document.predicted, document.batches = predicted, batches
+    return document
+
+
+def scan(path: str, plan: Plan, start: int, stop: int) -> Sheet:
     """Score the documents of the lines that begin in bytes [start, stop) of a file."""
     # Nothing here makes reference cycles, and looking for them takes a quarter of the time.
     collects = gc.isenabled()
@@ -74,27 +93,39 @@ class _Scan:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rows = Rows(plan)
-        self.tally = Tally()
+        self.sheet = Sheet()
 
     def read(self, lines: Iterable[bytes], at: int, stop: int) -> None:
         """Read the lines that begin before byte ``stop``, the first at ``at``, and score them.
 
         Nearly every row is like the one before: of its task, often of its document, and asking
         what came after that row's schema batch the last time. Such rows are read here, in half
-        the steps that ``Rows`` takes for any row, to the same effect.
+        the steps that ``Rows`` takes for any row, to the same effect; what is known of their
+        document is a ``Document`` only once that is needed.
         """
-        rows, tally, loads = self.rows, self.tally, orjson.loads
+        rows, sheet, loads = self.rows, self.sheet, orjson.loads
         asked_only, literal = self.plan.asked_only, self.plan.literal
         plain = is_plain(self.plan)
         # Answers that say that there is nothing: a few strings make up much of a file.
         silent: set[str] = set()
-        # The document that is being read, where it goes, and where it begins.
-        document: Any = None
+        # Where the document that is being read goes (None: there is none) and where it begins.
         place: Any = None
         first = at
+        # The document itself, or None while it consists of usual rows. Then it has the task,
+        # source, number and label of the row before, and this is its first instruction.
+        document: Any = None
+        head, asking = "", ""
+        # What has been predicted for it, and its schema batches.
+        predicted: Any = []
+        batches: Any = {}
+        # What reads the rows of the task, and what closes its documents.
+        task: Any = ""
+        reader: Any = None
+        asked: Any = None
+        close_plain: Any = None
         # Of the row before; no label where it was not read here.
         task_name = source = number = label = _UNLIKE
-        batch = NOTHING_ASKED
+        asked_number = 0
         for line in lines:
             if at >= stop:
                 break
@@ -102,15 +133,19 @@ class _Scan:
                 value = loads(line)
                 its_task, its_source, its_number, its_label, instruction, output = _USUAL(value)
                 if its_task != task_name:
+                    if place is not None and document is None:
+                        key = (task, source, number, label)
+                        document = made(key, reader, asked, head, asking, predicted, batches)
                     task, reader, asked = rows.task(its_task)  # type: ignore[misc]
-                    task_name, label, batch = its_task, _UNLIKE, NOTHING_ASKED
+                    task_name, label, asked_number = its_task, _UNLIKE, 0
                     direct = not (asked_only or reader.unusual)
+                    close_plain = plain_closer(reader, sheet) if plain else None
                     after = asked.after
                     places: dict[str, Place] = {}
-                known = after.get(batch.number)
+                known = after.get(asked_number)
                 if known is None or not instruction.startswith(known[0]):
-                    known = after[batch.number] = asked.usual(instruction)
-                head, batch = known
+                    known = after[asked_number] = asked.usual(instruction)
+                its_head, batch, asked_number = known
                 goes_on = its_label == label and its_number == number and its_source == source
                 if not goes_on and not (
                     type(its_source) is type(its_number) is type(its_label) is str
@@ -118,6 +153,9 @@ class _Scan:
                     raise TypeError
                 nothing = output in silent
             except _ODD:
+                if place is not None and document is None:
+                    key = (task, source, number, label)
+                    document = made(key, reader, asked, head, asking, predicted, batches)
                 label = _UNLIKE
                 row = rows.open(line)
                 if isinstance(row, str):
@@ -126,64 +164,89 @@ class _Scan:
                     key, _, _, its_batch, value = row
                     if document is None or not rows.belongs(key, its_batch, document):
                         if document is not None:
-                            close((document, place, first, at), self.plan, tally)
+                            close((document, place, first, at), self.plan, sheet)
                         document, first = rows.begin(row), at
-                        place = tally.place(key[0], key[1], len(document.reader.labels))
+                        place = sheet.place(key[0], key[1], len(document.reader.labels))
                     rows.answer(value, its_batch, document, place.counts)
                 at += len(line)
                 continue
-            if not goes_on or batch.number in document.batches:
-                key = (task, its_source, its_number, its_label)
-                # A row that differs from the one before begins a document.
-                if not (literal or label is _UNLIKE) or not (
-                    document is not None and rows.belongs(key, batch, document)
-                ):
-                    if document is not None and not (
-                        plain and close_plain(document, place, first, at, tally)
+            if not goes_on or asked_number in batches:
+                if place is None:
+                    begins = True
+                elif document is None:
+                    key = (task, source, number, label)
+                    # A row that differs from the one before begins a document.
+                    begins = not literal
+                    if not (
+                        begins
+                        and close_plain is not None
+                        and close_plain(place, number, label, head, asking, predicted, first, at)
                     ):
-                        close((document, place, first, at), self.plan, tally)
-                    document = Document(key, reader, asked.text_after(head, instruction))
-                    first = at
+                        document = made(key, reader, asked, head, asking, predicted, batches)
+                else:
+                    begins = not (literal or label is _UNLIKE)
+                if document is not None:
+                    begins = begins or not rows.belongs(
+                        (task, its_source, its_number, its_label), batch, document
+                    )
+                    if begins:
+                        close((document, place, first, at), self.plan, sheet)
+                if begins:
+                    document, first = None, at
+                    head, asking = its_head, instruction
+                    predicted, batches = reader.empty(), {}
                     place = places.get(its_source)
                     if place is None:
-                        place = tally.place(task, its_source, len(reader.labels))
+                        place = sheet.place(task, its_source, len(reader.labels))
                         places[its_source] = place
+                    counts = place.counts
+                else:
+                    predicted, batches, counts = document.predicted, document.batches, place.counts
                 source, number, label = its_source, its_number, its_label
-                predicted, batches, counts = document.predicted, document.batches, place.counts
-            answer = None
             if direct and "truncated" not in value:
+                counts[ANSWERS] += 1
+                if asked_number:
+                    batches[asked_number] = batch
                 try:
                     answer = _NOTHING if nothing else loads(output)
-                except (ValueError, TypeError):
-                    answer = None
-            if type(answer) is dict:
-                counts[ANSWERS] += 1
-                if batch.number:
-                    batches[batch.number] = batch
+                except ValueError:
+                    answer, nothing = decode_object(output), True
+                if type(answer) is not dict:
+                    answer, nothing = rows.mended(output, False, counts), True
                 if answer:
                     into = predicted[0]
                     before = len(into)
                     reader.answer(answer, predicted)
-                    empty = len(into) == before and not any(answer.values())
-                    if empty and len(silent) < _REMEMBERED:
+                    if (
+                        len(into) == before
+                        and not nothing
+                        and len(silent) < _REMEMBERED
+                        and not any(answer.values())
+                    ):
                         silent.add(output)
             else:
+                if document is None:
+                    key = (task, source, number, label)
+                    document = made(key, reader, asked, head, asking, predicted, batches)
                 rows.answer(value, batch, document, counts)
             at += len(line)
-        if document is not None:
-            close((document, place, first, at), self.plan, tally)
-        tally.flush()
+        if place is not None:
+            if document is None:
+                key = (task, source, number, label)
+                document = made(key, reader, asked, head, asking, predicted, batches)
+            close((document, place, first, at), self.plan, sheet)
+        sheet.flush()
 
     def _count_unread(self, reason: str, at: int) -> None:
         if reason == OTHER_TASK:
-            self.tally.skipped += 1
+            self.sheet.skipped += 1
         elif reason:
-            self.tally.unreadable += 1
-            if self.tally.first_unreadable < 0:
-                self.tally.first_unreadable = at
+            self.sheet.unreadable += 1
+            if self.sheet.first_unreadable < 0:
+                self.sheet.first_unreadable = at
 
 
-def _scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
+def _scan(path: str, plan: Plan, start: int, stop: int) -> Sheet:
     whole = _Scan(plan)
     with open(path, "rb", buffering=1 << 20) as file:
         if start:
@@ -191,4 +254,4 @@ def _scan(path: str, plan: Plan, start: int, stop: int) -> Tally:
             file.seek(start - 1)
             start += len(file.readline()) - 1
         whole.read(file, start, stop)
-    return whole.tally
+    return whole.sheet

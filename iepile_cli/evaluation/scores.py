@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
 from iepile_cli.evaluation.plan import Plan
@@ -20,14 +20,8 @@ from iepile_cli.evaluation.resampling import (
     interval,
     resampled,
 )
-from iepile_cli.evaluation.tally import (
-    CELL,
-    DIGEST,
-    DOCUMENT,
-    GROUP,
-    ROW_COUNTS,
-    Tally,
-)
+from iepile_cli.evaluation.sheet import CELL, ROW_COUNTS
+from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, GROUP, Tally, added
 from iepile_cli.task.table import TASKS
 
 if TYPE_CHECKING:
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
 
 # Types resampled together; bounds the memory where there are thousands.
 _COLUMNS = 256
-# Up to this many keys, a place for each is kept instead of sorting them.
-_DENSE = 1 << 20
 _SUMMED = (GOLD, PREDICTED, FOUND, RIGHT)
 
 
@@ -125,12 +117,25 @@ def macro(types: dict[str, Score]) -> dict[str, float]:
     }
 
 
+class _Condensed(NamedTuple):
+    """Counts of cells, added up over the documents of one block.
+
+    ``block``, ``group`` and ``label`` say whose each row is; ``blocks`` is how many blocks each
+    task has.
+    """
+
+    counts: Any
+    block: Any
+    group: Any
+    label: Any
+    blocks: dict[str, int]
+
+
 def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
     """Score everything in a tally, task by task."""
     import numpy as np
 
-    documents = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
-    cells = np.array(tally.cells, dtype=np.int32).reshape(-1, CELL)
+    documents = np.frombuffer(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
     result: dict[str, TaskScores] = {}
     of_group = np.bincount(documents[:, GROUP], minlength=len(tally.groups)).tolist()
     for (task, source), number in tally.groups.items():
@@ -144,7 +149,8 @@ def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
     labels, groups = list(tally.labels), list(tally.groups)
     for scores in result.values():
         scores.units = [UnitScores(unit.name) for unit in TASKS[scores.task].units]
-    for group, label, counts in _summed(documents, cells, len(labels)):
+    condensed = _condensed(tally, documents, plan)
+    for group, label, counts in _summed(condensed, len(labels)):
         task, unit, kind = labels[label]
         into = result[task].units[unit]
         source = groups[group][1]
@@ -157,52 +163,43 @@ def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
             for source in scores.source_documents:
                 unit_scores.sources.setdefault(source, Score())
             unit_scores.macro = macro(unit_scores.types)
-        if plan.resamples:
-            _add_intervals(scores, tally, documents, cells, plan)
+        if plan.resamples and scores.documents:
+            _add_intervals(scores, tally, condensed, plan)
     return result
 
 
-def _summed(documents: Any, cells: Any, labels: int) -> Iterable[tuple[int, int, list[int]]]:
-    """Sums over documents: (group, label, counts) of every group and label that occur."""
+def _condensed(tally: Tally, documents: Any, plan: Plan) -> _Condensed:
+    """The cells of a tally, added up over the documents of one block, or of all without any."""
+    import numpy as np
 
-    key = documents[cells[:, 0], GROUP] * max(1, labels) + cells[:, 1]
-    distinct, sums = _added(key, cells[:, 2:])
+    cells = np.frombuffer(tally.cells, dtype=np.int32).reshape(-1, CELL)
+    groups, labels = len(tally.groups), max(1, len(tally.labels))
+    block = np.zeros(len(documents), dtype=np.int64)
+    blocks: dict[str, int] = {}
+    for task in dict.fromkeys(task for task, _ in tally.groups) if plan.resamples else ():
+        ours = [number for number, (other, _) in enumerate(tally.groups) if other == task]
+        mine = slice(None) if len(ours) == groups else np.isin(documents[:, GROUP], ours)
+        count = len(block[mine])
+        block[mine], blocks[task] = blocked(np.arange(count), count)
+    key = (block * groups + documents[:, GROUP])[cells[:, 0]] * labels + cells[:, 1]
+    distinct, counts = added(key, cells[:, 2:])
+    both, label = distinct // labels, distinct % labels
+    return _Condensed(counts, both // max(1, groups), both % max(1, groups), label, blocks)
+
+
+def _summed(condensed: _Condensed, labels: int) -> Iterable[tuple[int, int, list[int]]]:
+    """Sums over all: (group, label, counts) of every group and label that occur."""
+    key = condensed.group * max(1, labels) + condensed.label
+    distinct, sums = added(key, condensed.counts)
     for both, counts in zip(distinct.tolist(), sums.tolist(), strict=True):
         yield both // labels, both % labels, list(map(int, counts))
 
 
-def _added(key: Any, counts: Any) -> tuple[Any, Any]:
-    """The distinct keys in their order, and for each the sums of its rows of ``counts``."""
-    import numpy as np
-
-    size = int(key.max()) + 1 if len(key) else 0
-    if size <= max(_DENSE, len(key)):
-        # Sorting the keys would take longer than everything else.
-        distinct = np.flatnonzero(np.bincount(key, minlength=size))
-        place = key
-    else:
-        distinct, place = np.unique(key, return_inverse=True)
-        size = len(distinct)
-    sums = [np.bincount(place, weights=column, minlength=size) for column in counts.T]
-    return distinct, np.stack(sums, axis=-1)[distinct if place is key else slice(None)]
-
-
-def _add_intervals(
-    scores: TaskScores, tally: Tally, documents: Any, cells: Any, plan: Plan
-) -> None:
+def _add_intervals(scores: TaskScores, tally: Tally, condensed: _Condensed, plan: Plan) -> None:
     """Resample the documents of one task and write down 95 % intervals."""
     import numpy as np
 
-    groups = list(tally.groups)
-    ours = [number for number, (task, _) in enumerate(groups) if task == scores.task]
-    mine = np.isin(documents[:, GROUP], ours)
-    if not mine.any():
-        return
-    mine_cells, place = cells, cells[:, 0]
-    if not mine.all():
-        mine_cells = cells[mine[place]]
-        place = (np.cumsum(mine) - 1)[mine_cells[:, 0]]
-    block, blocks = blocked(place, int(mine.sum()))
+    blocks = condensed.blocks[scores.task]
     weights = draws(blocks, plan.resamples, plan.seed)
     for number, unit in enumerate(scores.units):
         # Where each type, and each source, of this unit stands in the table of sums.
@@ -212,13 +209,12 @@ def _add_intervals(
         for (task, label_unit, kind), label in tally.labels.items():
             if (task, label_unit) == (scores.task, number):
                 kind_of[label] = kinds.get(kind, -1)
-        source_of = np.array([sources.get(source, -1) for _, source in groups])
-        here = kind_of[mine_cells[:, 1]] >= 0
-        some, where, group, label = _condensed(
-            mine_cells[here], block[here], documents, len(groups), len(tally.labels)
-        )
-        kind_place = kind_of[label]
-        source_place = source_of[group]
+        source_of = np.array([sources.get(source, -1) for _, source in tally.groups])
+        here = kind_of[condensed.label] >= 0
+        some = condensed.counts[here][:, _SUMMED]
+        where = condensed.block[here]
+        kind_place = kind_of[condensed.label[here]]
+        source_place = source_of[condensed.group[here]]
         all_kinds = _sums(some, where, 0 * kind_place, 0, 1, blocks)
         _write([unit.micro], resampled(weights, all_kinds))
         means = np.zeros((plan.resamples, 3))
@@ -238,16 +234,6 @@ def _add_intervals(
             chunk = list(unit.sources.values())[start : start + _COLUMNS]
             table = _sums(some, where, source_place, start, len(chunk), blocks)
             _write(chunk, resampled(weights, table))
-
-
-def _condensed(
-    cells: Any, block: Any, documents: Any, groups: int, labels: int
-) -> tuple[Any, Any, Any, Any]:
-    """Cells of one block, group and label added up: ``_SUMMED`` counts, and these three."""
-    key = (block.astype("int64") * groups + documents[cells[:, 0], GROUP]) * labels + cells[:, 1]
-    distinct, sums = _added(key, cells[:, 2:][:, _SUMMED])
-    both, label = distinct // labels, distinct % labels
-    return sums, both // groups, both % groups, label
 
 
 def _sums(counts: Any, block: Any, place: Any, start: int, size: int, blocks: int) -> Table:
@@ -279,8 +265,8 @@ def unit_sums(tally: Tally, task: str, unit: int) -> tuple[Table, Any]:
     """Sums of one unit for each document of a task, and these documents' digests."""
     import numpy as np
 
-    documents = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
-    cells = np.array(tally.cells, dtype=np.int32).reshape(-1, CELL)
+    documents = np.frombuffer(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
+    cells = np.frombuffer(tally.cells, dtype=np.int32).reshape(-1, CELL)
     wanted = np.array(
         [(name, number) == (task, unit) for name, number, _ in tally.labels], dtype=bool
     )

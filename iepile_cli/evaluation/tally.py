@@ -1,58 +1,40 @@
-"""What is kept of each scored document: numbers in flat arrays, no text.
+"""The counts of all documents of a file: numbers in flat arrays, no text.
 
-A worker fills a ``Tally`` while it reads; tallies of several parts of a file are joined into one.
 Half a million documents take about 25 MB.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
-from struct import pack
-from typing import NamedTuple
-from zlib import adler32, crc32
+from typing import Any
 
-from iepile_cli.evaluation.document import Counts, Key
+from iepile_cli.evaluation.document import FOUND, GOLD, INVENTED, PREDICTED, RIGHT, Key
+from iepile_cli.evaluation.matching import FULL
+from iepile_cli.evaluation.sheet import (
+    CELL,
+    CONFUSION,
+    GOLD_FACT,
+    INVENTED_RIGHT,
+    INVENTED_WRONG,
+    KIND_BITS,
+    RIGHT_FACT,
+    ROW_COUNTS,
+    WRITTEN,
+    Sheet,
+    Written,
+    checksums,
+    salt,
+)
 
-# What is counted of the rows of one task and source, document or not.
-ANSWERS, MALFORMED, TRUNCATED, REPAIRED, SILENT, UNLABELLED = range(6)
-ROW_COUNTS = ("answers", "malformed", "truncated", "repaired", "without_output", "unlabelled")
-
-# Integers in one cell: document, label, and the five counts.
-CELL = 7
 # Integers in one document, and which of them is what.
 DOCUMENT = 4
 DIGEST, GROUP, FIRST, END = range(DOCUMENT)
 
-# Integers in one confusion: document, gold label, predicted label (-1: nothing), times.
-CONFUSION = 4
-_FLUSH = 50_000
-
-
-class _Labels(dict[str, int]):
-    """The numbers of the types of one unit; a new type gets the next number of the tally."""
-
-    def __init__(self, tally: Tally, task: str, unit: int) -> None:
-        super().__init__()
-        self._of = tally, task, unit
-
-    def __missing__(self, kind: str) -> int:
-        tally, task, unit = self._of
-        number = self[kind] = tally.label(task, unit, kind)
-        return number
-
-
-class Place(NamedTuple):
-    """Where documents of one task and source go.
-
-    ``group`` is the number of the two, ``seeds`` is where their digests begin, ``labels`` numbers
-    the types of each unit, and ``counts`` holds the ``ROW_COUNTS``.
-    """
-
-    group: int
-    seeds: tuple[int, int]
-    labels: list[_Labels]
-    counts: list[int]
+# Up to this many keys, a place for each is kept instead of sorting them.
+_DENSE = 1 << 20
+# Of one type in one document: gold facts, predicted, right and invented ones, added up as one
+# number with so many bits for each.
+_BITS = 12
 
 
 class Tally:
@@ -70,137 +52,114 @@ class Tally:
         self.cells = array("i")
         self.confusions = array("i")
         self.documents = array("q")
-        # Not yet in the arrays: a list grows faster.
-        self._cells: list[int] = []
-        self._documents: list[int] = []
-        self._places: dict[tuple[str, str], Place] = {}
-        self._labels: dict[tuple[str, int], _Labels] = {}
-        self._count = 0
         self.unreadable = 0
         self.skipped = 0
         self.first_unreadable = -1
 
     def group(self, task: str, source: str) -> int:
         """The number of a task and source."""
-        known = self.groups.get((task, source))
-        if known is None:
-            known = self.groups[task, source] = len(self.groups)
+        if (task, source) not in self.groups:
+            self.groups[task, source] = len(self.groups)
             self.row_counts.append([0] * len(ROW_COUNTS))
-        return known
+        return self.groups[task, source]
 
     def label(self, task: str, unit: int, kind: str) -> int:
         """The number of a type of a task's unit."""
-        key = (task, unit, kind)
-        known = self.labels.get(key)
-        if known is None:
-            known = self.labels[key] = len(self.labels)
-        return known
+        return self.labels.setdefault((task, unit, kind), len(self.labels))
 
-    def add(
-        self,
-        key: Key,
-        units: Sequence[dict[str, Counts]],
-        first: int,
-        end: int,
-        confusions: Sequence[tuple[str, str]] = (),
-        confused_unit: int = 0,
-    ) -> None:
-        """Add one scored document."""
-        task, source, name, _ = key
-        place = self.place(task, source, len(units))
-        number = self.begin(place, name, first, end)
-        for numbers, types in zip(place.labels, units, strict=True):
-            self.put([number, numbers[kind], *counts] for kind, counts in types.items())
-        for gold, predicted in confusions:
-            self.confusions.extend(
-                (
-                    number,
-                    self.label(task, confused_unit, gold) if gold else -1,
-                    self.label(task, confused_unit, predicted) if predicted else -1,
-                    1,
-                )
-            )
+    def absorb(self, sheet: Sheet) -> None:
+        """Add all that a sheet holds, its documents after these."""
+        import numpy as np
 
-    def place(self, task: str, source: str, units: int) -> Place:
-        """Where documents of a task, which has so many units, and a source go."""
-        place = self._places.get((task, source))
-        if place is None:
-            group = self.group(task, source)
-            labels = [
-                self._labels.setdefault((task, unit), _Labels(self, task, unit))
-                for unit in range(units)
-            ]
-            place = Place(group, _seeds(task, source), labels, self.row_counts[group])
-            self._places[task, source] = place
-        return place
-
-    def begin(self, place: Place, name: str, first: int, end: int) -> int:
-        """Enter a document with the id ``name``; gives its number."""
-        number = self._count
-        self._count = number + 1
-        group, (one, other), _, _ = place
-        try:
-            text = name.encode()
-        except UnicodeEncodeError:
-            text = name.encode("utf-8", "surrogatepass")
-        self._documents += ((crc32(text, one) << 31) ^ adler32(text, other), group, first, end)
-        return number
-
-    def put(self, cells: Iterable[Sequence[int]]) -> None:
-        """Add cells, each of ``CELL`` numbers."""
-        for cell in cells:
-            self._cells += cell
-        if len(self._cells) > _FLUSH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Bring the arrays up to date."""
-        # Packing is several times faster than ``array.fromlist``.
-        self.cells.frombytes(pack(f"{len(self._cells)}i", *self._cells))
-        self.documents.frombytes(pack(f"{len(self._documents)}q", *self._documents))
-        self._cells, self._documents = [], []
-
-    def absorb(self, other: Tally) -> None:
-        """Add all of another tally, its documents after these. Both are flushed."""
+        new = sheet.flush()
         documents = len(self.documents) // DOCUMENT
-        labels = [self.label(*key) for key in other.labels]
-        groups = [self.group(*key) for key in other.groups]
-        for number, counts in zip(groups, other.row_counts, strict=True):
+        labels = [self.label(*key) for key in sheet.labels]
+        groups = [self.group(*key) for key in sheet.groups]
+        for number, counts in zip(groups, sheet.row_counts, strict=True):
             mine = self.row_counts[number]
             for place, count in enumerate(counts):
                 mine[place] += count
-        self.documents.extend(regrouped(other.documents, groups))
-        self.cells.extend(renumbered(other.cells, CELL, documents, labels, (1,)))
-        self.confusions.extend(renumbered(other.confusions, CONFUSION, documents, labels, (1, 2)))
-        self._count = len(self.documents) // DOCUMENT
-        self.unreadable += other.unreadable
-        self.skipped += other.skipped
+        written = np.frombuffer(new.documents, dtype=np.int64).reshape(-1, WRITTEN)
+        table = np.empty((len(written), DOCUMENT), dtype=np.int64)
+        if len(written):
+            group, table[:, FIRST], table[:, END], ends = written.T
+            table[:, GROUP] = np.array(groups)[group]
+            table[:, DIGEST] = _digests(new) ^ _salts(sheet)[group]
+            self.documents.frombytes(table.tobytes())
+            own = np.frombuffer(new.cells, dtype=np.int32).reshape(-1, CELL)
+            for cells in (own, _cells(new, ends, len(sheet.labels))):
+                self.cells.frombytes(renumbered(cells, documents, labels, (1,)).tobytes())
+        mixed = np.frombuffer(new.confusions, dtype=np.int32).reshape(-1, CONFUSION)
+        self.confusions.frombytes(renumbered(mixed, documents, labels, (1, 2)).tobytes())
+        self.unreadable += sheet.unreadable
+        self.skipped += sheet.skipped
         if self.first_unreadable < 0:
-            self.first_unreadable = other.first_unreadable
+            self.first_unreadable = sheet.first_unreadable
 
 
-def regrouped(documents: array[int], groups: list[int]) -> array[int]:
-    """Documents with their group looked up anew."""
+def _cells(written: Written, ends: Any, labels: int) -> Any:
+    """Facts as cells; ``ends`` is where those of each document end."""
     import numpy as np
 
-    table = np.array(documents, dtype=np.int64).reshape(-1, DOCUMENT)
+    facts = np.frombuffer(written.facts, dtype=np.int32)
+    document = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    labels = max(1, labels)
+    kinds = np.zeros(1 << KIND_BITS)
+    kinds[GOLD_FACT] = 1
+    kinds[RIGHT_FACT:] = 1 << _BITS
+    kinds[[RIGHT_FACT, INVENTED_RIGHT]] += 1 << 2 * _BITS
+    kinds[[INVENTED_RIGHT, INVENTED_WRONG]] += 1 << 3 * _BITS
+    # A float holds whole numbers of 53 bits exactly.
+    weights = kinds[facts & (1 << KIND_BITS) - 1]
+    key, sums = added(document * labels + (facts >> KIND_BITS), weights[:, None])
+    packed = sums[:, 0].astype(np.int64)
+    gold, predicted, right, invented = (
+        packed >> place * _BITS & (1 << _BITS) - 1 for place in range(4)
+    )
+    cells = np.empty((len(key), CELL), dtype=np.int32)
+    cells[:, 0], cells[:, 1] = key // labels, key % labels
+    counts = cells[:, 2:]
+    counts[:, GOLD], counts[:, PREDICTED], counts[:, INVENTED] = gold, predicted, invented
+    counts[:, FOUND] = counts[:, RIGHT] = FULL * right
+    return cells
+
+
+def added(key: Any, counts: Any) -> tuple[Any, Any]:
+    """The distinct keys in their order, and for each the sums of its rows of ``counts``."""
+    import numpy as np
+
+    size = int(key.max()) + 1 if len(key) else 0
+    if size <= max(_DENSE, len(key)):
+        # Sorting the keys would take longer than everything else.
+        distinct = np.flatnonzero(np.bincount(key, minlength=size))
+        place = key
+    else:
+        distinct, place = np.unique(key, return_inverse=True)
+        size = len(distinct)
+    sums = [np.bincount(place, weights=column, minlength=size) for column in counts.T]
+    return distinct, np.stack(sums, axis=-1)[distinct if place is key else slice(None)]
+
+
+def regrouped(documents: Any, groups: list[int]) -> Any:
+    """Documents, ``DOCUMENT`` numbers each, with their group looked up anew."""
+    import numpy as np
+
+    table = documents.copy()
     table[:, GROUP] = np.array(groups or [0], dtype=np.int64)[table[:, GROUP]]
-    return array("q", table.tobytes())
+    return table
 
 
-def renumbered(
-    cells: array[int], width: int, documents: int, labels: list[int], columns: tuple[int, ...]
-) -> array[int]:
+def renumbered(table: Any, documents: int, labels: list[int], columns: tuple[int, ...]) -> Any:
     """Cells with ``documents`` added to their document and their labels looked up anew."""
     import numpy as np
 
-    table = np.array(cells, dtype=np.int32).reshape(-1, width)
+    table = table.copy()
     table[:, 0] += documents
     # A label of -1 stands for nothing and stays: it looks up the last place.
     lookup = np.array([*labels, -1], dtype=np.int32)
     for column in columns:
         table[:, column] = lookup[table[:, column]]
-    return array("i", table.tobytes())
+    return table
 
 
 def digest(key: Key) -> int:
@@ -209,11 +168,19 @@ def digest(key: Key) -> int:
     They are no secret and need not be safe: documents that share them by chance are told apart
     by their rows.
     """
-    text, (one, other) = key[2].encode("utf-8", "surrogatepass"), _seeds(key[0], key[1])
+    one, other = checksums(key[2])
     # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
-    return (crc32(text, one) << 31) ^ adler32(text, other)
+    return (one << 31) ^ other ^ salt(key[0], key[1])
 
 
-def _seeds(task: str, source: str) -> tuple[int, int]:
-    name = f"{task}\0{source}".encode("utf-8", "surrogatepass")
-    return crc32(name), adler32(name)
+def _digests(written: Written) -> Any:
+    import numpy as np
+
+    one, other = (np.array(sums, dtype=np.int64) for sums in (written.sums, written.others))
+    return (one << 31) ^ other
+
+
+def _salts(sheet: Sheet) -> Any:
+    import numpy as np
+
+    return np.array([salt(*key) for key in sheet.groups], dtype=np.int64)

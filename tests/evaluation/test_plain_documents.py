@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.evaluation import Plan, scan
-from iepile_cli.evaluation.tally import Tally
+from iepile_cli.evaluation.sheet import CELL, CONFUSION, Sheet
+from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, END, FIRST, GROUP, Tally
 
 # Few and short, so that types, mentions and texts often coincide.
 WORDS = st.sampled_from(["a", "b", "ab", "é", 'a"b', "a\\", "\ud800", ""])
@@ -46,29 +47,48 @@ def row(draw: st.DrawFn) -> dict[str, Any]:
     answers = st.dictionaries(WORDS, st.one_of(st.lists(st.one_of(thing, MOSTLY)), MOSTLY))
     asked = {"instruction": "Go.", "schema": draw(st.lists(WORDS, max_size=2))}
     output = json.dumps(draw(st.one_of(answers, answers, answers, ODD)))
+    broken = st.sampled_from([output[:-1], "{}", '{"a": NaN}', f"{output} ."])
     made: dict[str, Any] = {
         "id": draw(st.sampled_from(["1", "2", 3])),
         "task": task,
         "source": draw(st.sampled_from(["s", "s", "t", None])),
         "instruction": json.dumps({**asked, "input": draw(WORDS) + draw(WORDS)}),
         "label": json.dumps(draw(gold)),
-        "output": draw(st.sampled_from([output, output, output, output[:-1]])),
+        "output": draw(st.one_of(st.just(output), st.just(output), broken)),
     }
+    if draw(st.integers(0, 9)) == 0:
+        made["truncated"] = draw(st.sampled_from([True, False, 1]))
     for key in draw(st.sampled_from([(), (), (), ("label",), ("source",), ("instruction",)])):
         made[key] = draw(MOSTLY)
     return made
 
 
-def content(tally: Tally) -> Any:
+def content(sheet: Sheet) -> Any:
+    """All that a sheet says, whatever the order in which it numbers types."""
+    tally = Tally()
+    tally.absorb(sheet)
+    labels, groups = list(tally.labels), list(tally.groups)
+    documents, cells, confusions = (
+        [list(numbers[at : at + width]) for at in range(0, len(numbers), width)]
+        for numbers, width in (
+            (tally.documents, DOCUMENT),
+            (tally.cells, CELL),
+            (tally.confusions, CONFUSION),
+        )
+    )
     return [
-        [list(part) for part in (tally.documents, tally.cells, tally.confusions)],
-        [list(part) for part in (tally.groups, tally.labels)],
-        tally.row_counts,
+        [(row[DIGEST], groups[row[GROUP]], row[FIRST], row[END]) for row in documents],
+        sorted(((number, labels[label], *counts) for number, label, *counts in cells), key=repr),
+        [
+            (number, *(labels[label] if label >= 0 else None for label in pair), times)
+            for number, *pair, times in confusions
+        ],
+        dict(zip(groups, tally.row_counts, strict=True)),
         (tally.unreadable, tally.skipped, tally.first_unreadable),
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     rows=st.lists(row(), max_size=8),
     plan=st.builds(
@@ -76,9 +96,10 @@ def content(tally: Tally) -> Any:
         mode=st.sampled_from(["strict", "strict", "partial"]),
         match=st.sampled_from(["multiset", "multiset", "set"]),
         asked_only=st.booleans(),
+        repair=st.booleans(),
         confusions=st.booleans(),
     )
-    | st.just(Plan()),
+    | st.sampled_from([Plan(), Plan(), Plan(repair=True), Plan(literal=True)]),
 )
 def test_quick_ways_agree_with_careful_ones(
     rows: list[dict[str, Any]], plan: Plan, tmp_path_factory: Any
