@@ -32,7 +32,13 @@ from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import check_output, finish, start_output
 from iepile_cli.training.plan import Plan, shown_example, work
 from iepile_cli.training.rows import PaddedCollator, row_collator
-from iepile_cli.training.scaling import local_processes, planned, scaling_arguments, shares
+from iepile_cli.training.scaling import (
+    join_deepspeed,
+    local_processes,
+    planned,
+    scaling_arguments,
+    shares,
+)
 from iepile_cli.training.signals import Stopped, StopRequest
 from iepile_cli.training.store import Opener, Store, cores, make_store, store_key
 from iepile_cli.training.watcher import Watcher
@@ -262,13 +268,18 @@ def _taken(prepared: Prepared) -> Any:
 def _arguments(prepared: Prepared) -> Any:
     options, base = prepared.options, prepared.base
     layers = empty_model(base.folder, base.remote_code)._no_split_modules if options.fsdp else ()
-    return loop.training_arguments(
+    arguments = loop.training_arguments(
         options,
         prepared.place,
         prepared.batch,
         evaluates=prepared.held_out is not None,
         scaling=scaling_arguments(options, layers or ()),
     )
+    if options.deepspeed:
+        # Reading the device opens the connection between the processes.
+        _ = arguments.device
+        join_deepspeed()
+    return arguments
 
 
 def _run(prepared: Prepared, model: Any, arguments: Any, watcher: Watcher) -> Result:

@@ -102,6 +102,18 @@ def scaling_arguments(options: TrainOptions, layers: Iterable[str]) -> dict[str,
     return {}
 
 
+def join_deepspeed() -> None:
+    """Tell DeepSpeed of the processes, after Trainer's arguments and before weights are loaded.
+
+    On a CPU nobody else does, and it would take itself for the only one.
+    """
+    import torch
+
+    deepspeed = training_library("deepspeed", DEEPSPEED)
+    if torch.distributed.is_initialized() and not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)
+
+
 def deepspeed_config(options: TrainOptions) -> dict[str, Any]:
     """DeepSpeed's configuration: for ``zero2`` or ``zero3``, or out of a file of the user's."""
     if options.deepspeed in _STAGES:

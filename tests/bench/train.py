@@ -11,6 +11,7 @@ ratio of real (not padding) tokens a second is printed. Run it on an otherwise i
 from __future__ import annotations
 
 import argparse
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -74,8 +75,12 @@ def main() -> None:
             theirs.enable_input_require_grads()
             theirs.gradient_checkpointing_enable()
 
+        # In a drawn order, as training sees them: lines about one text do not lie together.
+        order = random.Random(options.seed).sample(range(len(store)), len(store))
+
         def chosen(number: int) -> list[Any]:
-            return [store[(number * given.batch + k) % len(store)] for k in range(given.batch)]
+            at = number * given.batch
+            return [store[order[(at + k) % len(order)]] for k in range(given.batch)]
 
         runs = {
             "iepile train": stepper(ours, place.torch_dtype, lambda n: collate(chosen(n)), False),
