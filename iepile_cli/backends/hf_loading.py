@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -109,9 +110,10 @@ def max_memory(parts: tuple[str, ...]) -> dict[int | str, str] | None:
     import torch
 
     limits: dict[int | str, str] = {}
-    for part in parts:
+    for part in (one.strip() for given in parts for one in given.split(",")):
         where, equals, size = part.rpartition("=")
-        if not size[:1].isdigit() or not size.upper().endswith(("GIB", "GB", "MIB", "MB")):
+        place = not equals or where.isdigit() or where == "cpu"
+        if not place or not re.fullmatch(r"\d+(\.\d+)?[GM]i?B", size, re.IGNORECASE):
             raise UsageError(f"--max-memory {part}", hint="e.g. 20GiB, or 0=20GiB,cpu=64GiB")
         if not equals:
             limits |= dict.fromkeys(range(torch.cuda.device_count()), size)

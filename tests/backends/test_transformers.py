@@ -12,6 +12,7 @@ from gguf_files import lora, random_gguf
 from questions import TEXTS, agreement, answers, asks, check, requests, start
 
 from iepile_cli.backends import Runner, hf
+from iepile_cli.backends.hf_loading import max_memory
 from iepile_cli.backends.memory import bytes_per_token, free_memory, machine_memory
 from iepile_cli.cli import run
 from iepile_cli.errors import ModelError, UsageError
@@ -323,6 +324,21 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(model: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             start("transformers", model, **options)
+
+
+def test_memory_is_shared_out_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert max_memory(()) is None
+    assert max_memory(("20GiB",)) == {0: "20GiB", 1: "20GiB"}
+    wanted = {0: "20GiB", "cpu": "64GiB"}
+    assert max_memory(("0=20GiB,cpu=64GiB",)) == wanted
+    assert max_memory(("0=20GiB", "cpu=64GiB")) == wanted
+    assert max_memory(("20GiB", "1=9.5gb")) == {0: "20GiB", 1: "9.5gb"}
+    for wrong in ("20", "GiB", "0=", "gpu=1GiB", "0=20GiB;1=3GiB", ""):
+        with pytest.raises(UsageError, match="--max-memory"):
+            max_memory((wrong,))
 
 
 def test_from_the_command_line(model: Path, tmp_path: Path) -> None:

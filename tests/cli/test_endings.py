@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from odd_server import Odd
 
 ROOT = Path(__file__).parents[2]
 EXTRACT = [sys.executable, "-m", "iepile_cli", "extract", "--schema", "person", "--lines"]
@@ -68,3 +69,36 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(lines: Path, tmp_path: Pat
 
 def numbers(path: Path) -> list[int]:
     return [row["line"] for row in json.loads(path.read_text())]
+
+
+def test_ctrl_c_leaves_a_server_and_resume_goes_on(lines: Path, tmp_path: Path) -> None:
+    def behave(count: int, text: str) -> str:
+        time.sleep(0.05)
+        return '{"person": ["Bob"]}'
+
+    out = tmp_path / "out.jsonl"
+    server = Odd(behave)
+    server_options = ["--base-url", server.url, "--concurrency", "4", "-o", str(out)]
+    try:
+        process = started(str(lines), *server_options)
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (out.exists() and out.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert said.splitlines() == [
+            f"what is done stays; add --resume to go on with {out}",
+            "iepile: interrupted",
+        ]
+        before = out.read_bytes()
+        assert 0 < before.count(b"\n") < 300
+        assert before.endswith(b"\n")
+        server.behave = lambda count, text: '{"person": ["Bob"]}'
+        process = started(str(lines), *server_options, "--resume")
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        rows = out.read_bytes().splitlines()
+        assert sorted(json.loads(row)["line"] for row in rows) == list(range(1, 301))
+    finally:
+        server.stop()
