@@ -53,11 +53,8 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What 4 bits round away makes learning slower.
-@pytest.mark.parametrize(("bits", "epochs"), [(16, 14), (4, 20)], ids=["16-bit", "4-bit"])
-def test_64_real_records_are_learnt_by_heart(
-    real: Path, tmp_path: Path, bits: int, epochs: int
-) -> None:
+@pytest.mark.parametrize("bits", [16, 4])
+def test_64_real_records_are_learnt_by_heart(real: Path, tmp_path: Path, bits: int) -> None:
     """Train, extract in each backend at once from the result's folder, and score."""
     if bits == 4:
         pytest.importorskip("bitsandbytes")
@@ -65,7 +62,7 @@ def test_64_real_records_are_learnt_by_heart(
     iepile(
         *("train", "--data", real / "train.jsonl", "-o", adapter, "--bits", bits),
         *("--lora-r", 32, "--lora-alpha", 32, "--lora-dropout", 0, "--batch-size", 4),
-        *("--learning-rate", "2e-3", "--scheduler", "linear", "--epochs", epochs),
+        *("--learning-rate", "2e-3", "--scheduler", "linear", "--epochs", 20),
     )
     exported = tmp_path / "exported.gguf"
     iepile("export", "--adapter", adapter, "--to", "gguf-adapter", "-o", exported)
