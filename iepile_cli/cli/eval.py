@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iepile_cli.cli import complete, console
+from iepile_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
@@ -79,7 +80,8 @@ def evaluate(
         str | None, typer.Option(help="Another system's predictions: test the difference.")
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option(help="Exit with 1 when a micro F1 (percent) is lower.")
+        float | None,
+        typer.Option(help="Exit with 1 when a micro F1 (percent) is lower.", min=0, max=100),
     ] = None,
     resamples: Annotated[
         int, typer.Option(help="Bootstrap samples for the 95 % intervals; 0: none.", min=0)
@@ -104,6 +106,9 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
+    for option, target in (("--html", html), ("--confusions", confusions)):
+        if target == "-":
+            raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
     outputs.check_targets([json_file, html, confusions], [predictions, gold, baseline])
     with (
         _ticking(predictions) as tick,

@@ -67,8 +67,13 @@ def matrix(times: dict[str, dict[str, int]]) -> str:
     """Gold types down, predicted types across, darker where more; "" is nothing."""
     totals = {gold: sum(of_gold.values()) for gold, of_gold in times.items() if gold}
     kinds = sorted(totals, key=lambda kind: (-totals[kind], kind))
-    spurious = times.get("", {})
-    kinds += sorted((kind for kind in spurious if kind not in totals), key=lambda k: -spurious[k])
+    # Types that are predicted and never gold, whether where something else is gold or nothing.
+    others: dict[str, int] = {}
+    for of_gold in times.values():
+        for kind, count in of_gold.items():
+            if kind and kind not in totals:
+                others[kind] = others.get(kind, 0) + count
+    kinds += sorted(others, key=lambda kind: (-others[kind], kind))
     hidden = len(kinds) - MOST_TYPES
     kinds = kinds[:MOST_TYPES]
     head = "".join(

@@ -79,7 +79,8 @@ def marks(document: Document, entries: Iterable[Judged]) -> list[Mark]:
     for entry in entries:
         labels = len(document.reader.task.units[entry.unit].label)
         for mention in entry.fact[labels:]:
-            if isinstance(mention, tuple):
+            # A gold mention that is a list or an object is a tuple of strings, and nowhere.
+            if isinstance(mention, tuple) and isinstance(mention[0], int):
                 start, end = mention
             elif isinstance(mention, str) and mention:
                 # Gold and predictions count their occurrences apart, so that they meet.

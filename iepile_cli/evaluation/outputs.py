@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 def check_targets(targets: list[str | None], sources: list[str | None]) -> None:
     """Raise ``UsageError`` before any work for a file that cannot be written.
 
-    That is one whose folder is not there, that is a folder, or that is read as well.
+    That is one whose folder is not there, that is a folder, or that is read as well or written
+    twice.
     """
     read = {os.path.realpath(path) for path in sources if path not in (None, "-")}
+    written: set[str] = set()
     for target in targets:
         if target is None or target == "-":
             continue
-        if os.path.realpath(target) in read:
+        real = os.path.realpath(target)
+        if real in read:
             raise UsageError(f"{target} would overwrite what is read from it")
+        if real in written and not _is_device(real):
+            raise UsageError(f"two reports cannot both be written to {target}")
+        written.add(real)
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")
         if not Path(target).absolute().parent.is_dir():
@@ -45,8 +51,8 @@ def write_html(evaluation: Evaluation, path: Path, most: int) -> None:
 
 
 def _write(parts: Iterable[str], path: Path) -> None:
-    if path.exists() and not path.is_file():
-        # A pipe or a device: there is nothing to replace.
+    if _is_device(path):
+        # There is nothing to replace.
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(parts)
         return
@@ -60,6 +66,11 @@ def _write(parts: Iterable[str], path: Path) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def _is_device(path: str | Path) -> bool:
+    """Whether a path is there and is a pipe or a device."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _umask() -> int:

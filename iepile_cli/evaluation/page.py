@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation import charts, marks
-from iepile_cli.evaluation.report import confusion_table, remarks
+from iepile_cli.evaluation.report import confusion_table, many, remarks
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ max-width:100%}
 sub.missed,li.missed b{color:var(--warn)}sub.spurious,li.spurious b{color:var(--bad)}
 sub.partial,li.partial b{color:var(--warn)}
 ul{margin:6px 0 2px;padding-left:20px}li{overflow-wrap:anywhere}
+@media(max-width:600px){body{padding:12px}th,td{padding:3px 5px}
+th:first-child,td:first-child{min-width:7em}}
 pre{background:var(--shade);padding:8px;overflow:auto;white-space:pre-wrap;
 overflow-wrap:anywhere;margin:6px 0}
 """
@@ -97,7 +99,7 @@ def _scores(scores: TaskScores) -> Iterator[str]:
             yield f"<h3>F1 per type: {escape(unit.name)}</h3>\n"
             yield f"<div class='wide'>{charts.bars(unit.types)}</div>\n"
             shown = sorted(unit.types.items(), key=lambda pair: (-pair[1].gold, pair[0]))
-            yield f"<details><summary>{len(shown)} types in numbers</summary>"
+            yield f"<details><summary>{many(len(shown), 'type')} in numbers</summary>"
             yield _table((kind, score) for kind, score in shown) + "</details>\n"
 
 

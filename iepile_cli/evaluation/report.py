@@ -211,24 +211,29 @@ def for_people(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         yield (_plain(what), average, precision, recall, f1, span, *counts)
 
 
+def many(count: int, what: str) -> str:
+    """So many of something."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """What else there is to know, a line each, for people."""
     for task, scores in evaluation.scores.items():
         rows = scores.rows
-        said = f"{task}: {scores.documents:,} documents, {rows['answers']:,} answers"
+        said = f"{task}: {many(scores.documents, 'document')}, {many(rows['answers'], 'answer')}"
         for name in ("malformed", "truncated", "repaired", "without_output", "unlabelled"):
             if rows[name]:
                 said += f", {rows[name]:,} {name.replace('_', ' ')}"
         invented = sum(unit.micro.hallucinated for unit in scores.units)
-        yield said + (f", {invented:,} predictions not in the text" if invented else "")
+        yield said + (f", {many(invented, 'prediction')} not in the text" if invented else "")
         strict = evaluation.unrepaired.get(task)
         if strict is not None and rows["repaired"]:
             for unit in strict.units:
                 yield f"{task} {unit.name} without repair: F1 {unit.micro.f1:.2f}"
     if evaluation.tally.unreadable:
-        yield f"{evaluation.tally.unreadable:,} lines could not be read"
+        yield f"{many(evaluation.tally.unreadable, 'line')} could not be read"
     if evaluation.tally.skipped:
-        yield f"{evaluation.tally.skipped:,} records of other tasks left out"
+        yield f"{many(evaluation.tally.skipped, 'record')} of other tasks left out"
     yield from _comparison_remarks(evaluation.comparison)
 
 
@@ -240,9 +245,10 @@ def _comparison_remarks(comparison: dict[str, Any]) -> Iterator[str]:
                 f"{task} {unit} against {comparison['predictions']}: F1 {result['f1']:.2f} -"
                 f" {result['baseline_f1']:.2f} = {result['difference']:+.2f}"
                 f" (95 % {low:+.2f} to {high:+.2f}), p = {result['p']:.4f},"
-                f" {part['documents']:,} documents"
+                f" {many(part['documents'], 'document')}"
             )
         if part["only_in_one"]:
-            yield f"{task}: {part['only_in_one']:,} documents are in one of the two files only"
+            yield f"{task}: {many(part['only_in_one'], 'document')} in one of the two files only"
         if part["other_gold"]:
-            yield f"{task}: {part['other_gold']:,} documents have another gold in the baseline"
+            other = many(part["other_gold"], "document")
+            yield f"{task}: {other} with another gold in the baseline"

@@ -130,9 +130,9 @@ class Sheet:
             self.row_counts.append([0] * len(ROW_COUNTS))
         return known
 
-    def label(self, task: str, unit: int, kind: str) -> int:
-        """The number of a type of a task's unit."""
-        key = (task, unit, kind)
+    def label(self, task: str, unit: int, kind: Any) -> int:
+        """The number of a type of a task's unit, a string in all but odd gold."""
+        key = (task, unit, str(kind))
         known = self.labels.get(key)
         if known is None:
             known = self.labels[key] = len(self.labels)

@@ -163,6 +163,47 @@ def test_report_does_not_overwrite_what_it_reads(predictions: str) -> None:
     assert "would overwrite" in done.stderr.decode()
 
 
+def test_one_file_does_not_hold_two_reports(predictions: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    done = run(predictions, "--json", str(target), "--html", str(target))
+    assert (done.returncode, target.exists()) == (2, False)
+    assert b"two reports" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--html", "--confusions"])
+def test_only_json_goes_to_stdout(option: str, predictions: str) -> None:
+    done = run(predictions, option, "-")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("bar", ["-1", "101", "nan"])
+def test_bar_is_in_percent(bar: str, predictions: str) -> None:
+    assert run(predictions, "--fail-under", bar).returncode == 2
+
+
+def test_gold_of_odd_kinds_is_reported_as_upstream_counts_it(tmp_path: Path) -> None:
+    gold = [
+        {"entity": "Ann", "entity_type": None},
+        {"entity": None, "entity_type": 3},
+        {"entity": ["Ann"], "entity_type": ["PER"]},
+        *GOLD,
+    ]
+    path = write(tmp_path / "p.jsonl", [row({"PER": ["Ann"], "None": ["Ann"]}, gold)])
+    page, table = tmp_path / "r.html", tmp_path / "c.json"
+    done = run(path, "--upstream-compatible", "--html", str(page), "--confusions", str(table))
+    assert done.returncode == 0
+    # The type None is not the type "None".
+    assert json.loads(done.stdout)["total"] == {
+        "总样本数": 1,
+        "错误数": 0,
+        "P": 50,
+        "R": 20,
+        "F1": 28.57,
+    }
+    assert "<article>" in page.read_text(encoding="utf-8")
+    assert "S" in json.loads(table.read_text(encoding="utf-8"))
+
+
 def test_confusions_are_what_hard_negatives_reads(predictions: str, tmp_path: Path) -> None:
     target = tmp_path / "confusions.json"
     assert run(predictions, "--confusions", str(target)).returncode == 0
@@ -284,6 +325,15 @@ def test_at_most_so_many_documents(predictions: str, tmp_path: Path) -> None:
     text = report(predictions, tmp_path / "r.html", "--html-errors", "1")
     assert text.count("<article>") == 1
     assert "the first 1 of 2 documents with errors" in text
+
+
+def test_types_that_are_never_gold_have_their_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row({"PLACE": ["Rome"]}, ner(("Rome", "LOC")))])
+    matrix = report(path, tmp_path / "r.html").split('class="matrix"')[1].split("</table>")[0]
+    rows = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", line) for line in matrix.split("<tr>")[1:]]
+    names = [re.sub("<.*?>", "", name) for name in rows[0][1:]]
+    assert names == ["LOC", "PLACE", "missed"]
+    assert rows[1] == ["LOC", "", "1", ""]
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
