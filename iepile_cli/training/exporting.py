@@ -18,7 +18,7 @@ from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.training.base import Base, find_base, hf_tokenizer, quiet_libraries
 from iepile_cli.training.export_options import FORMS, ExportOptions
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.output import writing_folder
+from iepile_cli.training.output import readable, writing_folder
 from iepile_cli.training.weights import adapter_config, merge_adapters
 
 Note = Callable[[str], None]
@@ -35,6 +35,11 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
         raise UsageError("no place to write to", hint="give -o PATH")
     if options.to == "gguf-adapter" and not options.adapter:
         raise UsageError("--to gguf-adapter needs an --adapter")
+    if options.to in ("gguf", "ollama"):
+        from iepile_cli.training.gguf_model import written_directly
+
+        # A type that is not known is said before a large model is merged.
+        written_directly(options.quantise)
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} is there already", hint="--overwrite replaces it")
@@ -58,6 +63,8 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
 
 
 def _place(made: Path, output: Path) -> None:
+    if made.is_dir():
+        readable(made)
     if output.is_dir():
         shutil.rmtree(output)
     os.replace(made, output)

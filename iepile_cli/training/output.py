@@ -149,7 +149,16 @@ def _rank(partial: Path) -> dict[str, Any]:
     return {"lora_r": config["r"], "lora_alpha": config["lora_alpha"]}
 
 
+def readable(folder: Path) -> None:
+    """Let weights be read by whoever may read other files; safetensors keeps them private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~mask)
+
+
 def _move_in(partial: Path, folder: Path) -> None:
+    readable(partial)
     files = sorted(partial.iterdir(), key=lambda path: (path.name in _SEALS, path.name))
     for name in _SEALS:
         (folder / name).unlink(missing_ok=True)

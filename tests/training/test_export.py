@@ -125,6 +125,9 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     settings = read_adapter_settings(merged)
     assert settings is not None
     assert settings.template == "alpaca"
+    # Whoever may read the configuration may read the weights.
+    modes = {(merged / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
     export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
     assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 0.9 * QUESTIONS
     export(
@@ -266,8 +269,10 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     options = ExportOptions(model=str(tiny), adapter=(str(trained),), output=str(tmp_path / "x"))
     with pytest.raises(UsageError, match="--to nonsense"):
         export(dataclasses.replace(options, to="nonsense"))
+    said: list[str] = []
     with pytest.raises(UsageError, match="not a type of llama"):
-        export(dataclasses.replace(options, to="gguf", quantise="q99"))
+        export(dataclasses.replace(options, to="gguf", quantise="q99"), note=said.append)
+    assert said == []
     with pytest.raises(UsageError, match="needs an --adapter"):
         export(dataclasses.replace(options, adapter=()))
     with pytest.raises(UsageError, match="takes one adapter"):
