@@ -17,6 +17,7 @@ from training.runs import run
 
 from iepile_cli.errors import DataError, ModelError, UsageError
 from iepile_cli.training import loop
+from iepile_cli.training.finetune import dry_run
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
 from iepile_cli.training.recipes import recipe
 from iepile_cli.training.scaling import Shares, deepspeed_config, shares, zero_config
@@ -150,6 +151,18 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
     whole = estimate(base, replace(options, deepspeed=""), place, Shares())
     with pytest.raises(ModelError, match="of memory"):
         choose_batch(whole, options, place, report, 8, 8)
+
+
+def test_a_dry_run_plans_for_processes_that_are_not_there_yet(options: TrainOptions) -> None:
+    one, _ = dry_run(options)
+    two, _ = dry_run(replace(options, nproc=2))
+    assert two.examples_per_step == 2 * one.examples_per_step
+    assert two.steps == one.steps // 2
+    assert "2 processes" in two.summary()
+    # What the examples begin with alike is computed once a row.
+    assert two.work.tokens < 0.6
+    padded, _ = dry_run(replace(options, packing=False))
+    assert padded.work.tokens > 1
 
 
 # ------------------------------------------------------------------------------- ends of a run
