@@ -1,0 +1,455 @@
+"""Files and standard streams: opening by content, decoding, atomic writing, overwrite checks.
+
+The only home of these in the package. Goes in: a path as a user wrote it, ``-`` or ``None`` for a
+standard stream. Comes out: bytes or text that are already decompressed and decoded, or a file
+that appears under its name only when it is complete. What the content means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from iepile_cli.errors import DataError, UsageError
+
+STDIN = "-"
+STDIN_NAME = "stdin"
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
+# A compressed file may hold this many times its own size, or this many bytes if that is more:
+# text rarely packs below a fortieth, and a bomb packs a thousandfold.
+MAX_RATIO = 200
+MAX_UNPACKED = 1 << 30
+UTF8 = "utf-8"
+
+StrPath = str | os.PathLike[str]
+
+# Longest first: UTF-32's little-endian mark begins with UTF-16's.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SNIFFED = 8192
+# What people point text tools at, by how it begins.
+_NOT_TEXT = (
+    (b"%PDF", "is a PDF", "make text of it first, e.g. with pdftotext"),
+    (b"PK\x03\x04", "is a zip archive or an office document", "save it as plain text first"),
+    (b"\xd0\xcf\x11\xe0", "is an office document", "save it as plain text first"),
+    (b"SQLite format 3", "is a database", "export its texts as JSON Lines or CSV first"),
+    (b"GGUF", "is a model", "a model is named with --model"),
+)
+
+
+def suffix(path: StrPath) -> str:
+    """The lower-case suffix that tells a file's format; a compression suffix is left aside."""
+    name = os.fspath(path).lower()
+    for ending in COMPRESSED_SUFFIXES:
+        name = name.removesuffix(ending)
+    return os.path.splitext(name)[1]
+
+
+def display_name(path: StrPath | None) -> str:
+    """A path as results and messages name it: always encodable, ``stdin`` for ``-`` and None."""
+    if path is None or path == STDIN:
+        return STDIN_NAME
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+class Input(NamedTuple):
+    """An open input: its decompressed bytes, its size on disk (0: unknown), bytes read of that."""
+
+    stream: io.BufferedReader
+    size: int
+    tell: Callable[[], int]
+
+
+@contextmanager
+def open_input(
+    path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED
+) -> Iterator[Input]:
+    """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
+
+    The compression is recognised by content. ``max_unpacked`` bounds what a compressed file may
+    hold, in bytes (files that are large themselves may hold ``MAX_RATIO`` times their size);
+    None lifts the bound. Raises ``DataError`` naming the file for anything that goes wrong while
+    it is open.
+    """
+    with ExitStack() as stack:
+        try:
+            if path is None or path == STDIN:
+                raw, size = _standard_input(), 0
+            else:
+                raw = stack.enter_context(open(path, "rb"))
+                facts = os.fstat(raw.fileno())
+                size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+            tell = raw.tell if size else lambda: 0
+            bound = None if max_unpacked is None else max(max_unpacked, MAX_RATIO * size)
+            yield Input(_unpacked(raw, bound), size, tell)
+        except BrokenPipeError:
+            raise
+        except _TooLarge as error:
+            raise DataError(
+                f"holds more than {error.bound:,} bytes when decompressed",
+                path=display_name(path),
+                hint="decompress it first if it is to be read whole",
+            ) from None
+        except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+            raise DataError(
+                f"its compression is damaged: {error}", path=display_name(path)
+            ) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
+
+
+def read_bytes(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> bytes:
+    """The whole content of a file or stdin, decompressed; raises ``DataError``."""
+    with open_input(path, max_unpacked=max_unpacked) as source:
+        return source.stream.read()
+
+
+def read_text(path: StrPath | None, encoding: str | None = None) -> str:
+    """The whole text of a file or stdin, decompressed and decoded; raises ``DataError``."""
+    data = read_bytes(path)
+    try:
+        return decode(data, encoding)
+    except DataError as error:
+        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+
+
+def _unpacked(raw: io.BufferedReader, bound: int | None) -> io.BufferedReader:
+    head = raw.peek(6)[:6]
+    for magic, unpack in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return io.BufferedReader(_Bounded(unpack(raw), bound))
+    return raw
+
+
+class _TooLarge(Exception):
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends with an error after ``bound`` bytes."""
+
+    def __init__(self, stream: Any, bound: int | None) -> None:
+        self._stream, self._bound, self._read = stream, bound, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._stream.readinto(buffer) or 0)
+        self._read += count
+        if self._bound is not None and self._read > self._bound:
+            raise _TooLarge(self._bound)
+        return count
+
+
+class _Zstandard:
+    """A zstd stream; damage is an ``EOFError``, as in the standard library."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        import zstandard
+
+        self._failure = zstandard.ZstdError
+        self._reader = zstandard.ZstdDecompressor().stream_reader(
+            raw, read_across_frames=True, closefd=False
+        )
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._reader.readinto(buffer)
+        except self._failure as error:
+            raise EOFError(str(error)) from None
+
+
+_DECOMPRESSORS: dict[bytes, Callable[[io.BufferedReader], Any]] = {
+    b"\x28\xb5\x2f\xfd": _Zstandard,
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
+
+
+def _standard_input() -> io.BufferedReader:
+    raw = sys.stdin.buffer
+    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(Any, raw))
+
+
+# --------------------------------------------------------------------------------------- decoding
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Raise ``UsageError`` for a name that is no text encoding."""
+    if encoding is None:
+        return
+    try:
+        " ".encode(encoding)
+    except (LookupError, ValueError, TypeError):
+        raise UsageError(
+            f"no text encoding is called {encoding!r}", hint="e.g. utf-8, cp1252, gb18030"
+        ) from None
+
+
+def decode(data: bytes, encoding: str | None = None) -> str:
+    """The text that the bytes hold: UTF-8, what a byte order mark says, or ``encoding``.
+
+    Nothing is decoded approximately; raises ``DataError``.
+    """
+    name = _encoding_of(data, encoding)
+    mark = len(codecs.BOM_UTF8) if name == "utf-8-sig" else 0
+    try:
+        return data[mark:].decode(UTF8 if mark else name)
+    except UnicodeError as error:
+        raise _undecodable(error, name, data, mark) from None
+
+
+def decoded_lines(
+    stream: io.BufferedReader, encoding: str | None = None
+) -> Iterator[tuple[int, str | DataError]]:
+    """The lines of a stream with their numbers from 1, line feeds kept.
+
+    In UTF-8, a line that does not decode is given as its error and the rest goes on; in other
+    encodings, and for what is no text at all, ``DataError`` is raised and ends the stream.
+    """
+    name = _encoding_of(stream.peek(_SNIFFED)[:_SNIFFED], encoding)
+    if not name.startswith(UTF8):
+        yield from _wrapped_lines(stream, name)
+        return
+    for number, raw in enumerate(stream, 1):
+        if number == 1 and name == "utf-8-sig":
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield number, raw.decode(UTF8)
+        except UnicodeDecodeError as error:
+            yield number, _undecodable(error, name, raw)
+
+
+def _wrapped_lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[int, str | DataError]]:
+    wrapped = io.TextIOWrapper(stream, encoding=name, newline="\n")
+    number = 0
+    try:
+        for number, line in enumerate(wrapped, 1):
+            yield number, line
+    except UnicodeError as error:
+        failed = _undecodable(error, name, b"")
+        # A decoder works in blocks: neither the line nor the byte it counts is the file's.
+        raise DataError(f"is not {name} after line {number}", hint=failed.hint) from None
+    finally:
+        wrapped.detach()
+
+
+def _encoding_of(head: bytes, encoding: str | None) -> str:
+    """The encoding of bytes that begin with ``head``; raises ``DataError`` for what is no text."""
+    for magic, what, hint in _NOT_TEXT:
+        if head.startswith(magic):
+            raise DataError(f"{what}, not text", hint=hint)
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    wide = encoding is not None and codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    if b"\0" in head and not wide and not (marked or "").startswith(("utf-16", "utf-32")):
+        raise DataError("is a binary file, not text", hint="for UTF-16 text: --encoding utf-16")
+    if encoding is None:
+        return marked or UTF8
+    # A mark that agrees with the encoding named is no part of the text.
+    if marked and codecs.lookup(encoding).name == marked.removesuffix("-sig"):
+        return marked
+    return encoding
+
+
+def _undecodable(error: UnicodeError, encoding: str, data: bytes, before: int = 0) -> DataError:
+    where = f" at byte {before + error.start}" if isinstance(error, UnicodeDecodeError) else ""
+    named = "UTF-8" if encoding.startswith(UTF8) else encoding
+    return DataError(
+        f"is not {named}{where}",
+        hint="if it is text in another encoding, name it, e.g. --encoding "
+        + _likely_encoding(data, encoding),
+    )
+
+
+# Bytes that Windows-1252 uses for quotes, dashes and the euro sign, and Latin-1 for controls.
+_WINDOWS_ONLY = frozenset(range(0x80, 0xA0))
+
+
+def _likely_encoding(data: bytes, tried: str) -> str:
+    """The encoding to try next: Latin-1 would read anything, and garble Windows' quotes."""
+    if not tried.startswith(UTF8):
+        return "utf-8"
+    try:
+        data.decode("gb18030")
+        many = sum(byte >= 0x80 for byte in data) * 3 > len(data)
+    except UnicodeDecodeError:
+        many = False
+    return "gb18030" if many else "cp1252"
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def is_same_file(one: StrPath, other: StrPath) -> bool:
+    """Whether two paths lead to one file: by name, symbolic link or hard link."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def refuse_overwriting(
+    outputs: Iterable[StrPath | None], inputs: Iterable[StrPath | None]
+) -> None:
+    """Raise ``UsageError`` when an output is one of the inputs, however it is named.
+
+    Standard streams, pipes and devices are left aside. An output folder that is an input folder
+    is refused too; a file inside an input folder is not.
+    """
+    read = [path for path in inputs if path is not None and path != STDIN]
+    for output in outputs:
+        if output is None or output == STDIN or is_device(output):
+            continue
+        for path in read:
+            if is_same_file(output, path):
+                raise UsageError(
+                    f"{display_name(output)} would overwrite what is read from it",
+                    hint="name another output",
+                )
+
+
+def is_device(path: StrPath) -> bool:
+    """Whether a path is there and is neither a file nor a folder: a pipe, a terminal, a device."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+@contextmanager
+def atomic_path(path: StrPath) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends without an error.
+
+    A symbolic link stays one: its target is replaced. Permissions of a file that is replaced are
+    kept. Missing folders are made. On an error the temporary file is removed and what was there
+    stays. For a pipe or a device, the path itself is given. Raises ``DataError``.
+    """
+    if is_device(path):
+        yield Path(path)
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise DataError("is a folder", path=display_name(path), hint="name a file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+        os.close(handle)
+    except OSError as error:
+        raise DataError(
+            f"cannot be written: {error.strerror}", path=display_name(path)
+        ) from None
+    partial = Path(name)
+    try:
+        yield partial
+        # A temporary file is private; the finished one is as open as the user's files are.
+        with suppress(OSError):
+            os.chmod(partial, _mode(target))
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_write(path: StrPath | None) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of ``path`` when the block ends without an error.
+
+    ``-`` and None are stdout. A path that ends in ``.gz`` or ``.zst`` is compressed, with the same
+    bytes for the same content. As ``atomic_path`` otherwise.
+    """
+    if path is None or path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with atomic_path(path) as partial:
+        try:
+            opened = partial.open("wb")
+        except OSError as error:
+            raise DataError(
+                f"cannot be written: {error.strerror}", path=display_name(path)
+            ) from None
+        with opened as raw, _packed(raw, os.fspath(path).lower()) as file:
+            yield file
+
+
+def write_atomic(path: StrPath, content: str | bytes) -> None:
+    """Write a whole file, atomically; what UTF-8 cannot hold in a string is escaped."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_folder(path: StrPath) -> Iterator[Path]:
+    """A hidden folder beside ``path`` that takes its name, and the place of what was there.
+
+    Removed when the block ends with an error; what was there then stays. Raises ``DataError``.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DataError(
+            f"cannot be written: {error.strerror}", path=display_name(path)
+        ) from None
+    try:
+        yield partial
+        os.chmod(partial, 0o777 & ~_umask())
+        replaced = Path(f"{partial}.old")
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(partial, target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _packed(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    if name.endswith(".gz"):
+        # No time and no name in the header: the same content gives the same bytes.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as file:
+            yield cast(IO[bytes], file)
+    elif name.endswith(".zst"):
+        import zstandard
+
+        with zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as packed:
+            yield cast(IO[bytes], packed)
+    else:
+        yield raw
+
+
+def _mode(target: Path) -> int:
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        return 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,184 @@
+"""Processors and worker processes: how many there are, and work done on them in order.
+
+The only home of both in the package.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from iepile_cli.errors import IEPileError, UsageError
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+MAX_WORKERS = 8
+# Starting a process takes longer than working through a few chunks.
+_WITHOUT_WORKERS = 4
+
+
+@functools.cache
+def processors() -> int:
+    """How many logical processors this process may use: affinity, within the cgroup's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min(count, math.ceil(_cgroup_quota())))
+
+
+@functools.cache
+def physical_cores() -> int:
+    """How many physical cores this process may use: two threads of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        # Elsewhere affinity is rare, and two hardware threads of a core the rule where there are.
+        import psutil
+
+        return min(processors(), psutil.cpu_count(logical=False) or processors())
+    siblings = set()
+    for number in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        try:
+            siblings.add(topology.read_text(encoding="ascii").strip())
+        except OSError:
+            siblings.add(str(number))
+    return max(1, min(len(siblings), processors()))
+
+
+def _cgroup_quota() -> float:
+    """Processors that the control group may use, counted in time; infinite without a limit."""
+    quota = math.inf
+    for folder in _cgroup_folders():
+        try:
+            allowed, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            if allowed != "max":
+                quota = min(quota, int(allowed) / int(period))
+        except (OSError, ValueError):
+            continue
+    return quota
+
+
+def _cgroup_folders() -> Iterator[Path]:
+    """The control groups of this process, from its own to the root (version 2)."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    inner = root / own.lstrip("/")
+    yield inner
+    yield from (folder for folder in inner.parents if folder.is_relative_to(root))
+
+
+class WorkerPool:
+    """Worker processes that work through chunks in order, a few ahead and no more.
+
+    They are started when there is enough to do for more than one; ``workers + 2`` chunks are under
+    way at once, which bounds the memory. Leaving the ``with`` block stops them. Raises
+    ``UsageError`` for a number below 1.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise UsageError(f"--workers {workers} is not a number of processes")
+        self.workers = workers or min(processors(), MAX_WORKERS)
+        self.ahead = self.workers + 2
+        self._pool: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """End every ``map`` that is under way, in whichever thread, with ``KeyboardInterrupt``."""
+        self._stopped = True
+
+    def map(
+        self,
+        function: Callable[[_In], _Out],
+        chunks: Iterable[_In],
+        *,
+        serial: int = _WITHOUT_WORKERS,
+        ahead: int | None = None,
+    ) -> Iterator[_Out]:
+        """``function`` of each chunk, in order, lazily.
+
+        Fewer than ``serial`` chunks are done in this process. At most ``ahead`` chunks are under
+        way at once. Raises what ``function`` raises, and ``IEPileError`` when a process dies.
+        """
+        rest = self._until_stopped(chunks)
+        first = list(itertools.islice(rest, serial))
+        everything = itertools.chain(first, rest)
+        if self.workers == 1 or len(first) < serial:
+            return map(function, everything)
+        return self._distribute(function, everything, ahead or self.ahead)
+
+    def _until_stopped(self, chunks: Iterable[_In]) -> Iterator[_In]:
+        for chunk in chunks:
+            if self._stopped:
+                raise KeyboardInterrupt
+            yield chunk
+
+    def _distribute(
+        self, function: Callable[[_In], _Out], chunks: Iterable[_In], ahead: int
+    ) -> Iterator[_Out]:
+        under_way: deque[Future[_Out]] = deque()
+        try:
+            for chunk in chunks:
+                under_way.append(self._started().submit(function, chunk))
+                if len(under_way) >= ahead:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool:
+            raise IEPileError(
+                "a worker process died", hint="perhaps for want of memory; try --workers 1"
+            ) from None
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(
+                    self.workers,
+                    mp_context=multiprocessing.get_context(_start_method()),
+                    initializer=_ignore_interrupts,
+                )
+            return self._pool
+
+
+def _start_method() -> str:
+    """Forking is fast, and safe as long as there is one thread; spawning works everywhere."""
+    return "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
