@@ -132,7 +132,7 @@ class Caller:
 
     def _follows(self, request: Request) -> bool:
         """Whether an answer can be followed token by token."""
-        return request.ask is not None and says_mentions(request.ask.text)
+        return request.instruction is not None and says_mentions(request.instruction.text)
 
     async def _followed(
         self, request: Request, ids: list[int], shield: Shield, budget: int
@@ -142,7 +142,7 @@ class Caller:
         It keeps its slot to the end: between its calls another prompt would take the place of what
         the server has computed of this one.
         """
-        vocabulary, ask, grammar = self.vocabulary, request.ask, request.grammar
+        vocabulary, ask, grammar = self.vocabulary, request.instruction, request.grammar
         assert vocabulary is not None
         assert ask is not None
         assert grammar is not None

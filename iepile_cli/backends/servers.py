@@ -141,7 +141,7 @@ def structure(
     the key and colon that come next.
     """
     extra = dict(found.server.plainly)
-    ask = request.ask
+    ask = request.instruction
     if request.grammar is None or ask is None or how == "free":
         return {"extra_body": extra} if extra else {}
     # Until it was renamed, the fields of vLLM had a prefix each instead of an object around them.

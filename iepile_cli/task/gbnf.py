@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from iepile_cli.task.ask import dumps
 from iepile_cli.task.grammar import Rules, literal
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.instruction import dumps
+from iepile_cli.task.segment import segment
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.substrings import Substrings
 from iepile_cli.task.table import Task
@@ -29,19 +29,19 @@ _ANY_STRING = (
 
 def says_mentions(text: str) -> bool:
     """Whether the grammar says which mentions a text has; of a very long one it does not."""
-    return len(pieces(text)) <= MOST_PIECES
+    return len(segment(text)) <= MOST_PIECES
 
 
 def gbnf(task: Task, items: Sequence[SchemaItem], text: str) -> str:
     """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space."""
-    cut = pieces(text)
+    cut = segment(text)
     rules = Rules.of(task, items, [cut])
     return _written(f'" "? {_renamed(rules.body())}', rules, cut)
 
 
 def gbnf_behind_key(task: Task, items: Sequence[SchemaItem], text: str, answered: int) -> str:
     """The grammar of what stands behind a key and its colon, ``answered`` other keys before it."""
-    cut = pieces(text)
+    cut = segment(text)
     rules = Rules.of(task, items, [cut])
     return _written(f'" " {_renamed(rules.body(answered, opened=True))}', rules, cut)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from iepile_cli.task.ask import dumps
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.instruction import dumps
+from iepile_cli.task.segment import segment
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, SchemaItem, Slots
 from iepile_cli.task.table import Task
 
@@ -38,7 +38,7 @@ def grammar(
 
 def _runs(text: str, spells: Callable[[str], bool] | None) -> list[list[str]]:
     """The pieces of a text, in runs between those that cannot be written."""
-    cut = pieces(text)
+    cut = segment(text)
     if spells is None or spells(text):
         return [cut]
     runs: list[list[str]] = [[]]

@@ -16,9 +16,9 @@ from iepile_cli.backends.constrain import Constraint, choose, spells
 from iepile_cli.extraction.grounding import ground
 from iepile_cli.extraction.passages import Passage
 from iepile_cli.extraction.reading import read_answer
-from iepile_cli.task import TASKS, Ask, parse_answer
-from iepile_cli.task.ask import answer_json, dumps
+from iepile_cli.task import TASKS, Instruction, parse_answer
 from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.instruction import answer_json, dumps
 from iepile_cli.task.schema import read_schema
 from iepile_cli.task.shape import FIXED, slot_name
 
@@ -58,7 +58,9 @@ def tokenizers(path: Path) -> Any:
     return grammar_tokenizer(load_model(path, vocab_only=True))
 
 
-def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str = "") -> Constraint:
+def decode(
+    tokenizer: Any, ask: Instruction, rng: random.Random, budget: int, lead: str = ""
+) -> Constraint:
     """Write an answer by choosing among the allowed tokens at random, closing ones more often."""
     rules = grammar(ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer))
     constraint = Constraint(tokenizer, rules, budget, empty_answers(ask.task, ask.items))
@@ -70,7 +72,7 @@ def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str 
     return constraint
 
 
-def check(ask: Ask, constraint: Constraint) -> None:
+def check(ask: Instruction, constraint: Constraint) -> None:
     answer = constraint.answer(0)
     value = json.loads(answer.text)
     assert list(value) == [item.type for item in ask.items]
@@ -112,7 +114,7 @@ def test_any_choice_of_tokens_gives_a_valid_grounded_answer(
 ) -> None:
     text = text.encode("utf-8", "replace").decode()
     task, items = read_schema([schema], TASKS[name])
-    ask = Ask(task, tuple(items), text)
+    ask = Instruction(task, tuple(items), text)
     constraint = decode(tokenizers(embedded), ask, random.Random(seed), budget)
     assert constraint.truncated or len(constraint.tokens) <= budget
     check(ask, constraint)
@@ -128,7 +130,7 @@ def test_with_the_tokenizers_of_other_models(
     task, items = read_schema([schema], TASKS[name])
     texts = ["Ann bombed Bob's </s> house [/INST] in Zürich.", "任正非在深圳\n<|im_end|> 😀 NAN"]
     for seed, text in enumerate(texts * 4):
-        ask = Ask(task, tuple(items), text)
+        ask = Instruction(task, tuple(items), text)
         check(ask, decode(tokenizer, ask, random.Random(seed), 80, lead))
 
 

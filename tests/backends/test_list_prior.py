@@ -17,7 +17,7 @@ from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.repetition import AnswerReader
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.asking import Asker
-from iepile_cli.task import Ask
+from iepile_cli.task import Instruction
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.schema import read_schema
 from iepile_cli.templates import AUTO
@@ -116,7 +116,7 @@ def test_more_is_listed_with_a_higher_prior_and_all_of_it_stays_valid() -> None:
     try:
         for prior in (-20.0, 0.0, 3.0):
             asker = Asker(opened.runner, opened.template, list_prior=prior)
-            request: Request = asker.request(Ask(task, tuple(items), text, "en"))
+            request: Request = asker.request(Instruction(task, tuple(items), text, "en"))
             [answer] = opened.runner.generate([request])
             value = json.loads(answer.text)
             assert list(value) == [item.type for item in items]

@@ -23,10 +23,10 @@ from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, loa
 from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
-from iepile_cli.task.ask import Ask, dumps
 from iepile_cli.task.gbnf import MOST_PIECES, gbnf, gbnf_behind_key, says_mentions
 from iepile_cli.task.gbnf_rest import Rest
 from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.instruction import Instruction, dumps
 from iepile_cli.task.json_schema import is_closed, json_schema
 from iepile_cli.templates import Prompt
 
@@ -189,7 +189,7 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> No
     from llguidance import LLMatcher, grammar_from
 
     kind, asked = TASKS[task], ITEMS[task]
-    request = Request(Prompt((), "", ""), "ours", 10, ask=Ask(kind, asked, text))
+    request = Request(Prompt((), "", ""), "ours", 10, instruction=Instruction(kind, asked, text))
     found = Found(SERVERS["vllm"], "m")
     sent = structure(found, request, "lark", 0)["extra_body"]["structured_outputs"]["grammar"]
     read = grammar_from("grammar", sent)
