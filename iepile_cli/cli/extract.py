@@ -161,6 +161,7 @@ def extract(
         concurrency=concurrency,
         timeout=timeout,
         verbose=console.Voice.verbose,
+        on_note=console.note,
     )
     opening = functools.partial(
         open_model,
