@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from iepile_cli.backends.constrain import Constraint, choose, spells
 from iepile_cli.extraction.grounding import ground
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.extraction.reading import read_answer
 from iepile_cli.task import TASKS, Instruction, parse_answer
 from iepile_cli.task.grammar import empty_answers, grammar
 from iepile_cli.task.instruction import answer_json, dumps
+from iepile_cli.task.passages import Passage
 from iepile_cli.task.schema import read_schema
 from iepile_cli.task.shape import FIXED, slot_name
 
