@@ -87,9 +87,9 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
     def fail() -> None:
         with files.atomic_write(path) as file:
             file.write(b"half")
-            raise ValueError
+            raise InterruptedError
 
-    with pytest.raises(ValueError):
+    with pytest.raises(InterruptedError):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -149,9 +149,9 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         with files.atomic_folder(folder) as partial:
             (partial / "new").touch()
             if fails:
-                raise ValueError
+                raise InterruptedError
 
-    with pytest.raises(ValueError):
+    with pytest.raises(InterruptedError):
         write(fails=True)
     assert [path.name for path in folder.iterdir()] == ["old"]
     write(fails=False)
