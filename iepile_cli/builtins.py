@@ -9,7 +9,7 @@ from iepile_cli.registry import Registry
 def register_templates(registry: Registry) -> None:
     """Register the built-in templates."""
     from iepile_cli.templates import AUTO
-    from iepile_cli.templates.rows import TEMPLATES
+    from iepile_cli.templates.builtin import TEMPLATES
 
     for template in (AUTO, *TEMPLATES):
         registry.add("template", template.name, template, summary=template.summary)

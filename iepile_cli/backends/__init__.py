@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from iepile_cli.task.ask import Ask
+from iepile_cli.task.instruction import Instruction
 from iepile_cli.templates import Prompt, Tokenizer
 
 
@@ -20,8 +20,8 @@ class Request:
     """A prompt, the grammar of its answer (None: unconstrained) and the answer's token budget.
 
     ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
-    closed whose budget is spent. ``ask`` is what the request is about: a server that takes no
-    Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
+    closed whose budget is spent. ``instruction`` is what the request is about: a server that takes
+    no Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
     with a list against ending it; servers, which choose themselves, leave it out.
     """
 
@@ -29,7 +29,7 @@ class Request:
     grammar: str | None
     max_tokens: int
     empties: tuple[str, ...] = ()
-    ask: Ask | None = None
+    instruction: Instruction | None = None
     list_prior: float = 0.0
 
 

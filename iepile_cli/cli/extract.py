@@ -144,8 +144,7 @@ def extract(
     from iepile_cli.extraction.pipeline import extract as extract_documents
     from iepile_cli.extraction.predicting import Predicting
     from iepile_cli.task.schema import read_schema
-    from iepile_cli.task.table import task_named
-    from iepile_cli.task.wording import LANGUAGES
+    from iepile_cli.task.table import LANGUAGES, task_named
 
     settings = Options(
         context=context,

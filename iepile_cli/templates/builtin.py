@@ -7,7 +7,7 @@ and patterns of the model names that the row was made for.
 
 from __future__ import annotations
 
-from iepile_cli.templates.pieces import Control as Token
+from iepile_cli.templates.encoding import Control as Token
 from iepile_cli.templates.template import Parts, Template
 
 _SYSTEM: Parts = ("{{system}}",)
