@@ -136,3 +136,10 @@ def test_answers_are_in_the_order_of_offsets() -> None:
     met = (("trigger", "met"), ("who", "Al"), ("who", "Bob"))
     answer = answer_json(task_named("EE"), [(event, [met])], text, {(event, met): (10, 14, 6)})
     assert answer["meet"][0]["arguments"]["who"] == ["Bob", "Al"]
+
+
+def test_an_answer_without_a_text_keeps_the_order_given() -> None:
+    person = SchemaItem("person")
+    found = [(person, [(("mention", "Bob"),), (("mention", "Al"),)])]
+    assert answer_json(task_named("NER"), found, None) == {"person": ["Bob", "Al"]}
+    assert answer_json(task_named("NER"), found, "Also, Bob met Al.") == {"person": ["Al", "Bob"]}
