@@ -14,9 +14,9 @@ from typing import Generic, TypeAlias, TypeVar
 
 from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.extraction.grounding import Item, ground
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.extraction.reading import read_answer
 from iepile_cli.task.instruction import Instruction
+from iepile_cli.task.passages import Passage
 
 Subject = TypeVar("Subject")
 # Told of each answer: its tokens (prompt and answer), and characters of text it deals with.

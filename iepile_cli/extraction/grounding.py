@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-from iepile_cli.extraction.passages import Passage
-from iepile_cli.extraction.sentences import SENTENCE, units
+from iepile_cli.task.passages import Passage
 from iepile_cli.task.segment import segment
+from iepile_cli.task.sentences import SENTENCE, units
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Roles, SchemaItem
 
 # An extracted thing with a score for each of its roles (None where the backend gives none).

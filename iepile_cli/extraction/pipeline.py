@@ -16,10 +16,10 @@ from iepile_cli.extraction.answering import OnAnswer, Pending, answered
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.extraction.results import Result
 from iepile_cli.task.instruction import Instruction, batches
 from iepile_cli.task.language import detect_language
+from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template

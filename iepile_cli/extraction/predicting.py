@@ -19,8 +19,8 @@ from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import clean
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
+from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
 from iepile_cli.templates import Template

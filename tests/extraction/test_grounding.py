@@ -13,8 +13,8 @@ from iepile_cli.extraction.grounding import (
     ground,
     joint_score,
 )
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.task import TASKS, Roles, SchemaItem
+from iepile_cli.task.passages import Passage
 from iepile_cli.task.segment import segment
 
 PERSON = SchemaItem("person")
