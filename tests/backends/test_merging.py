@@ -104,9 +104,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_parts(
     assert "\n" not in notes[0]
 
 
-def test_a_full_disk_leaves_the_parts_and_no_rest(
-    parts: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_full_disk_leaves_the_parts_and_no_rest(parts: tuple[Path, Path], tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     code = (
         "import resource, sys; from pathlib import Path;"
