@@ -28,7 +28,7 @@ def register(registry: Registry, *, templates: bool = True) -> None:
     registry.add(
         "backend",
         "transformers",
-        "iepile_cli.backends.hf:TRANSFORMERS",
+        "iepile_cli.backends.transformers:TRANSFORMERS",
         summary="models through transformers, on CUDA, MPS or the CPU",
     )
     registry.add(

@@ -190,9 +190,15 @@ def _is_template(target: Any) -> None:
 
 
 def _is_backend(target: Any) -> None:
-    for method in ("probe", "open"):
+    for method in ("probe", "describe", "open"):
         if not callable(getattr(target, method, None)):
             raise TypeError(f"a backend must have a method {method}()")
+    for attribute, kind in (("takes", frozenset), ("remote", bool)):
+        if not isinstance(getattr(target, attribute, None), kind):
+            raise TypeError(
+                f"a backend must have {attribute!r}, a {kind.__name__}: "
+                "inherit iepile_cli.backends.Backend"
+            )
 
 
 def _is_model(target: Any) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from iepile_cli.backends.constrain import Constraint
+from iepile_cli.backends.constraint import Constraint
 from iepile_cli.task.gbnf_rest import Rest
 from iepile_cli.task.grammar import literal
 

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from iepile_cli.backends.gguf import fingerprint
+from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: ``IEPILE_CACHE`` or the user's cache."""
-    named = os.environ.get("IEPILE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "iepile")
 
 
 def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:
@@ -42,17 +33,6 @@ def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> 
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a large file's size, beginning and end."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        parts = [str(size).encode()]
-        for at in (0, max(0, size // 2), max(0, size - (1 << 20))):
-            file.seek(at)
-            parts.append(file.read(1 << 20))
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def _unpack(gguf: Path, folder: Path) -> None:

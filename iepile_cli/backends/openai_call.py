@@ -19,9 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from iepile_cli.backends import Answer, Request
-from iepile_cli.backends.constrain import Constraint
+from iepile_cli.backends.constraint import AnswerReader, Constraint
 from iepile_cli.backends.following import Follower, Vocabulary
-from iepile_cli.backends.repetition import AnswerReader
 from iepile_cli.backends.server_prompts import (
     Shield,
     continued,

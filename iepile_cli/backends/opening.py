@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends import Options, Runner
+from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import Resolved, resolve
 from iepile_cli.models.adapter_settings import read_adapter_settings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # For servers that put questions into a template themselves.
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
-_ALL_KNOW = frozenset({"adapters", "verbose", "merge", "on_note"})
+_ALL_TAKE = frozenset({"adapters", "verbose", "merge", "on_note"})
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -39,19 +39,6 @@ class Opened:
     def least_score(self, asked: float | None = None) -> float:
         """The score (0..1) under which nothing is shown: as asked, else what fits the adapter."""
         known = self.model.min_score if self.model else 0.0
-        return known if asked is None else asked
-
-    def list_prior(self, asked: float | None = None) -> float:
-        """The shift of the log-odds of going on with a list: as asked, else as fits the adapter.
-
-        Raises ``UsageError`` where one is asked for and a server chooses.
-        """
-        if asked is not None and self.remote:
-            raise UsageError(
-                f"--list-prior says nothing to the backend {self.backend}",
-                hint="a server chooses by itself what it lists",
-            )
-        known = self.model.list_prior if self.model else 0.0
         return known if asked is None else asked
 
 
@@ -74,8 +61,8 @@ def open_model(
         known.entry("backend", backend)
     given = options or Options()
     backend = backend or ("openai" if given.base_url else None)
-    if getattr(known.get("backend", backend) if backend else None, "remote", False):
-        return _open_remote(name, adapters, str(backend), asked, given)
+    if backend and known.get("backend", backend).remote:
+        return _open_remote(name, adapters, backend, asked, given)
     found = resolve(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
@@ -93,18 +80,17 @@ def open_model(
         raise
 
 
-def _usable(backend: str, options: Options) -> Any:
+def _usable(backend: str, options: Options) -> Backend:
     """A backend that can run here; raises ``UsageError`` for options that it does not know."""
-    engine = registry().get("backend", backend)
+    engine: Backend = registry().get("backend", backend)
     probe = engine.probe()
     if not probe.ok:
         raise ModelError(f"the backend {backend} cannot run here: {probe.reason}")
-    knows = getattr(engine, "knows", None)
     for field in fields(options):
-        strange = knows is not None and field.name not in knows and field.name not in _ALL_KNOW
-        if strange and getattr(options, field.name) != field.default:
+        unknown = field.name not in engine.takes | _ALL_TAKE
+        if unknown and getattr(options, field.name) != field.default:
             raise UsageError(
-                f"--{field.name.replace('_', '-')} says nothing to the backend {backend}",
+                f"--{field.name.replace('_', '-')} is not an option of the backend {backend}",
                 hint="see iepile extract --help",
             )
     return engine
@@ -121,8 +107,6 @@ def _open_remote(
 
     Without a tokenizer, and without a template, the server puts questions into its own.
     """
-    from iepile_cli.backends.openai import ServerModel
-
     if adapters:
         raise UsageError(
             "--adapter: a server has the adapters that it was started with",
@@ -135,8 +119,7 @@ def _open_remote(
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
-    constraining = tokenizer.constraining if tokenizer else None
-    model = ServerModel(name or "", tokenizer, form is not None, constraining)
+    model = ServerModel(name or "", tokenizer, form is not None)
     runner = engine.open(model, options)
     try:
         bound = (form or _AS_IT_IS).bind(runner.tokenizer)
@@ -152,7 +135,7 @@ def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
 
     if found.format == "gguf":
         return LlamaCppTokenizer.open(found.path)
-    from iepile_cli.backends.hf_loading import quiet_libraries
+    from iepile_cli.backends.transformers_loading import quiet_libraries
 
     try:
         quiet_libraries()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iepile_cli.backends import Request
+from iepile_cli.backends.protocol import Request
 from iepile_cli.errors import UsageError
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import is_closed, json_schema, lark_grammar

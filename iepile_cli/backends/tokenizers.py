@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli import config
+from iepile_cli.backends.protocol import ConstrainingTokenizer
 from iepile_cli.errors import DataError, ModelError
 from iepile_cli.files import write_atomic
-from iepile_cli.templates import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -34,15 +34,6 @@ _WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
 _LONGEST_PIECE = 16 * 1024
 # Part of the name of a cached vocabulary; raised when its content changes.
 _CACHED_FORM = 1
-
-
-class ConstrainingTokenizer(Tokenizer, Protocol):
-    """A tokenizer whose vocabulary grammars can be applied to."""
-
-    @property
-    def constraining(self) -> LLTokenizer:
-        """The vocabulary for llguidance; raises ``ModelError`` where it cannot be had."""
-        ...
 
 
 def spells(tokenizer: LLTokenizer, text: str) -> bool:
@@ -196,7 +187,7 @@ class LlamaCppTokenizer:
 
         tokenize = ctypes.cast(self._lib.llama_cpp._lib.llama_tokenize, ctypes.c_void_p)
         # Slices make masks of free text faster; our mentions are words of a passage.
-        return LLTokenizer.from_llamacpp(  # type: ignore[no-any-return]
+        return LLTokenizer.from_llamacpp(
             tokens=self.vocabulary.pieces,
             vocab_ptr=self._vocab,
             tokenize_fptr=tokenize.value,

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.gguf import fingerprint
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import Layout
-from iepile_cli.backends.gguf_weights import cache_folder, fingerprint, unpacked
+from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
+from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError
 from iepile_cli.models import BARE, resolve
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
