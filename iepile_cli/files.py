@@ -82,9 +82,7 @@ class Input(NamedTuple):
 
 
 @contextmanager
-def open_input(
-    path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED
-) -> Iterator[Input]:
+def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> Iterator[Input]:
     """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
 
     The compression is recognised by content. ``max_unpacked`` bounds what a compressed file may
@@ -313,9 +311,7 @@ def is_same_file(one: StrPath, other: StrPath) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def refuse_overwriting(
-    outputs: Iterable[StrPath | None], inputs: Iterable[StrPath | None]
-) -> None:
+def refuse_overwriting(outputs: Iterable[StrPath | None], inputs: Iterable[StrPath | None]) -> None:
     """Raise ``UsageError`` when an output is one of the inputs, however it is named.
 
     Standard streams, pipes and devices are left aside. An output folder that is an input folder
@@ -357,9 +353,7 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         os.close(handle)
     except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}", path=display_name(path)
-        ) from None
+        raise DataError(f"cannot be written: {error.strerror}", path=display_name(path)) from None
     partial = Path(name)
     try:
         yield partial
@@ -412,9 +406,7 @@ def atomic_folder(path: StrPath) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}", path=display_name(path)
-        ) from None
+        raise DataError(f"cannot be written: {error.strerror}", path=display_name(path)) from None
     try:
         yield partial
         os.chmod(partial, 0o777 & ~_umask())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models import Resolved, resolve
+from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
@@ -76,7 +76,7 @@ def open_model(
     backend = backend or ("openai" if given.base_url else None)
     if getattr(known.get("backend", backend) if backend else None, "remote", False):
         return _open_remote(name, adapters, str(backend), asked, given)
-    found = resolve(name, adapters)
+    found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
     settings = replace(given, adapters=tuple(map(str, found.adapters)))
@@ -128,7 +128,7 @@ def _open_remote(
         )
     known = registry()
     engine = _usable(backend, options)
-    found = resolve(options.tokenizer) if options.tokenizer else None
+    found = resolve_model(options.tokenizer) if options.tokenizer else None
     tokenizer = tokenizer_of(found) if found else None
     form = asked
     if found and tokenizer and not form:

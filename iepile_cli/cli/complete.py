@@ -57,14 +57,10 @@ def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
 def _registered(
     kind: str, wanted: Callable[[str], bool] = lambda kind: True
 ) -> Iterator[tuple[str, str]]:
-    from iepile_cli import builtins
-    from iepile_cli.registry import Registry
+    from iepile_cli.registry import registry
 
-    # Not the shared registry: only what is asked for is worth the time that a key press leaves.
-    known = Registry()
     try:
-        builtins.register(known, templates=kind == "template")
-        entries = list(known.entries(kind))
+        entries = list(registry().entries(kind))
     # The user's own catalogue may be broken, and plugins are foreign code.
     except Exception:
         return

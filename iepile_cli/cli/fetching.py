@@ -51,11 +51,11 @@ def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
     Nothing is fetched unasked. Whatever else is wrong with the names is left to be said by what
     opens the model.
     """
-    from iepile_cli.models import NotInstalled, resolve
+    from iepile_cli.models import NotInstalled, resolve_model
 
     while console.may_ask():
         try:
-            resolve(name, adapters)
+            resolve_model(name, adapters)
         except NotInstalled as missing:
             if _agreed(missing, "The model"):
                 _fetch_name(missing.name)

@@ -41,7 +41,7 @@ def read_config() -> dict[str, Any]:
         if os.environ.get("IEPILE_CONFIG"):
             raise UsageError(f"IEPILE_CONFIG names {path}, which is not there")
         return {}
-    from iepile_cli.toml import read_toml
+    from iepile_cli.config import read_toml
 
     return read_toml(path)
 

@@ -22,7 +22,7 @@ from iepile_cli.hub.plan import Plan
 from iepile_cli.hub.problems import Unreachable, explain
 from iepile_cli.hub.transfer import Stopped, fetch
 from iepile_cli.models import Manifest, readable_size
-from iepile_cli.models.places import MANIFEST, read_manifest
+from iepile_cli.models.local import MANIFEST, read_manifest
 
 WORKERS = 4
 PARTIAL = ".partial"
