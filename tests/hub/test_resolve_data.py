@@ -70,8 +70,8 @@ def test_missing_corpus_names_the_download(
         resolve_data("oneke")
     # What reads the path says that it is not there.
     assert resolve_data("nothing.jsonl") == Path("nothing.jsonl")
-    assert run(["convert", "nothing.jsonl", "--task", "NER"]) == 1
-    assert "nothing.jsonl: " in capsys.readouterr().err
+    assert run(["convert", "nothing.jsonl", "--task", "NER"]) == 2
+    assert "nothing.jsonl: no such file" in capsys.readouterr().err
 
 
 def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> None:
