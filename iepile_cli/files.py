@@ -164,21 +164,41 @@ class _Bounded(io.RawIOBase):
 
 
 class _Zstandard:
-    """A zstd stream; damage is an ``EOFError``, as in the standard library."""
+    """A zstd stream; damage, or an end in the middle of a frame, is an ``EOFError``."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
         import zstandard
 
-        self._failure = zstandard.ZstdError
-        self._reader = zstandard.ZstdDecompressor().stream_reader(
-            raw, read_across_frames=True, closefd=False
-        )
+        self._library, self._raw = zstandard, raw
+        self._frame: Any = None
+        self._held = memoryview(b"")
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; 0 at the end."""
+        while not self._held:
+            if not self._more():
+                return 0
+        count = min(len(buffer), len(self._held))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count
+
+    def _more(self) -> bool:
+        """Decompress a little more; False at the end of the stream."""
+        # What follows a frame in the block it ended in is the beginning of the next one.
+        left = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
+        packed = left or self._raw.read1(1 << 16)
+        if not packed:
+            if self._frame is not None and not self._frame.eof:
+                raise EOFError("it ends too early")
+            return False
+        if self._frame is None or self._frame.eof:
+            self._frame = self._library.ZstdDecompressor().decompressobj()
         try:
-            return self._reader.readinto(buffer)
-        except self._failure as error:
+            self._held = memoryview(self._frame.decompress(packed))
+        except self._library.ZstdError as error:
             raise EOFError(str(error)) from None
+        return True
 
 
 _DECOMPRESSORS: dict[bytes, Callable[[io.BufferedReader], Any]] = {

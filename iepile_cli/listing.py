@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.models import Manifest, ModelEntry, installed, readable_size
+from iepile_cli.formatting import readable_size
+from iepile_cli.models import Manifest, ModelEntry, installed
 from iepile_cli.models.local import local_path, weights_format
 from iepile_cli.registry import Entry, Registry
 from iepile_cli.templates import AUTO

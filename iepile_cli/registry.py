@@ -58,7 +58,7 @@ def _register_backends(registry: Registry) -> None:
 
 # What registers the built-in names of each kind.
 BUILT_INS: dict[str, str | Callable[[Registry], None]] = {
-    "template": "iepile_cli.templates.rows:register",
+    "template": "iepile_cli.templates.builtin:register",
     "backend": _register_backends,
     "model": "iepile_cli.models.catalogue:register",
     "recipe": "iepile_cli.training.recipes:register",

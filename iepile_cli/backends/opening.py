@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # For servers that put questions into a template themselves.
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
-_ALL_KNOW = frozenset({"adapters", "verbose"})
+_ALL_KNOW = frozenset({"adapters", "verbose", "merge", "on_note"})
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -79,7 +79,9 @@ def open_model(
     found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
-    settings = replace(given, adapters=tuple(map(str, found.adapters)))
+    # Files that come with the installation are the same for everyone: one merged file serves all.
+    embedded = found.entry is not None and found.entry.embedded and not adapters
+    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
     runner = engine.open(found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)

@@ -144,8 +144,7 @@ def extract(
     from iepile_cli.extraction.pipeline import extract as extract_documents
     from iepile_cli.extraction.predicting import Predicting
     from iepile_cli.task.schema import read_schema
-    from iepile_cli.task.table import task_named
-    from iepile_cli.task.wording import LANGUAGES
+    from iepile_cli.task.table import LANGUAGES, task_named
 
     settings = Options(
         context=context,
@@ -161,7 +160,8 @@ def extract(
         tokenizer=tokenizer,
         concurrency=concurrency,
         timeout=timeout,
-        verbose=console.Voice.verbose,
+        verbose=console.verbosity.verbose,
+        on_note=console.note,
     )
     opening = functools.partial(
         open_model,
@@ -223,7 +223,7 @@ def extract(
 
     def failed(error: IEPileError) -> None:
         failures.append(error)
-        console.complain(error.message, error.hint)
+        console.print_error(error.message, error.hint)
 
     def read(on_error: object = None) -> Iterator[Document]:
         return read_documents(

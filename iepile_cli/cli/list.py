@@ -70,7 +70,7 @@ def list_(
             fields += ["; ".join(_facts(row))] if kind is Kind.backends else []
             typer.echo("\t".join(" ".join(field.split()) for field in fields))
     for failure in registry().failures:
-        console.complain(str(failure))
+        console.print_error(str(failure))
 
 
 def _facts(row: Listed) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.task.ask import batch_bounds, batches
+from iepile_cli.task.instruction import batch_bounds, batches
 from iepile_cli.task.shape import SchemaItem, label_of
 
 # What gold must agree in to answer a schema item: its type, for typed relations all three.
@@ -72,7 +72,7 @@ class Chooser:
         self.draws_slots = "slots" in self.task.negatives
         # Without gold that decides and without chance, every record is asked the same.
         certain = plan.neg_ratio in (1, -1) and not plan.shuffle and plan.hard is None
-        self.same_for_all = not self.task.asks_gold_types and (not self.trains or certain)
+        self.same_for_all = not self.task.gold_types_only and (not self.trains or certain)
         self.whole: list[Batch] = []
         if self.same_for_all:
             keys = (
@@ -94,7 +94,7 @@ class Chooser:
             return self._cut(self._gold_types(own))
         items = self._training_items(own or {}, dice)
         if not items:
-            return [()] if self.task.asks_nothing else []
+            return [()] if self.task.keeps_empty else []
         return self._cut(items)
 
     def key_batches(self, own: Own, dice: Dice) -> list[list[Key]]:
@@ -131,7 +131,7 @@ class Chooser:
         keys: list[Key] = list(own)
         if self.draws_types:
             keys += self._negatives(own, dice)
-        elif not self.task.asks_gold_types:
+        elif not self.task.gold_types_only:
             keys = list(dict.fromkeys((*self.items, *own)))
         rank = self.rank
         if all(key in rank for key in own):
@@ -189,7 +189,7 @@ class Chooser:
             drawn = [slot for slot in absent if slot in wanted] + self._few(others, dice)
         else:
             drawn = _drawn(absent, ratio, dice, at_least=0 if parts.slots else 1)
-        if self.task.asks_gold_types:
+        if self.task.gold_types_only:
             item = self._given_triggers(item, parts)
         return with_slots(item, [*parts.slots, *drawn])
 

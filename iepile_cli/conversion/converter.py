@@ -45,7 +45,7 @@ from iepile_cli.conversion.rows import (
     test_row,
     train_row,
 )
-from iepile_cli.task.ask import answer_json, dumps
+from iepile_cli.task.instruction import answer_json, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import Roles
@@ -134,7 +134,7 @@ class Converter:
         gold = read_gold(self.task, entries, self.plan.items)
         for kind, what in doubts(self.task, gold, text, self.chooser.items):
             report(kind, what)
-        if self.task.asks_gold_types and not gold:
+        if self.task.gold_types_only and not gold:
             return [], []
         batches = self._batches(parts_of(self.task, gold, text), number)
         faces = self._faces(batches, text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from iepile_cli.conversion.choosing import item_of
 from iepile_cli.conversion.survey import Survey
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import dumps, item_json
+from iepile_cli.task.instruction import dumps, item_json
 from iepile_cli.task.shape import SchemaItem, label_of
 from iepile_cli.task.table import Task
 

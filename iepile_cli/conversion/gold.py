@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from iepile_cli.conversion.choosing import Key, Parts
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import SchemaItem, slot_name
 from iepile_cli.task.table import Layout, Task

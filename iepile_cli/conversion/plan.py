@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from iepile_cli.errors import UsageError
-from iepile_cli.task.ask import batch_bounds
+from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, task_named
 
@@ -87,7 +87,7 @@ class Plan:
             raise UsageError(
                 "--readings would rename the gold of a test set", hint="use it with train"
             )
-        if self.hard is not None and self.task.asks_gold_types:
+        if self.hard is not None and self.task.gold_types_only:
             raise UsageError(
                 f"--hard-negatives: {self.task.name} asks only the types that a record has"
             )

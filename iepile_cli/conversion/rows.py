@@ -17,7 +17,7 @@ import orjson
 
 from iepile_cli.conversion.choosing import Batch, Key, item_of, key_of
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.task.ask import dumps, instruction, item_json, schema_json
+from iepile_cli.task.instruction import dumps, instruction_json, item_json, schema_json
 from iepile_cli.task.shape import Each, Mention, Node, Record, SchemaItem, render
 from iepile_cli.task.table import Task
 
@@ -88,7 +88,7 @@ class Faces:
         named = f'"task": {dumps(self.task.name)}, "source": {dumps(plan.source)}'
         self.start = {}
         for language in self.task.instruction:
-            asked = instruction(self.task, (), "", language).removesuffix('[], "input": ""}')
+            asked = instruction_json(self.task, (), "", language).removesuffix('[], "input": ""}')
             self.start[language] = f'{named}, "instruction": "'.encode() + inner(asked)
         self.of_key = {key_of(item): self._part(item) for item in plan.items}
         # Descriptions turn a list of names into an object.

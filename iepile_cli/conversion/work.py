@@ -18,7 +18,7 @@ from iepile_cli.conversion.inputs import Chunk
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.report import Tally
 from iepile_cli.conversion.varied import VariedConverter
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 
 
 @dataclass

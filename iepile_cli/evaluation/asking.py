@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from iepile_cli.evaluation.decoding import decode
-from iepile_cli.task.ask import items_from_json
+from iepile_cli.task.instruction import items_from_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, Unit
 

@@ -17,7 +17,7 @@ from iepile_cli.evaluation.document import Document, Key
 from iepile_cli.evaluation.facts import Fact, Facts, Reader
 from iepile_cli.evaluation.plan import Plan
 from iepile_cli.evaluation.sheet import ANSWERS, MALFORMED, REPAIRED, SILENT, TRUNCATED
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.table import TASKS
 
 OTHER_TASK = "another task"

@@ -14,9 +14,9 @@ from typing import Generic, TypeAlias, TypeVar
 
 from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.extraction.grounding import Item, ground
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.extraction.reading import read_answer
-from iepile_cli.task.ask import Ask
+from iepile_cli.task.instruction import Instruction
+from iepile_cli.task.passages import Passage
 
 Subject = TypeVar("Subject")
 # Told of each answer: its tokens (prompt and answer), and characters of text it deals with.
@@ -32,7 +32,7 @@ class Pending(Generic[Subject]):
     """
 
     subject: Subject
-    asks: Sequence[tuple[Ask, Passage]]
+    asks: Sequence[tuple[Instruction, Passage]]
     share: int = 1
     items: list[Item] = field(default_factory=list)
     answered: int = 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError
-from iepile_cli.task.ask import Ask, dumps
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
+from iepile_cli.task.instruction import Instruction, dumps
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.templates import Template, encode
 
@@ -34,21 +34,21 @@ class Asker:
     answer_tokens: int = 0
     list_prior: float = 0.0
 
-    def request(self, ask: Ask, instruction: str | None = None) -> Request:
+    def request(self, ask: Instruction, instruction: str | None = None) -> Request:
         """The request that puts ``ask``, in the words of ``instruction`` where it is given."""
-        words = ask.instruction if instruction is None else instruction
+        words = ask.json if instruction is None else instruction
         return Request(
             prompt=self.template.prompt(words, self.system),
             grammar=self._grammar(ask) if self.constrain else None,
             max_tokens=self.answer_budget(ask.items, self.measure(ask.text)),
             empties=empty_answers(ask.task, ask.items),
-            ask=ask,
+            instruction=ask,
             list_prior=self.list_prior,
         )
 
-    def _grammar(self, ask: Ask) -> str:
+    def _grammar(self, ask: Instruction) -> str:
         runner = self.runner
-        return grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
+        return lark_grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
 
     def room(self, items: Sequence[SchemaItem], empty_instruction: str) -> int:
         """The longest passage, in tokens, that fits with an instruction and its answer.

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-from iepile_cli.extraction.passages import Passage
-from iepile_cli.extraction.sentences import SENTENCE, units
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.passages import Passage
+from iepile_cli.task.segment import segment
+from iepile_cli.task.sentences import SENTENCE, units
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Roles, SchemaItem
 
 # An extracted thing with a score for each of its roles (None where the backend gives none).
@@ -102,7 +102,7 @@ class Occurrences:
     def _piece_edges(self) -> bytearray:
         if self._edges is None:
             self._edges = bytearray(len(self.text) + 1)
-            for edge in accumulate(map(len, pieces(self.text)), initial=0):
+            for edge in accumulate(map(len, segment(self.text)), initial=0):
                 self._edges[edge] = 1
         return self._edges
 

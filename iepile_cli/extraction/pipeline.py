@@ -16,10 +16,10 @@ from iepile_cli.extraction.answering import OnAnswer, Pending, answered
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.passages import Passage, passages
 from iepile_cli.extraction.results import Result
-from iepile_cli.task.ask import Ask, batches
+from iepile_cli.task.instruction import Instruction, batches
 from iepile_cli.task.language import detect_language
+from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template
@@ -110,13 +110,13 @@ class _Flow:
             share = max(1, len(self.batches))
             yield Pending(document, asks, share), (self.asker.request(ask) for ask, _ in asks)
 
-    def asks(self, document: Document) -> Iterator[tuple[Ask, Passage]]:
+    def asks(self, document: Document) -> Iterator[tuple[Instruction, Passage]]:
         """Every schema batch put to every passage; batches outside, for their common prompts."""
         language = self.language(document)
         cut = list(passages(document.text, self.passage_budget(language), self.asker.measure))
         for batch in self.batches:
             for passage in cut:
-                yield Ask(self.asking.task, batch, passage.text, language), passage
+                yield Instruction(self.asking.task, batch, passage.text, language), passage
 
     def language(self, document: Document) -> str:
         return self.asking.language or detect_language(document.text)
@@ -125,7 +125,7 @@ class _Flow:
         """The longest passage, in tokens, that fits with its schema batch and its answer."""
         if language not in self.budgets:
             room = min(
-                self.asker.room(batch, Ask(self.asking.task, batch, "", language).instruction)
+                self.asker.room(batch, Instruction(self.asking.task, batch, "", language).json)
                 for batch in self.batches
             )
             self.budgets[language] = min(self.asking.passage_tokens, room)

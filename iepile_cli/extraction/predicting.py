@@ -19,8 +19,8 @@ from iepile_cli.extraction.asking import Asker
 from iepile_cli.extraction.inputs import clean
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.passages import Passage, passages
-from iepile_cli.task.ask import Ask, ask_from_instruction, dumps
+from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
+from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
 from iepile_cli.templates import Template
@@ -110,7 +110,7 @@ def _asked(
 
 def _questions(
     record: InstructionRecord, predicting: Predicting, asker: Asker
-) -> Iterator[tuple[Ask, Passage, str]]:
+) -> Iterator[tuple[Instruction, Passage, str]]:
     """What is asked for a record, about which passage, and in which words."""
     ask = _ask(record, predicting.task)
     words = record.instruction
@@ -120,16 +120,16 @@ def _questions(
         yield ask, whole, words
         return
     for passage in passages(ask.text, room, asker.measure):
-        part = Ask(ask.task, ask.items, passage.text, ask.language)
+        part = Instruction(ask.task, ask.items, passage.text, ask.language)
         yield part, passage, _with_input(words, passage.text)
 
 
-def _ask(record: InstructionRecord, fallback: Task | None) -> Ask:
+def _ask(record: InstructionRecord, fallback: Task | None) -> Instruction:
     """What a record's instruction asks for; raises ``DataError``."""
     failed = ""
     for task in _tasks(record, fallback):
         try:
-            ask = ask_from_instruction(task, record.instruction)
+            ask = parse_instruction(task, record.instruction)
         except (ValueError, RecursionError) as error:
             failed = failed or f"its 'instruction' cannot be read: {error}"
             continue
@@ -138,7 +138,7 @@ def _ask(record: InstructionRecord, fallback: Task | None) -> Ask:
         # An answer has each key once, whatever asks for it.
         once: dict[str, SchemaItem] = {item.type: item for item in reversed(ask.items)}
         items = tuple(once[key] for key in dict.fromkeys(item.type for item in ask.items))
-        return Ask(task, items, clean(ask.text), ask.language)
+        return Instruction(task, items, clean(ask.text), ask.language)
     raise DataError(failed or "it names no task", hint="" if failed else "name it with --task")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from iepile_cli.backends import Answer
 from iepile_cli.extraction.located import Located, loads
-from iepile_cli.task.ask import parse_answer
+from iepile_cli.task.instruction import parse_answer
 from iepile_cli.task.shape import Roles, SchemaItem
 from iepile_cli.task.table import Task
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from iepile_cli.config import models_folder
 from iepile_cli.errors import DownloadError, IEPileError, UsageError
+from iepile_cli.formatting import readable_size
 from iepile_cli.hub.listing import Listing, RemoteFile, list_files
 from iepile_cli.hub.problems import Unreachable
 from iepile_cli.models import (
     ModelEntry,
     NotInstalled,
     catalogue_entry,
-    readable_size,
     resolve_model,
 )
 from iepile_cli.models.catalogue import SAFE_FILES

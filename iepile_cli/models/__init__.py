@@ -5,7 +5,7 @@ Standard library only, and cheap: nothing is opened before a name is looked up.
 
 from __future__ import annotations
 
-from iepile_cli.models.catalogue import ModelEntry, Split, readable_size
+from iepile_cli.models.catalogue import ModelEntry, Split
 from iepile_cli.models.local import Manifest, installed
 from iepile_cli.models.resolve import (
     DEFAULT_MODEL,
@@ -27,7 +27,6 @@ __all__ = [
     "Split",
     "catalogue_entry",
     "installed",
-    "readable_size",
     "resolve_data",
     "resolve_model",
 ]

@@ -188,17 +188,3 @@ def register(registry: Registry) -> None:
     for name, entry in (read_catalogue(BUILT_IN) | own).items():
         origin = str(path) if name in own else ""
         registry.add("model", name, entry, summary=entry.summary, origin=origin)
-
-
-def readable_size(size: int | None) -> str:
-    """A number of bytes for people, in decimal units: ``26.5 GB``; ``None`` is not known."""
-    if size is None:
-        return "size unknown"
-    amount, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        # What would be rounded to 1000 belongs to the larger unit.
-        if round(amount) < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    digits = 0 if unit == "B" or round(amount, 1) >= 100 else 1
-    return f"{amount:.{digits}f} {unit}"

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from iepile_cli.config import expand
 from iepile_cli.errors import DataError, ModelError, UnknownName, UsageError
+from iepile_cli.formatting import readable_size
 from iepile_cli.models.adapter_settings import read_adapter_settings
-from iepile_cli.models.catalogue import ModelEntry, readable_size
+from iepile_cli.models.catalogue import ModelEntry
 from iepile_cli.models.local import (
     Manifest,
     downloaded,

@@ -23,7 +23,7 @@ from iepile_cli.backends.opening import open_model
 from iepile_cli.cli import run
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.models import resolve_model
-from iepile_cli.task.ask import Ask
+from iepile_cli.task.instruction import Instruction
 
 # Letters of several bytes, of which small vocabularies have no token for most.
 ODD = ("任正非在深圳。Żółć 😀 costs 5 €.", "«Ünïcode» — naïve — «Ünïcode»", 'a"b\\c\td {"x": []}')
@@ -48,7 +48,7 @@ def url(kind: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield url
 
 
-def served(url: str, tokenizer: Path, questions: list[Ask], tokens: int) -> list[Answer]:
+def served(url: str, tokenizer: Path, questions: list[Instruction], tokens: int) -> list[Answer]:
     options = Options(base_url=url, tokenizer=str(tokenizer), timeout=300)
     opened = open_model(backend="openai", options=options)
     try:
@@ -59,7 +59,11 @@ def served(url: str, tokenizer: Path, questions: list[Ask], tokens: int) -> list
 
 
 def here(
-    backend: str, path: Path, questions: list[Ask], tokens: int, adapters: tuple[str, ...] = ()
+    backend: str,
+    path: Path,
+    questions: list[Instruction],
+    tokens: int,
+    adapters: tuple[str, ...] = (),
 ) -> list[Answer]:
     runner = start(backend, path, adapters=adapters)
     try:

@@ -10,7 +10,7 @@ import pytest
 from iepile_cli.conversion import Plan
 from iepile_cli.conversion.choosing import Chooser, Parts, dice_for, split_slots
 from iepile_cli.errors import UsageError
-from iepile_cli.task.ask import batch_bounds
+from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem
 
 TYPES = [f"t{number:02d}" for number in range(12)]

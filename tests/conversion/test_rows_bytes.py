@@ -13,7 +13,7 @@ from iepile_cli.conversion import Plan
 from iepile_cli.conversion.choosing import Chooser, dice_for
 from iepile_cli.conversion.converter import Converter, id_of
 from iepile_cli.conversion.gold import distinct_entries, key_of_gold, parts_of, read_gold
-from iepile_cli.task.ask import answer_json, dumps, instruction
+from iepile_cli.task.instruction import answer_json, dumps, instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
 
@@ -23,14 +23,14 @@ names = st.text('ab"\\ 中', min_size=1, max_size=3)
 
 
 def plain_rows(plan: Plan, record: dict[str, Any], number: int) -> list[bytes]:
-    """What a record becomes, written with ``task/ask.py`` and ``json.dumps`` alone."""
+    """What a record becomes, written with ``task/instruction.py`` and ``json.dumps`` alone."""
     task, text = plan.task, record["text"]
     entries = distinct_entries(task.layout, record[task.layout.field])
     gold = read_gold(task, entries, plan.items)
     dice = dice_for(plan.seed, number)
     rows = []
     for batch in Chooser(plan).batches(parts_of(task, gold, text), lambda: dice):
-        asked = instruction(task, batch, text, plan.language)
+        asked = instruction_json(task, batch, text, plan.language)
         row: dict[str, Any] = {"task": task.name, "source": plan.source, "instruction": asked}
         if plan.split == "test":
             row = {"id": id_of(text), **row, "label": dumps(entries)}
@@ -95,9 +95,9 @@ def test_quick_rows_are_the_bytes_of_plain_ones(
     case: tuple[Plan, dict[str, Any]], number: int
 ) -> None:
     plan, record = case
-    if plan.task.asks_gold_types and not record[plan.task.layout.field]:
+    if plan.task.gold_types_only and not record[plan.task.layout.field]:
         expected = []
-    elif plan.task.asks_gold_types:
+    elif plan.task.gold_types_only:
         plan_rows = plain_rows(plan, record, number)
         expected = plan_rows
     else:

@@ -13,9 +13,9 @@ from iepile_cli.extraction.grounding import (
     ground,
     joint_score,
 )
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.task import TASKS, Roles, SchemaItem
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.passages import Passage
+from iepile_cli.task.segment import segment
 
 PERSON = SchemaItem("person")
 ATTACK = SchemaItem("attack", ("attacker", "target"))
@@ -154,7 +154,7 @@ def texts_and_mentions(draw: st.DrawFn) -> tuple[str, list[str]]:
         ),
     )
     text = "".join(draw(st.lists(parts, max_size=12)))
-    cut = pieces(text)
+    cut = segment(text)
     runs = []
     for _ in range(draw(st.integers(0, 6))):
         if not cut:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from iepile_cli.extraction.grounding import Item, Span, ground
 from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.passages import passages
 from iepile_cli.task import TASKS, Roles, SchemaItem, parse_answer
+from iepile_cli.task.passages import passages
 
 
 def item(kind: SchemaItem, *roles: tuple[str, str, int], score: float | None = 0.5) -> Item:

@@ -139,13 +139,13 @@ def test_hostile_texts(opened: Opened) -> None:
 
 
 def test_control_tokens_in_a_text_do_not_change_the_prompt(opened: Opened) -> None:
-    from iepile_cli.task import Ask
+    from iepile_cli.task import Instruction
     from iepile_cli.templates import encode
 
     task, items = read_schema(["person"])
 
     def controls(text: str) -> list[int]:
-        prompt = opened.template.prompt(Ask(task, tuple(items), text).instruction)
+        prompt = opened.template.prompt(Instruction(task, tuple(items), text).json)
         tokens = encode(prompt, opened.runner.tokenizer)
         return [token for token in tokens if opened.runner.tokenizer.is_control(token)]
 

@@ -11,6 +11,7 @@ import pytest
 
 from iepile_cli import models
 from iepile_cli.errors import DataError
+from iepile_cli.formatting import readable_size
 from iepile_cli.models import ModelEntry, catalogue
 from iepile_cli.models.catalogue import BUILT_IN, KINDS, read_catalogue
 from iepile_cli.registry import Registry
@@ -175,4 +176,4 @@ def test_nothing_heavy_is_imported_by_a_look_up() -> None:
     ],
 )
 def test_sizes_for_people(size: int | None, text: str) -> None:
-    assert models.readable_size(size) == text
+    assert readable_size(size) == text

@@ -10,7 +10,7 @@ from typing import Any
 from iepile_cli.conversion.gold import UNFIT, Problem
 from iepile_cli.conversion.inputs import LONGEST, Source, check_text
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 
 _TAG = re.compile(r"O|[BIESLUM]-\S+")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]")

@@ -9,7 +9,7 @@ from typing import Any
 
 from iepile_cli.conversion.gold import UNFIT, Problem
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 
 _NUMBER = re.compile(r"\d+$")
 

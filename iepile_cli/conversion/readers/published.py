@@ -15,7 +15,7 @@ from iepile_cli.conversion.converter import read_json
 from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
 from iepile_cli.conversion.inputs import Chunk
 from iepile_cli.errors import UnknownName
-from iepile_cli.task.ask import Ask, ask_from_instruction, dumps, parse_answer
+from iepile_cli.task.instruction import Instruction, dumps, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, write_annotations
 from iepile_cli.task.table import Task, task_named
 
@@ -94,8 +94,8 @@ def _rows(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any] | Probl
                 yield line, Problem(line, UNFIT, "no row with an instruction and an output")
 
 
-def _gold(task: Task, row: dict[str, Any]) -> tuple[Ask, list[dict[str, Any]]]:
-    ask = ask_from_instruction(task, row["instruction"])
+def _gold(task: Task, row: dict[str, Any]) -> tuple[Instruction, list[dict[str, Any]]]:
+    ask = parse_instruction(task, row["instruction"])
     if "label" in row:
         label = json.loads(row["label"])
         if not isinstance(label, list):
@@ -121,7 +121,7 @@ def _today(task: Task, answer: Any) -> Any:
     if not isinstance(answer, dict):
         raise ValueError("the output is not an object")
     names = {key: role for role, key in task.layout.roles if key != role}
-    nested = task.slots if task.asks_gold_types else ""
+    nested = task.slots if task.gold_types_only else ""
 
     def thing(part: Any) -> Any:
         if not isinstance(part, dict):

@@ -15,7 +15,7 @@ from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
 from iepile_cli.conversion.inputs import Chunk
 from iepile_cli.conversion.readers.bio import tagged_record
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 
 
 def read_spacy(chunks: Iterable[Chunk]) -> Iterator[tuple[int, bytes] | Problem]:

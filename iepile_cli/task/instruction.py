@@ -31,7 +31,7 @@ def dumps(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Instruction:
     """Some items of a schema, put to one passage of text in one language."""
 
     task: Task
@@ -40,12 +40,12 @@ class Ask:
     language: str = "en"
 
     @property
-    def instruction(self) -> str:
+    def json(self) -> str:
         """The JSON text that the model is given."""
-        return instruction(self.task, self.items, self.text, self.language)
+        return instruction_json(self.task, self.items, self.text, self.language)
 
 
-def instruction(task: Task, items: Sequence[SchemaItem], text: str, language: str) -> str:
+def instruction_json(task: Task, items: Sequence[SchemaItem], text: str, language: str) -> str:
     """The JSON text of ``{"instruction", "schema", "input"}``, to the letter."""
     return dumps(
         {
@@ -129,7 +129,7 @@ def items_from_json(task: Task, shown: Any) -> tuple[SchemaItem, ...]:
     return tuple(item_from_json(task, part) for part in shown)
 
 
-def ask_from_instruction(task: Task, text: str) -> Ask:
+def parse_instruction(task: Task, text: str) -> Instruction:
     """Read an instruction string back into what was asked; raises ``ValueError``."""
     value = json.loads(text)
     if not isinstance(value, dict) or not isinstance(value.get("input"), str):
@@ -138,7 +138,7 @@ def ask_from_instruction(task: Task, text: str) -> Ask:
         (name for name, words in task.instruction.items() if words == value.get("instruction")),
         "en",
     )
-    return Ask(task, items_from_json(task, value.get("schema")), value["input"], language)
+    return Instruction(task, items_from_json(task, value.get("schema")), value["input"], language)
 
 
 # ------------------------------------------------------------------------------------- batching
@@ -192,12 +192,13 @@ def batches(items: Sequence[SchemaItem], split_num: int) -> list[tuple[SchemaIte
 
 
 def answer_json(
-    task: Task, found: Iterable[tuple[SchemaItem, Sequence[Roles]]], text: str
+    task: Task, found: Iterable[tuple[SchemaItem, Sequence[Roles]]], text: str | None
 ) -> dict[str, Any]:
-    """The answer to some schema items as a JSON object, each item's things in text order.
+    """The answer to some schema items as a JSON object.
 
-    Items that share a key share its list (upstream lets the last one overwrite, bug C08). A thing
-    that has nothing the item asks for is left out.
+    What is found is put in the order in which its words first stand in ``text``; with None it
+    stays in the order given, as where offsets are known. Items that share a key share its list
+    (upstream lets the last one overwrite, bug C08). What has nothing the item asks for is left out.
     """
     fixed = fixed_roles(task.shape)
     by_key: dict[str, tuple[SchemaItem, list[Roles]]] = {}
@@ -207,7 +208,11 @@ def answer_json(
             roles for roles in things if any(role in shown for role, _ in roles)
         )
     return {
-        key: render(task.shape, in_text_order(task.shape, things, text), item)
+        key: render(
+            task.shape,
+            things if text is None else in_text_order(task.shape, things, text),
+            item,
+        )
         for key, (item, things) in by_key.items()
     }
 
@@ -235,16 +240,16 @@ def parse_answer(
 
 
 __all__ = [
-    "Ask",
+    "Instruction",
     "answer_json",
-    "ask_from_instruction",
     "batch_bounds",
     "batches",
     "dumps",
-    "instruction",
+    "instruction_json",
     "item_from_json",
     "item_json",
     "items_from_json",
     "parse_answer",
+    "parse_instruction",
     "schema_json",
 ]

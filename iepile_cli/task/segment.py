@@ -26,7 +26,7 @@ _ZWJ = "\u200d"
 _CLINGING = re.compile("[\u00ad\u200c\u200d\u2060\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 
 
-def pieces(text: str) -> list[str]:
+def segment(text: str) -> list[str]:
     """Cut a text into its pieces; joined they give the text back."""
     units: list[str] = _UNIT.findall(text)
     if text.isascii():

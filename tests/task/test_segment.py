@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.segment import segment
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from iepile_cli.task.pieces import pieces
         ("", []),
     ],
 )
-def test_pieces(text: str, cut: list[str]) -> None:
-    assert pieces(text) == cut
+def test_segments(text: str, cut: list[str]) -> None:
+    assert segment(text) == cut
 
 
 @given(st.text())
 def test_pieces_joined_are_the_text(text: str) -> None:
-    cut = pieces(text)
+    cut = segment(text)
     assert "".join(cut) == text
     assert all(cut)
     assert all(piece.isspace() or not any(map(str.isspace, piece)) for piece in cut)

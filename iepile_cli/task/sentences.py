@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.segment import segment
 
 # Where a sentence that is too long is rather cut than between any two words.
 _CLAUSE_ENDS = frozenset(",;:\uff0c\u3001\uff1b\uff1a\u060c\u061b")
@@ -110,7 +110,7 @@ def _stop(text: str, start: int, end: int, size: int) -> int:
     if end - start <= size:
         return end
     # The last piece may go on behind the window, so its end is no place to cut.
-    window = pieces(text[start : min(end, start + size + 1)])[:-1]
+    window = segment(text[start : min(end, start + size + 1)])[:-1]
     if not window:
         return _inside_piece(text, start, end, size)
     stop = position = start + sum(map(len, window))
@@ -139,5 +139,5 @@ def _inside_piece(text: str, start: int, end: int, size: int) -> int:
 def _may_cut(text: str, position: int) -> bool:
     """Whether two neighbours are pieces of their own when nothing joins them to a word."""
     before, after = text[position - 1], text[position]
-    joined = pieces(f"!{after}")
-    return len(joined) == 2 and len(pieces(f"{before}!")) == 2
+    joined = segment(f"!{after}")
+    return len(joined) == 2 and len(segment(f"{before}!")) == 2

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.errors import ModelError
-from iepile_cli.extraction.passages import Passage, passages
-from iepile_cli.extraction.sentences import units
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.passages import Passage, passages
+from iepile_cli.task.segment import segment
+from iepile_cli.task.sentences import units
 
 HOSTILE = st.lists(
     st.one_of(
@@ -98,7 +98,7 @@ def test_bytes_as_tokens(text: str, budget: int) -> None:
     def measure(part: str) -> int:
         return len(part.encode("utf-8", "surrogatepass"))
 
-    if max(map(measure, pieces(text)), default=0) <= budget:
+    if max(map(measure, segment(text)), default=0) <= budget:
         check(text, budget, measure)
         return
     # A word is cut inside; only one cluster of characters alone may be too large, and is named.
@@ -108,8 +108,8 @@ def test_bytes_as_tokens(text: str, budget: int) -> None:
 
 @given(HOSTILE)
 def test_cuts_are_between_pieces_when_pieces_fit(text: str) -> None:
-    edges = set(itertools.accumulate(map(len, pieces(text)), initial=0))
-    longest = max(map(len, pieces(text)), default=1)
+    edges = set(itertools.accumulate(map(len, segment(text)), initial=0))
+    longest = max(map(len, segment(text)), default=1)
     for passage in check(text, max(8 * longest, 300), len):
         assert passage.start in edges
         assert passage.end in edges

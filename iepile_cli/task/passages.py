@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from iepile_cli.errors import ModelError
-from iepile_cli.extraction.sentences import (
+from iepile_cli.task.sentences import (
     LINE,
     LONG_GAP,
     PARAGRAPH,
