@@ -56,6 +56,6 @@ def vector_cases(name: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def embedded() -> Path:
     """The GGUF file of the embedded model."""
-    from iepile_cli.models import DEFAULT_MODEL, resolve
+    from iepile_cli.models import DEFAULT_MODEL, resolve_model
 
-    return resolve(DEFAULT_MODEL).path
+    return resolve_model(DEFAULT_MODEL).path

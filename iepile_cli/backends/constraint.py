@@ -223,6 +223,7 @@ def choose(scores: NDArray[np.float32], ids: NDArray[np.intp] | None) -> tuple[i
 
 # ---------------------------------------- reading an answer as it is written
 
+
 @dataclass(slots=True)
 class _Container:
     closer: int

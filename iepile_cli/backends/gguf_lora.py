@@ -21,6 +21,7 @@ from iepile_cli.models.adapter_settings import read_adapter_settings
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf_names import Weights
 
+
 def unpack_adapter(adapter: Path, model: Any, folder: Path) -> Path:
     """Write a GGUF adapter as a PEFT folder for a transformers model; gives the folder.
 

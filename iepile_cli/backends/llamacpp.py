@@ -21,7 +21,6 @@ from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 _PARALLEL = 8
-MOST_PARALLEL = MOST_SEQUENCES - scheduler.SPARE
 _BUILD = (
     "this build is for the CPU (for an NVIDIA GPU: CMAKE_ARGS=-DGGML_CUDA=on pip install "
     "--force-reinstall --no-cache-dir llama-cpp-python)"
@@ -77,9 +76,9 @@ class LlamaRunner(Runner):
 
     def __init__(self, path: Path, options: Options) -> None:
         self.parallel = options.parallel or _PARALLEL
-        if self.parallel > MOST_PARALLEL:
+        if self.parallel > MOST_SEQUENCES:
             raise UsageError(
-                f"--parallel {self.parallel}: llama.cpp answers at most {MOST_PARALLEL} at once"
+                f"--parallel {self.parallel}: llama.cpp answers at most {MOST_SEQUENCES} at once"
             )
         self._lib = library(verbose=options.verbose)
         adapters = [adapter_file(Path(adapter)) for adapter in options.adapters]
@@ -95,8 +94,7 @@ class LlamaRunner(Runner):
                 Context,
                 model,
                 size=options.context,
-                # Sequences beyond those that run hold finished prompts for others to take over.
-                parallel=self.parallel + scheduler.SPARE,
+                parallel=scheduler.sequences(self.parallel),
                 threads=options.threads,
                 adapters=adapters,
             )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
-from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models import Resolved, resolve
+from iepile_cli.errors import IEPileError, ModelError, UsageError
+from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
-from iepile_cli.registry import Registry, registry
+from iepile_cli.registry import BUILT_IN, Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
 _ALL_TAKE = frozenset({"adapters", "verbose", "merge", "on_note"})
+# The longest passage, in tokens, for a model of which nothing is known.
+PASSAGE_TOKENS = 384
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -40,6 +43,11 @@ class Opened:
         """The score (0..1) under which nothing is shown: as asked, else what fits the adapter."""
         known = self.model.min_score if self.model else 0.0
         return known if asked is None else asked
+
+    def longest_passage(self, asked: int = 0) -> int:
+        """The longest passage in tokens: as asked, else as suits the adapter, else the usual."""
+        known = self.model.passage_tokens if self.model else 0
+        return asked or known or PASSAGE_TOKENS
 
 
 def open_model(
@@ -63,13 +71,13 @@ def open_model(
     backend = backend or ("openai" if given.base_url else None)
     if backend and known.get("backend", backend).remote:
         return _open_remote(name, adapters, backend, asked, given)
-    found = resolve(name, adapters)
+    found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
     # Files that come with the installation are the same for everyone: one merged file serves all.
     embedded = found.entry is not None and found.entry.embedded and not adapters
     settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
-    runner = engine.open(found.path, settings)
+    runner = _opened(chosen, engine, found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
         if not asked:
@@ -96,6 +104,21 @@ def _usable(backend: str, options: Options) -> Backend:
     return engine
 
 
+def _opened(name: str, engine: Backend, model: Path | ServerModel, options: Options) -> Runner:
+    """A backend's runner; what a plugin raises becomes a ``ModelError`` that names it."""
+    try:
+        return engine.open(model, options)
+    except IEPileError:
+        raise
+    except Exception as error:
+        entry = registry().entry("backend", name)
+        if entry.origin == BUILT_IN:
+            raise
+        raise ModelError(
+            f"the backend {name} of {entry.origin} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _open_remote(
     name: str | None,
     adapters: Sequence[str],
@@ -114,13 +137,13 @@ def _open_remote(
         )
     known = registry()
     engine = _usable(backend, options)
-    found = resolve(options.tokenizer) if options.tokenizer else None
+    found = resolve_model(options.tokenizer) if options.tokenizer else None
     tokenizer = tokenizer_of(found) if found else None
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
     model = ServerModel(name or "", tokenizer, form is not None)
-    runner = engine.open(model, options)
+    runner = _opened(backend, engine, model, options)
     try:
         bound = (form or _AS_IT_IS).bind(runner.tokenizer)
         return Opened(runner, bound, found, backend, remote=True)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends.constraint import Constraint, Unconstrained, choose
-from iepile_cli.backends.llamacpp_context import BATCH, Context, Feed
+from iepile_cli.backends.llamacpp_context import BATCH, MOST_SEQUENCES, Context, Feed
 from iepile_cli.backends.protocol import Answer, ConstrainingTokenizer, Request
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A shorter common beginning is not worth waiting for.
 _WORTH = 16
 # Finished sequences that are kept for their prompts, and how much of each.
-SPARE = 4
+_SPARE = 4
 _SPARE_LENGTH = 512
 # Tokens of an answer that are reserved before they are there.
 _HEADROOM = 96
@@ -97,6 +97,11 @@ class _Sequence:
         return min(longest, len(self.tokens) + _HEADROOM)
 
 
+def sequences(parallel: int) -> int:
+    """The sequences of a context: beyond those that run, some hold prompts for others to share."""
+    return min(parallel + _SPARE, MOST_SEQUENCES)
+
+
 def run(context: Context, jobs: Iterable[Job], parallel: int) -> Iterator[Answer]:
     """Answer jobs, in order, ``parallel`` at a time."""
     # A run before this one may have been left in the middle.
@@ -107,7 +112,7 @@ def run(context: Context, jobs: Iterable[Job], parallel: int) -> Iterator[Answer
 class _Scheduler:
     def __init__(self, context: Context, parallel: int) -> None:
         self.context, self.parallel = context, parallel
-        self.sequences = [_Sequence(number) for number in range(parallel + SPARE)]
+        self.sequences = [_Sequence(number) for number in range(sequences(parallel))]
         self.waiting: Job | None = None
         self.started = 0
         self.given = 0
@@ -262,7 +267,7 @@ class _Scheduler:
         length = min(prompt_length, sequence.past, _SPARE_LENGTH)
         tokens = sequence.tokens[:length]
         spare = sum(1 for other in others if not other.job and other.tokens)
-        if spare >= SPARE or any(_common(other.tokens, tokens) >= _WORTH for other in others):
+        if spare >= _SPARE or any(_common(other.tokens, tokens) >= _WORTH for other in others):
             length = 0
         self.context.trim(sequence.number, length)
         sequence.tokens, sequence.past = tokens[:length], length

@@ -256,7 +256,6 @@ def extract(
                     replace(
                         asking,
                         min_score=opened.least_score(min_score),
-                        list_prior=opened.list_prior(list_prior),
                     ),
                     opened.runner,
                     opened.template,

@@ -61,7 +61,6 @@ def predict_records(
                     replace(
                         predicting,
                         min_score=opened.least_score(min_score),
-                        list_prior=opened.list_prior(list_prior),
                     ),
                     opened.runner,
                     opened.template,

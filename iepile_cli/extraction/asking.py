@@ -43,7 +43,6 @@ class Asker:
             max_tokens=self.answer_budget(ask.items, self.measure(ask.text)),
             empties=empty_answers(ask.task, ask.items),
             instruction=ask,
-            list_prior=self.list_prior,
         )
 
     def _grammar(self, ask: Instruction) -> str:

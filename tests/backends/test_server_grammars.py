@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.backends import Request
-from iepile_cli.backends.constrain import Constraint
-from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
+from iepile_cli.backends.constraint import Constraint
+from iepile_cli.backends.llamacpp_context import library, load_model
 from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
@@ -77,10 +77,10 @@ def model(embedded: Path) -> Any:
 class Judge:
     """What llama.cpp makes of a GBNF grammar and a text in a model's tokens."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, path: Path) -> None:
         self.lib = library()
         self.vocab = self.lib.llama_model_get_vocab(model)
-        self.tokenizer = LlamaCppTokenizer(self.vocab)
+        self.tokenizer = LlamaCppTokenizer(model, path)
 
     def accepts(self, rules: str, text: str) -> bool:
         """Whether the grammar allows each token in turn, and then the end."""
@@ -105,8 +105,8 @@ class Judge:
 
 
 @pytest.fixture(scope="module")
-def judge(model: Any) -> Judge:
-    return Judge(model)
+def judge(model: Any, embedded: Path) -> Judge:
+    return Judge(model, embedded)
 
 
 def variants(task: str) -> Iterator[str]:
@@ -169,7 +169,7 @@ def test_the_rest_of_a_grammar_behind_any_part_of_an_answer(task: str, judge: Ju
 @pytest.mark.parametrize("task", ITEMS)
 def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, model: Any) -> None:
     """Random answers under the grammar of our own backends are answers under the GBNF."""
-    tokenizer = grammar_tokenizer(model)
+    tokenizer = judge.tokenizer.constraining
     kind, asked, dice = TASKS[task], ITEMS[task], random.Random(task)
     rules, ours = gbnf_grammar(kind, asked, TEXT), lark_grammar(kind, asked, TEXT)
     for _ in range(15):
@@ -196,7 +196,7 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> No
     sent = structure(found, request, "lark", 0)["extra_body"]["structured_outputs"]["grammar"]
     read = grammar_from("grammar", sent)
     assert not LLMatcher.validate_grammar(read, None)
-    tokenizer = grammar_tokenizer(model)
+    tokenizer = judge.tokenizer.constraining
     empty = "{" + ", ".join(empty_answers(kind, asked)) + "}"
     right = dumps(ANSWERS[task])
     answers = {empty: True, f" {empty}": True, right: text is TEXT, f" {right}": text is TEXT}
@@ -253,10 +253,10 @@ def test_a_very_long_text_gets_any_string(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("task", ITEMS)
-def test_json_schema(task: str, model: Any) -> None:
+def test_json_schema(task: str, judge: Judge) -> None:
     from llguidance import LLMatcher
 
-    tokenizer = grammar_tokenizer(model)
+    tokenizer = judge.tokenizer.constraining
     schema = json_schema(TASKS[task], ITEMS[task])
     rules = LLMatcher.grammar_from_json_schema(schema)
 

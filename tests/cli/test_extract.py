@@ -134,20 +134,6 @@ def test_the_least_score_is_as_asked_else_as_the_adapter_wants(tmp_path: Path) -
     assert wrong.returncode == 2
 
 
-def test_a_list_prior_says_how_much_is_listed(tmp_path: Path) -> None:
-    def found(*words: str) -> int:
-        ran = iepile("extract", *SMALL, *words, "--schema", "person,location,work", stdin=TEXT)
-        assert ran.returncode == 0
-        return len(objects(ran.stdout)[0]["items"])
-
-    all_shown = ("--min-score", "0")
-    assert found(*all_shown, "--list-prior", "-20") == 0
-    assert found(*all_shown, "--list-prior", "4") > found(*all_shown, "--list-prior", "-4")
-    free = iepile("extract", "--list-prior", "1", "--no-constrain", "--schema", "a", stdin=TEXT)
-    assert free.returncode == 2
-    assert b"--no-constrain" in free.stderr
-
-
 def test_a_table_for_people_on_a_narrow_terminal(tmp_path: Path) -> None:
     ran = iepile("extract", *SMALL, "-s", "person", "-f", "table", stdin=TEXT, COLUMNS="40")
     shown = ran.stdout.decode()
