@@ -44,6 +44,13 @@ def complete_download(incomplete: str) -> Pairs:
     return list(_registered("model"))
 
 
+def complete_recipe(incomplete: str) -> Pairs:
+    """Names of training recipes."""
+    from iepile_cli.training.recipes import recipes
+
+    return [(name, summary) for name, summary, _ in recipes()]
+
+
 def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
     """A completer of fixed words."""
     pairs = [(name, "") for name in names]
@@ -71,3 +78,15 @@ def _registered(
     for entry in entries:
         if wanted(getattr(entry.target, "kind", "")):
             yield entry.name, entry.summary
+
+
+# What an option's field can name in ``completes``.
+BY_KIND: dict[str, Callable[[str], Pairs]] = {
+    "task": complete_task,
+    "template": complete_template,
+    "backend": complete_backend,
+    "model": complete_model,
+    "adapter": complete_adapter,
+    "download": complete_download,
+    "recipe": complete_recipe,
+}

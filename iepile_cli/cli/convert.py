@@ -169,10 +169,10 @@ def _tell(reports: list[Report]) -> None:
     """Show the closing report; raises ``PartialFailure`` when something is missing."""
     for report in reports:
         if report.error:
-            console.complain(report.summary())
+            console.print_error(report.summary())
         elif len(reports) == 1 or report.counts or report.notes:
             console.note("\n".join((report.summary(), *report.problems())))
-    if len(reports) > 1 and not console.Voice.quiet:
+    if len(reports) > 1 and not console.verbosity.quiet:
         _table(reports)
     partial = [report for report in reports if report.partial]
     if partial:

@@ -114,7 +114,7 @@ def download(
         except IEPileError as error:
             if len(names) == 1:
                 raise
-            console.complain(f"{name}: {error.message}", error.hint)
+            console.print_error(f"{name}: {error.message}", error.hint)
             failures.append(error)
     if failures:
         raise _outcome(failures, len(names))

@@ -72,7 +72,7 @@ def list_(
             fields += ["; ".join(_facts(row))] if kind is Kind.backends else []
             typer.echo("\t".join(" ".join(field.split()) for field in fields))
     for failure in registry().failures:
-        console.complain(
+        console.print_error(
             f"the plugin {failure.name} of {failure.distribution} cannot be used: {failure.reason}"
         )
 

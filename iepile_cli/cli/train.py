@@ -65,12 +65,12 @@ def train(
     if options.nproc > 1 and not launched():
         with watching_training() as watcher:
             check_before(options, given=by_hand, watcher=watcher)
-        code = launch(options, given=by_hand, quiet=console.Voice.quiet)
+        code = launch(options, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
         return
     if not is_first():
-        console.Voice.quiet = True
+        console.verbosity.quiet = True
     with watching_training() as watcher:
         result = train_model(options, given=by_hand, watcher=watcher)
     if is_first():

@@ -35,7 +35,7 @@ def read_catalogue(path: Path) -> dict[str, ModelEntry]:
 
     Raises ``DataError`` that names the file when it is not TOML or a field is wrong.
     """
-    from iepile_cli.toml import read_toml
+    from iepile_cli.config import read_toml
 
     try:
         return {name: _entry(name, table) for name, table in read_toml(path).items()}
