@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, TypeAlias
@@ -181,6 +182,17 @@ def _inside(folder: str, on_error: OnError, pattern: str | None, skip: OnSkip) -
         on_error(
             DataError(f"no file in this folder {wanted}", path=display_name(folder), hint=hint)
         )
+
+
+def input_size(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int | None:
+    """The bytes of all inputs together; None where one of them cannot be read twice."""
+    size = 0
+    for path in find_files(paths, lambda error: None, exclude=exclude):
+        if path == STDIN or files.is_device(path):
+            return None
+        with suppress(OSError):
+            size += os.path.getsize(path)
+    return size
 
 
 # ---------------------------------------------------------------------------------- reading files

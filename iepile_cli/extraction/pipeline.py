@@ -31,19 +31,9 @@ from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one answer brought: its tokens (prompt and answer), and characters of text dealt with.
-
-    A passage's characters are shared evenly among the schema batches put to it.
-    """
-
-    tokens: int
-    characters: float
-
-
-OnAnswer: TypeAlias = Callable[[Progress], None]
+# Told of each answer: its tokens (prompt and answer), and the characters of text it deals with; a
+# passage's characters are shared evenly among the schema batches put to it.
+OnAnswer: TypeAlias = Callable[[int, float], None]
 
 
 def extract(
@@ -100,8 +90,8 @@ class _Extraction:
         """Whether all answers have come in."""
         return self.answered == len(self.instructions)
 
-    def add(self, answer: Answer) -> Progress:
-        """Read the answer to the next instruction."""
+    def add(self, answer: Answer) -> float:
+        """Read the answer to the next instruction; gives the characters that it deals with."""
         part = self.instructions[self.answered]
         asked = part.instruction
         self.answered += 1
@@ -116,8 +106,7 @@ class _Extraction:
             self.problems += len(problems)
             self.truncated += answer.truncated
             self.tokens += answer.answer_tokens
-        tokens = answer.prompt_tokens + answer.answer_tokens
-        return Progress(tokens, len(part.passage.text) / self.share)
+        return len(part.passage.text) / self.share
 
 
 def _planned(
@@ -172,9 +161,9 @@ def _answered(
     for answer in builder.runner.generate(requests()):
         # Documents without an instruction may stand before the one that is answered.
         yield from finished()
-        progress = waiting[0].add(answer)
+        characters = waiting[0].add(answer)
         if on_answer:
-            on_answer(progress)
+            on_answer(answer.prompt_tokens + answer.answer_tokens, characters)
         yield from finished()
     yield from finished()
 
@@ -203,4 +192,4 @@ def _results(
         )
 
 
-__all__ = ["ExtractOptions", "OnAnswer", "Progress", "extract"]
+__all__ = ["ExtractOptions", "OnAnswer", "extract"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from iepile_cli.backends import Request, Runner
-from iepile_cli.errors import ModelError
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import InstructionRecord
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.fields import check_fields, option
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, batches, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.passages import Passage, passages
@@ -24,6 +25,8 @@ from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, encode
 
 PASSAGE_TOKENS = 384
+# The group of these options in the help of the command line.
+_ANSWERS = "Decoding"
 # The shortest passage worth putting to a model, in tokens.
 _LEAST_PASSAGE = 16
 # An answer may quote its passage this many times over before it is cut short.
@@ -37,21 +40,68 @@ class ExtractOptions:
     ``language`` None is detected for each document. ``split_num`` None takes the task's own;
     ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
     much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
-    passage and the schema need). Items with a score (0..1) below ``min_score`` are left out.
+    passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
+    none here; the command line then takes what suits the adapter).
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
     each. With ``best_type``, of items at one and the same place only the best is kept.
+    Raises ``UsageError`` for values that cannot be.
     """
 
-    language: str | None = None
-    split_num: int | None = None
-    passage_tokens: int = 0
-    answer_tokens: int = 0
-    constrain: bool = True
-    system: str | None = None
-    min_score: float = 0.0
-    all_occurrences: bool | None = None
-    best_type: bool = False
+    constrain: bool = option(
+        True,
+        group=_ANSWERS,
+        help="Allow only valid, grounded answers; without it, answers are repaired.",
+    )
+    min_score: float | None = option(
+        None,
+        group=_ANSWERS,
+        least=0,
+        most=1,
+        help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+    )
+    all_occurrences: bool | None = option(
+        None,
+        group=_ANSWERS,
+        help="Give every place where a mention stands, of the parts of relations and events too; "
+        "--no-all-occurrences: one place of each. Default: every place of plain mentions, one of "
+        "parts.",
+    )
+    best_type: bool = option(
+        False, group=_ANSWERS, help="Of several types of one span keep the best. Default: all."
+    )
+    language: Literal["en", "zh"] | None = option(
+        None,
+        group=_ANSWERS,
+        flags=("--lang",),
+        help="Language of the instruction. Default: as the text is, en for all but Chinese.",
+    )
+    split_num: int | None = option(
+        None,
+        group=_ANSWERS,
+        help="How many types are put to the model at once; -1: all. Default: the task's own.",
+    )
+    passage_tokens: int = option(
+        0,
+        group=_ANSWERS,
+        metavar="N",
+        help="Longer texts are cut between sentences into passages of so many tokens; 0: as suits "
+        "the model. Instruction records are cut only where this is given, or they do not fit.",
+    )
+    answer_tokens: int = option(
+        0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
+    )
+    system: str | None = option(
+        None, group=_ANSWERS, help="A system text instead of the template's own."
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.passage_tokens and self.passage_tokens < _LEAST_PASSAGE:
+            raise UsageError(
+                f"--passage-tokens {self.passage_tokens} is too low",
+                hint=f"at least {_LEAST_PASSAGE}, or 0",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +136,9 @@ class RequestBuilder:
 
     def _grammar(self, asked: Instruction) -> str:
         runner = self.runner
-        return grammar(asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells)
+        return lark_grammar(
+            asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells
+        )
 
     def room(self, items: Sequence[SchemaItem], wording: str) -> int:
         """The longest passage, in tokens, that fits with an instruction and its answer.

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iepile_cli.extraction.grounding import Item, Span, ground
-from iepile_cli.extraction.merging import merge
+from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.extraction.results import merge
 from iepile_cli.task import TASKS, Roles, SchemaItem, parse_answer
 from iepile_cli.task.passages import passages
 
@@ -53,7 +54,7 @@ def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
         item(PLACE, ("mention", "Oslo", 36), score=None),
         item(PERSON, ("mention", "Bob", 0), score=0.7),
     ]
-    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, min_score=0.3)
+    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, ExtractOptions(min_score=0.3))
     assert merged.answer == {"person": ["Bob"], "place": ["Rome", "Oslo"]}
     assert [found.score for found in merged.items] == [0.7, 0.3, None]
 
@@ -97,7 +98,7 @@ def test_relations_that_share_a_predicate_share_its_list() -> None:
 
 def test_all_occurrences_are_those_of_the_document() -> None:
     items = [item(PERSON, ("mention", "Ann", 8)), item(PERSON, ("mention", "Ann", 21), score=0.9)]
-    merged = merge(TASKS["NER"], [PERSON], items, TEXT, all_occurrences=True)
+    merged = merge(TASKS["NER"], [PERSON], items, TEXT, ExtractOptions(all_occurrences=True))
     assert [(found.roles[0][1].start, found.score) for found in merged.items] == [
         (8, 0.9),
         (21, 0.9),
@@ -108,7 +109,7 @@ def test_all_occurrences_are_those_of_the_document() -> None:
 def test_an_event_of_a_trigger_alone_stays_one_event() -> None:
     met = SchemaItem("meeting", ("place",))
     found = [item(met, ("trigger", "met", 4))]
-    merged = merge(TASKS["EE"], [met], found, TEXT, all_occurrences=True)
+    merged = merge(TASKS["EE"], [met], found, TEXT, ExtractOptions(all_occurrences=True))
     assert [one.roles[0][1].occurrences for one in merged.items] == [((4, 7), (25, 28))]
 
 
