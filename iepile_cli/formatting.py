@@ -1,4 +1,4 @@
-"""How counts and tables are written for people."""
+"""How counts, sizes and tables are written for people."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def readable_size(size: int | None) -> str:
+    """A number of bytes for people, in decimal units: ``26.5 GB``; ``None`` is not known."""
+    if size is None:
+        return "size unknown"
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        # What would be rounded to 1000 belongs to the larger unit.
+        if round(amount) < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    digits = 0 if unit == "B" or round(amount, 1) >= 100 else 1
+    return f"{amount:.{digits}f} {unit}"
 
 
 class Styled(str):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -173,9 +174,9 @@ def run(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         # Typer's own usage errors; their class depends on Typer's version.
-        if not hasattr(error, "format_message"):
-            raise
-        return _wrong_usage(error)
+        if hasattr(error, "format_message"):
+            return _wrong_usage(error)
+        return _unexpected(error)
     # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
     if code == INTERRUPTED:
         console.print_error("interrupted")
@@ -203,6 +204,16 @@ def _wrong_usage(error: Any) -> int:
         command = context.command_path if context else "iepile"
         console.print_error(message.rstrip("."), f"see {command} --help")
     return int(getattr(error, "exit_code", 2))
+
+
+def _unexpected(error: Exception) -> int:
+    """One line about a bug, and where it is with ``-v``."""
+    if console.verbosity.verbose:
+        traceback.print_exception(error)
+    where = "" if console.verbosity.verbose else "; -v shows where it is"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    console.print_error(f"unexpected error: {said}", hint=f"this is a bug, please report it{where}")
+    return 1
 
 
 def _abandon_stdout() -> int:

@@ -129,10 +129,10 @@ def convert(
     """
     from iepile_cli.conversion.jobs import Job
     from iepile_cli.conversion.jobs import convert as convert_all
-    from iepile_cli.hub.data import corpus_path
+    from iepile_cli.models import resolve_data
 
     job = Job(
-        path=None if src == "-" else corpus_path(src),
+        path=None if src == "-" else resolve_data(src),
         output=None if output == "-" else Path(output),
         schema=tuple(schema or ()),
         task=task,

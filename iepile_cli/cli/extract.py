@@ -138,6 +138,7 @@ def extract(
         concurrency=concurrency,
         timeout=timeout,
         verbose=console.verbosity.verbose,
+        on_note=console.note,
     )
     model_of = functools.partial(
         open_model,

@@ -8,7 +8,7 @@ layout (``", "`` and ``": "``, not ASCII-escaped), the wire format of the publis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from iepile_cli.errors import UsageError
 from iepile_cli.task.shape import (
     Roles,
     SchemaItem,
-    first_offsets,
     fixed_roles,
     in_text_order,
     parse,
@@ -193,31 +192,28 @@ def batches(items: Sequence[SchemaItem], split_num: int) -> list[tuple[SchemaIte
 
 
 def answer_json(
-    task: Task,
-    found: Iterable[tuple[SchemaItem, Sequence[Roles]]],
-    text: str,
-    offsets: Mapping[tuple[SchemaItem, Roles], Sequence[int]] | None = None,
+    task: Task, found: Iterable[tuple[SchemaItem, Sequence[Roles]]], text: str | None
 ) -> dict[str, Any]:
-    """The answer to some schema items as a JSON object, extracted items in text order.
+    """The answer to some schema items as a JSON object.
 
-    ``offsets`` says where the mentions of an extracted item stand, in characters; without it, and
-    for what it lacks, that is where ``text`` first has them. Schema items that share a key share
-    its list (upstream lets the last one overwrite, bug C08). What has no role that its schema item
-    names is left out.
+    What is found is put in the order in which its words first stand in ``text``; with None it
+    stays in the order given, as where offsets are known. Items that share a key share its list
+    (upstream lets the last one overwrite, bug C08). What has nothing the item asks for is left out.
     """
     fixed = fixed_roles(task.shape)
-    known = offsets or {}
-    by_key: dict[str, tuple[SchemaItem, list[tuple[Roles, Sequence[int]]]]] = {}
-    for item, extracted in found:
+    by_key: dict[str, tuple[SchemaItem, list[Roles]]] = {}
+    for item, things in found:
         shown = {role for role in fixed if not item.lacks(role)}.union(map(slot_role, item.slots))
         by_key.setdefault(item.type, (item, []))[1].extend(
-            (roles, known.get((item, roles)) or first_offsets(roles, text))
-            for roles in extracted
-            if any(role in shown for role, _ in roles)
+            roles for roles in things if any(role in shown for role, _ in roles)
         )
     return {
-        key: render(task.shape, in_text_order(task.shape, located), item)
-        for key, (item, located) in by_key.items()
+        key: render(
+            task.shape,
+            things if text is None else in_text_order(task.shape, things, text),
+            item,
+        )
+        for key, (item, things) in by_key.items()
     }
 
 

@@ -11,7 +11,7 @@ One extracted thing is a ``Roles`` tuple, ``(role, mention)`` pairs in reading o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -259,29 +259,24 @@ def fixed_roles(node: Node) -> tuple[str, ...]:
             return ()
 
 
-def first_offsets(roles: Roles, text: str) -> tuple[int, ...]:
-    """Where each mention first stands in the text, in characters; -1 for one that does not.
+def in_text_order(node: Node, found: Iterable[Roles], text: str) -> list[Roles]:
+    """Sort things by where their fixed roles first stand in the text, and fillers likewise.
 
-    For annotations that have no offsets: the order of the published corpus (upstream computes it
-    and then drops it, bug C01).
-    """
-    return tuple(text.find(mention) for _, mention in roles)
-
-
-def in_text_order(node: Node, located: Iterable[tuple[Roles, Sequence[int]]]) -> list[Roles]:
-    """Sort extracted items by the offsets of their fixed roles, and the fillers of each likewise.
-
-    ``located`` gives each item with the offsets of its mentions. A fixed role that an item lacks
-    counts as standing before the text; ties keep their order.
+    A mention that is not in the text counts as standing before it, ties keep their order: the
+    order of the published corpus (upstream computes it and then drops it, bug C01).
     """
     fixed = fixed_roles(node)
-    keyed: list[tuple[tuple[int, ...], Roles]] = []
-    for roles, offsets in located:
-        at = dict(zip((role for role, _ in roles), offsets, strict=True))
-        if len(roles) > len(fixed):
-            tail = [n for n, (role, _) in enumerate(roles) if role not in fixed]
-            head = [pair for pair in roles if pair[0] in fixed]
-            roles = (*head, *(roles[n] for n in sorted(tail, key=offsets.__getitem__)))
-        keyed.append((tuple(at.get(role, -1) for role in fixed), roles))
-    keyed.sort(key=lambda pair: pair[0])
-    return [roles for _, roles in keyed]
+
+    def position(roles: Roles) -> tuple[int, ...]:
+        named = dict(roles)
+        return tuple(text.find(named[role]) if role in named else -1 for role in fixed)
+
+    def ordered(roles: Roles) -> Roles:
+        if len(roles) <= len(fixed):
+            return roles
+        head = [pair for pair in roles if pair[0] in fixed]
+        tail = [pair for pair in roles if pair[0] not in fixed]
+        return (*head, *sorted(tail, key=lambda pair: text.find(pair[1])))
+
+    things = [ordered(roles) for roles in found]
+    return sorted(things, key=position) if fixed else things

@@ -127,6 +127,22 @@ def test_wrong_usage_is_one_line_and_two(
     assert way_out in err
 
 
+@pytest.mark.parametrize("words", [["list", "templates"], ["list", "templates", "-v"]])
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import iepile_cli.listing
+
+    def broken(*given: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(iepile_cli.listing, "listed", broken)
+    assert run(words) == 1
+    err = capsys.readouterr().err
+    assert ("Traceback" in err) == ("-v" in words)
+    assert err.splitlines()[-1].startswith("iepile: unexpected error: KeyError: 'lost' (")
+
+
 def test_a_reader_that_has_enough_ends_the_program_quietly() -> None:
     process = subprocess.Popen(
         [*PROGRAM, "list", "templates"],

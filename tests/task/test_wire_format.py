@@ -125,19 +125,6 @@ def test_descriptions_are_shown_beside_the_types() -> None:
     assert shown(kg, [item]) == [{"entity_type": "person", "attributes": {"born": "year of birth"}}]
 
 
-def test_answers_are_in_the_order_of_offsets() -> None:
-    text = "Also, Bob met Al."
-    person, event = SchemaItem("person"), SchemaItem("meet", slots=("who", "whom"))
-    al, bob = (("mention", "Al"),), (("mention", "Bob"),)
-    found = [(person, [al, bob])]
-    assert answer_json(task_named("NER"), found, text) == {"person": ["Al", "Bob"]}
-    offsets = {(person, al): (14,), (person, bob): (6,)}
-    assert answer_json(task_named("NER"), found, text, offsets) == {"person": ["Bob", "Al"]}
-    met = (("trigger", "met"), ("who", "Al"), ("who", "Bob"))
-    answer = answer_json(task_named("EE"), [(event, [met])], text, {(event, met): (10, 14, 6)})
-    assert answer["meet"][0]["arguments"]["who"] == ["Bob", "Al"]
-
-
 def test_an_answer_without_a_text_keeps_the_order_given() -> None:
     person = SchemaItem("person")
     found = [(person, [(("mention", "Bob"),), (("mention", "Al"),)])]
