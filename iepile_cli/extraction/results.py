@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from iepile_cli.extraction.grounding import Item, Span, at_all_places, with_occurrences
@@ -87,14 +87,14 @@ def merge(
     options = options or ExtractOptions()
     order = {item: number for number, item in enumerate(schema)}
     kept = [
-        item
+        _in_text_order(item, task)
         for item in distinct(items)
         if item.score is None or item.score >= (options.min_score or 0.0)
     ]
     if options.best_type:
         kept = _best_of_each_place(kept, order)
     kept = _sorted(kept, order)
-    answer = answer_json(task, _by_schema_item(schema, kept), text, _offsets(kept))
+    answer = answer_json(task, _by_schema_item(schema, kept), None)
     every = options.all_occurrences
     if is_single(task) and every is not False:
         kept = distinct(at_all_places(kept, text))
@@ -127,6 +127,14 @@ def _place(item: Item) -> _Place:
     return tuple((role, span.start, span.end) for role, span in item.roles)
 
 
+def _in_text_order(item: Item, task: Task) -> Item:
+    """The item with the fillers of its slots in the order of their places."""
+    fixed = fixed_roles(task.shape)
+    head = [pair for pair in item.roles if pair[0] in fixed]
+    tail = [pair for pair in item.roles if pair[0] not in fixed]
+    return replace(item, roles=(*head, *sorted(tail, key=lambda pair: pair[1].start)))
+
+
 def _sorted(items: list[Item], order: dict[SchemaItem, int]) -> list[Item]:
     """The items by their places, at the same place in the order of the schema."""
     return sorted(
@@ -146,14 +154,6 @@ def _by_schema_item(
     for item in items:
         found.setdefault(item.item, {})[item.texts] = None
     return [(item, list(roles)) for item, roles in found.items()]
-
-
-def _offsets(items: Iterable[Item]) -> dict[tuple[SchemaItem, Roles], tuple[int, ...]]:
-    """Where the mentions of each distinct item stand first."""
-    offsets: dict[tuple[SchemaItem, Roles], tuple[int, ...]] = {}
-    for item in items:
-        offsets.setdefault((item.item, item.texts), tuple(span.start for _, span in item.roles))
-    return offsets
 
 
 # -------------------------------------------------------------------------------------- JSON form

@@ -20,6 +20,7 @@ def item(kind: SchemaItem, *roles: tuple[str, str, int], score: float | None = 0
 
 PERSON, PLACE = SchemaItem("person"), SchemaItem("place")
 TEXT = "Bob met Ann in Rome. Ann met Bob in Oslo."
+ONE_PLACE = ExtractOptions(all_occurrences=False)
 
 
 def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
@@ -29,7 +30,7 @@ def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
         item(PERSON, ("mention", "Bob", 0)),
         item(PERSON, ("mention", "Ann", 8)),
     ]
-    merged = merge(TASKS["NER"], [PLACE, SchemaItem("event"), PERSON], items, TEXT)
+    merged = merge(TASKS["NER"], [PLACE, SchemaItem("event"), PERSON], items, TEXT, ONE_PLACE)
     assert [found.roles[0][1].start for found in merged.items] == [0, 8, 15, 21]
     assert list(merged.answer.items()) == [
         ("place", ["Rome"]),
@@ -41,7 +42,7 @@ def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
 def test_the_same_thing_at_the_same_place_is_listed_once_with_its_best_score() -> None:
     items = [item(PERSON, ("mention", "Bob", 0), score=score) for score in (None, 0.2, 0.9, 0.4)]
     other = item(PLACE, ("mention", "Bob", 0), score=None)
-    merged = merge(TASKS["NER"], [PERSON, PLACE], [*items, other], TEXT)
+    merged = merge(TASKS["NER"], [PERSON, PLACE], [*items, other], TEXT, ONE_PLACE)
     assert [(found.item, found.score) for found in merged.items] == [(PERSON, 0.9), (PLACE, None)]
     assert merged.answer == {"person": ["Bob"], "place": ["Bob"]}
 
@@ -54,7 +55,13 @@ def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
         item(PLACE, ("mention", "Oslo", 36), score=None),
         item(PERSON, ("mention", "Bob", 0), score=0.7),
     ]
-    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, ExtractOptions(min_score=0.3))
+    merged = merge(
+        TASKS["NER"],
+        [PERSON, PLACE],
+        items,
+        TEXT,
+        ExtractOptions(min_score=0.3, all_occurrences=False),
+    )
     assert merged.answer == {"person": ["Bob"], "place": ["Rome", "Oslo"]}
     assert [found.score for found in merged.items] == [0.7, 0.3, None]
 
@@ -62,7 +69,7 @@ def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
 def test_nested_items_come_longest_last_and_equal_ones_in_schema_order() -> None:
     both = [item(PLACE, ("mention", "Bob met", 0)), item(PLACE, ("mention", "Bob", 0))]
     merged = merge(
-        TASKS["NER"], [PERSON, PLACE], [*both, item(PERSON, ("mention", "Bob", 0))], TEXT
+        TASKS["NER"], [PERSON, PLACE], [*both, item(PERSON, ("mention", "Bob", 0))], TEXT, ONE_PLACE
     )
     assert [(found.item.type, found.roles[0][1].text) for found in merged.items] == [
         ("person", "Bob"),
@@ -104,6 +111,42 @@ def test_all_occurrences_are_those_of_the_document() -> None:
         (21, 0.9),
     ]
     assert merged.answer == {"person": ["Ann"]}
+
+
+def test_items_hold_every_mention_of_what_was_found() -> None:
+    merged = merge(TASKS["NER"], [PERSON], [item(PERSON, ("mention", "Ann", 8))], TEXT)
+    assert [found.roles[0][1].start for found in merged.items] == [8, 21]
+    assert merged.answer == {"person": ["Ann"]}
+    related = item(SchemaItem("met"), ("subject", "Bob", 0), ("object", "Ann", 8))
+    merged = merge(TASKS["RE"], [SchemaItem("met")], [related], TEXT)
+    assert merged.items == [related]
+
+
+def test_the_answer_is_in_the_order_of_the_places_not_of_the_letters() -> None:
+    text = "Also, Bob met Al."
+    found = [item(PERSON, ("mention", "Al", 14)), item(PERSON, ("mention", "Bob", 6))]
+    merged = merge(TASKS["NER"], [PERSON], found, text)
+    assert merged.answer == {"person": ["Bob", "Al"]}
+    met = SchemaItem("met", ("who", "whom"))
+    event = item(met, ("trigger", "met", 10), ("whom", "Al", 14), ("who", "Bob", 6))
+    merged = merge(TASKS["EE"], [met], [event], text)
+    assert [role for role, _ in merged.items[0].roles] == ["trigger", "who", "whom"]
+
+
+def test_of_several_types_of_one_span_all_or_the_best() -> None:
+    items = [
+        item(PERSON, ("mention", "Bob", 0), score=0.4),
+        item(PLACE, ("mention", "Bob", 0), score=0.6),
+        item(PERSON, ("mention", "Ann", 8), score=None),
+        item(PLACE, ("mention", "Ann", 8), score=None),
+        item(PLACE, ("mention", "Bob met", 0), score=0.1),
+    ]
+    every = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT)
+    assert every.answer == {"person": ["Bob", "Ann"], "place": ["Bob", "Bob met", "Ann"]}
+    best = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, ExtractOptions(best_type=True))
+    assert best.answer == {"person": ["Ann"], "place": ["Bob", "Bob met"]}
+    spans = [(found.roles[0][1].start, found.roles[0][1].end) for found in best.items]
+    assert spans == sorted(set(spans))
 
 
 def test_an_event_of_a_trigger_alone_stays_one_event() -> None:

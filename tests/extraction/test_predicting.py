@@ -147,7 +147,11 @@ def test_a_file_that_is_no_prediction_is_not_written_into(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "test.jsonl", [record("NER"), record("KG")])
+    other = write(tmp_path / "other.jsonl", [record("NER"), record("KG")])
     before = path.read_bytes()
-    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 1
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(other), "--resume"]) == 1
     assert "no output that can be resumed" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 2
+    assert "would overwrite what is read from it" in capsys.readouterr().err
     assert path.read_bytes() == before
