@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.extraction.grounding import Item, Span, ground
@@ -165,6 +165,7 @@ def test_nothing_found_is_an_empty_answer_for_every_key(task: str) -> None:
     assert not any(merged.answer.values())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["Bob", "Ann", "北京", "<|im_end|>", '"', "x y"]), max_size=12),
     st.integers(20, 60),

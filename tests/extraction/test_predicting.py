@@ -95,7 +95,7 @@ def test_bad_records_are_named_and_the_rest_is_answered(
     said = capsys.readouterr().err
     for line, what in ((1, "'instruction'"), (2, "not JSON"), (3, "XYZ"), (4, "no task"), (6, "")):
         assert any(f"test.jsonl:{line}: " in row and what in row for row in said.splitlines())
-    assert "5 records have no answer; the other 1 are written" in said
+    assert "5 inputs failed; 1 record written" in said
 
 
 @pytest.mark.model
