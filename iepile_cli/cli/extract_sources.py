@@ -82,8 +82,8 @@ class Texts:
         writer = outputs.open_writer(format_, output, task=self.task, resume=resume, bom=bom)
         writer.check(
             task=self.task.name,
-            types=list(dict.fromkeys(item.type for item in self.schema)),
             schema=schema_json(self.task, self.schema),
+            types=list(dict.fromkeys(item.type for item in self.schema)),
         )
         return writer
 

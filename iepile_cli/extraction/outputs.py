@@ -30,6 +30,8 @@ PART = ".part"
 SETTINGS = ".run"
 _SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", "": "jsonl"}
 
+_SETTING_NAMES = {"types": "schema", "adapters": "adapter"}
+
 # Gives the key of an output's line, or None for a line that is none of ours; called in order.
 LineKey: TypeAlias = Callable[[bytes], Hashable | None]
 
@@ -67,6 +69,7 @@ class Writer:
         self, form: Form, target: str | None, *, resume: bool, key_of: LineKey, resumable: bool
     ) -> None:
         self._form, self._key_of, self._resumable = form, key_of, resumable
+        self._name = target
         self._finished: Collection[Hashable] = ()
         self._settings: dict[str, Any] = {}
         self._new = False
@@ -120,8 +123,8 @@ class Writer:
             before = self._settings.get(name, value)
             if self._finished and before != value:
                 raise UsageError(
-                    f"{self.path} was written with another {name}: {_shown(before)}, "
-                    f"not {_shown(value)}",
+                    f"{self._name} was written with another {_SETTING_NAMES.get(name, name)}: "
+                    f"{_shown(before)}, not {_shown(value)}",
                     hint="resume with the same, or name another -o",
                 )
         self._settings |= settings

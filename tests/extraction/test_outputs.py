@@ -339,7 +339,7 @@ def test_resuming_with_something_else_is_refused(
     writer.__exit__(KeyboardInterrupt, None, None)
     whole = Path(str(writer.path)).read_bytes()
     with (
-        pytest.raises(UsageError, match=f"another {name}: .*, not other"),
+        pytest.raises(UsageError, match=f"another {name}: .*, not .*other"),
         open_writer("jsonl", str(path), resume=True) as writer,
     ):
         writer.check(**{**MADE, name: "other"})
