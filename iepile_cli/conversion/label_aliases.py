@@ -26,12 +26,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from iepile_cli.config import read_toml
 from iepile_cli.conversion.gold import key_of
 from iepile_cli.errors import DataError
 from iepile_cli.files import decode_json, read_text
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Layout
-from iepile_cli.toml import read_toml
 
 # Enough that names and groups meet in most combinations, few enough that each is made once.
 NAMINGS = 64

@@ -17,7 +17,7 @@ from typing import Any
 from iepile_cli.backends import Options, Request, Runner
 from iepile_cli.backends.opening import open_model
 from iepile_cli.errors import DataError
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, parse_answer, parse_instruction
 from iepile_cli.task.table import task_named
 from iepile_cli.training.base import Base, quiet_libraries
@@ -80,7 +80,7 @@ class Judge:
         for ask, gold in self.asks:
             yield Request(
                 prompt=self.base.template.prompt(ask.json, self.system),
-                grammar=grammar(
+                grammar=lark_grammar(
                     ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells
                 ),
                 max_tokens=_SLACK + 2 * len(runner.tokenizer.text(gold)),
