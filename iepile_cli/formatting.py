@@ -1,4 +1,4 @@
-"""How counts and tables are written for people."""
+"""How counts, sizes and tables are written for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 def plural(count: int, noun: str, several: str | None = None) -> str:
     """A count with its noun: ``1 record``, ``2,000 records``, ``2 entities``."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds as people say it: ``0.8 s``, ``34 s``, ``2 min 10 s``, ``3 h 5 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def readable_size(size: int | None) -> str:
+    """A number of bytes for people, in decimal units: ``26.5 GB``; ``None`` is not known."""
+    if size is None:
+        return "size unknown"
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        # What would be rounded to 1000 belongs to the larger unit.
+        if round(amount) < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    digits = 0 if unit == "B" or round(amount, 1) >= 100 else 1
+    return f"{amount:.{digits}f} {unit}"
 
 
 class Styled(str):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -21,17 +22,26 @@ from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
 
-# Each subcommand: the module of this package that holds it, and its function there.
+# Each subcommand: the module of this package that holds it, its function there, and what it does.
 COMMANDS = {
-    "convert": ("convert", "convert"),
-    "download": ("download", "download"),
-    "eval": ("eval", "evaluate"),
-    "export": ("export", "export"),
-    "extract": ("extract", "extract"),
-    "list": ("list", "list_"),
-    "serve": ("serve", "serve"),
-    "train": ("train", "train"),
+    "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "convert": ("convert", "convert", "Build training and test data from annotated texts."),
+    "train": ("train", "train", "Fine-tune a model on converted data."),
+    "eval": ("eval", "evaluate", "Score predictions."),
+    "export": ("export", "export", "Turn a trained model into GGUF, merged weights or Ollama."),
+    "download": ("download", "download", "Fetch models, adapters and corpora."),
+    "list": ("list", "list_", "Show models, templates, backends and recipes."),
+    "serve": ("serve", "serve", "Show or run the command that serves a model."),
 }
+
+
+class _Program(options.Group):
+    """The program, whose help needs no subcommand to be loaded."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each subcommand does."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (*_, about) in COMMANDS.items()])
 
 
 def _show_version(asked: bool) -> None:
@@ -101,23 +111,23 @@ def _app(names: Iterable[str]) -> typer.Typer:
     """The command line with the named subcommands."""
     made = typer.Typer(
         name="iepile",
-        cls=options.Group,
+        cls=_Program,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings=options.help_settings(),
         help="Schema-based information extraction: name what you want, point at text, get exactly "
         "that, as valid JSON that says where in the text each item stands.",
     )
     made.callback()(_options)
     for name in names:
-        module, function = COMMANDS[name]
+        module, function, about = COMMANDS[name]
         held = import_module(f"iepile_cli.cli.{module}")
         called = getattr(held, function)
         if not hasattr(called, "first"):
             called = options.command()(called)
-        made.command(name, cls=options.Command, epilog=held.EXAMPLES)(called)
+        made.command(name, cls=options.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 
 
@@ -139,6 +149,8 @@ def _app_for(words: list[str]) -> typer.Typer:
     a subcommand begins. A configuration may name the options of any.
     """
     named = next((word for word in words if not word.startswith("-")), "")
+    if not named:
+        return _app([])
     if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or config_file().is_file():
         return _whole_app()
     return _app([named])
@@ -173,9 +185,9 @@ def run(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         # Typer's own usage errors; their class depends on Typer's version.
-        if not hasattr(error, "format_message"):
-            raise
-        return _wrong_usage(error)
+        if hasattr(error, "format_message"):
+            return _wrong_usage(error)
+        return _unexpected(error)
     # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
     if code == INTERRUPTED:
         console.print_error("interrupted")
@@ -203,6 +215,16 @@ def _wrong_usage(error: Any) -> int:
         command = context.command_path if context else "iepile"
         console.print_error(message.rstrip("."), f"see {command} --help")
     return int(getattr(error, "exit_code", 2))
+
+
+def _unexpected(error: Exception) -> int:
+    """One line about a bug, and where it is with ``-v``."""
+    if console.verbosity.verbose:
+        traceback.print_exception(error)
+    where = "" if console.verbosity.verbose else "; -v shows where it is"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    console.print_error(f"unexpected error: {said}", hint=f"this is a bug, please report it{where}")
+    return 1
 
 
 def _abandon_stdout() -> int:

@@ -46,9 +46,7 @@ def complete_download(incomplete: str) -> Pairs:
 
 def complete_recipe(incomplete: str) -> Pairs:
     """Names of training recipes."""
-    from iepile_cli.training.recipes import recipes
-
-    return [(name, summary) for name, summary, _ in recipes()]
+    return list(_registered("recipe"))
 
 
 def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
@@ -64,14 +62,10 @@ def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
 def _registered(
     kind: str, wanted: Callable[[str], bool] = lambda kind: True
 ) -> Iterator[tuple[str, str]]:
-    from iepile_cli import builtins
-    from iepile_cli.registry import Registry
+    from iepile_cli.registry import registry
 
-    # Not the shared registry: only what is asked for is worth the time that a key press leaves.
-    known = Registry()
     try:
-        builtins.register(known, templates=kind == "template")
-        entries = list(known.entries(kind))
+        entries = list(registry().entries(kind))
     # The user's own catalogue may be broken, and plugins are foreign code.
     except Exception:
         return

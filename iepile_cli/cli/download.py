@@ -128,7 +128,7 @@ def _outcome(failures: list[IEPileError], tried: int) -> IEPileError:
 
 
 def _list_files(plan: Plan) -> None:
-    from iepile_cli.models import readable_size
+    from iepile_cli.formatting import readable_size
 
     for remark in plan.remarks:
         console.note(remark)
@@ -138,7 +138,7 @@ def _list_files(plan: Plan) -> None:
 
 
 def _remove(name: str, directory: Path | None) -> None:
+    from iepile_cli.formatting import readable_size
     from iepile_cli.hub import remove
-    from iepile_cli.models import readable_size
 
     console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")

@@ -84,6 +84,19 @@ def test_help_has_a_short_form_and_keeps_examples_on_their_lines(
     assert {*examples} <= {line.strip() for line in texts[0].splitlines()}
 
 
+@pytest.mark.parametrize("columns", [40, 60, 120])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(
+    command: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run([command, "--help"] if command else ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    end = lines.index("  Examples:") if "  Examples:" in lines else len(lines)
+    # A choice between many values is one word.
+    assert [line for line in lines[:end] if len(line) > columns and "|" not in line] == []
+
+
 def test_the_version() -> None:
     assert call("--version").stdout == f"iepile {iepile_cli.__version__}\n"
 
@@ -125,6 +138,22 @@ def test_wrong_usage_is_one_line_and_two(
     assert err.count("\n") == 1
     assert named.casefold() in err.casefold()
     assert way_out in err
+
+
+@pytest.mark.parametrize("words", [["list", "templates"], ["list", "templates", "-v"]])
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import iepile_cli.listing
+
+    def broken(*given: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(iepile_cli.listing, "listed", broken)
+    assert run(words) == 1
+    err = capsys.readouterr().err
+    assert ("Traceback" in err) == ("-v" in words)
+    assert err.splitlines()[-1].startswith("iepile: unexpected error: KeyError: 'lost' (")
 
 
 def test_a_reader_that_has_enough_ends_the_program_quietly() -> None:
