@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from importlib import metadata, util
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from iepile_cli.backends.following import Vocabulary
 from iepile_cli.backends.openai_call import Caller
 from iepile_cli.backends.protocol import (
     Answer,
@@ -25,13 +24,9 @@ from iepile_cli.backends.protocol import (
     ServerModel,
 )
 from iepile_cli.backends.server_prompts import GuessedTokenizer
-from iepile_cli.backends.servers import Found, find_out
-from iepile_cli.backends.tokenizers import leading_space, spells
+from iepile_cli.backends.servers import find_out
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
-
-if TYPE_CHECKING:
-    from llguidance import LLTokenizer
 
 _INSTALL = "pip install 'iepile-cli[server]'"
 _CONCURRENCY = 16
@@ -105,23 +100,14 @@ class OpenAIRunner(Runner):
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
         self.server = found.server.name
+        if found.slots:
+            self.concurrency = min(self.concurrency, found.slots)
         takes_prompts = found.server.takes_prompts and model.writes
         takes_ids = found.server.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
-        self._constraining = _constraining(model, found)
-        self.lead = ""
-        vocabulary = None
-        if self._constraining is not None:
-            vocabulary = Vocabulary(self._constraining)
-            assert model.tokenizer is not None
-            self.lead = leading_space(model.tokenizer)
-        self._caller = Caller(self._client, found, self.tokenizer, self.context, form, vocabulary)
+        self._caller = Caller(self._client, found, self.tokenizer, self.context, form)
         self.notes = self._caller.notes
         self._failures = 0
-
-    def spells(self, text: str) -> bool:
-        """Whether the vocabulary can write a text: taken to be so where it is not known."""
-        return self._constraining is None or spells(self._constraining, text)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order, ``concurrency`` at a time.
@@ -291,17 +277,6 @@ class _Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _constraining(model: ServerModel, found: Found) -> LLTokenizer | None:
-    """The vocabulary to follow answers with, where the server's form needs it and it can be had."""
-    if found.server.structures[0] != "gbnf" or model.tokenizer is None:
-        return None
-    try:
-        return model.tokenizer.constraining
-    except ModelError:
-        # A tokenizer that cannot be constrained; prompts can still be written with it.
-        return None
 
 
 def _key(variable: str, url: str) -> str:

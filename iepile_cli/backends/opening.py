@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
 _ALL_TAKE = frozenset({"adapters", "verbose", "merge", "on_note"})
-# The longest passage, in tokens, for a model of which nothing is known.
-PASSAGE_TOKENS = 384
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -44,10 +42,9 @@ class Opened:
         known = self.model.min_score if self.model else 0.0
         return known if asked is None else asked
 
-    def longest_passage(self, asked: int = 0) -> int:
-        """The longest passage in tokens: as asked, else as suits the adapter, else the usual."""
-        known = self.model.passage_tokens if self.model else 0
-        return asked or known or PASSAGE_TOKENS
+    def passage_tokens(self, asked: int = 0) -> int:
+        """The longest passage in tokens: as asked, else what fits the adapter (0: not known)."""
+        return asked or (self.model.passage_tokens if self.model else 0)
 
 
 def open_model(

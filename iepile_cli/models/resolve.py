@@ -60,8 +60,8 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
-    ``min_score`` is the least score (0..1) worth showing and ``passage_tokens`` the longest passage,
-    in tokens, that are known for them (0: not known).
+    ``min_score`` is the least score (0..1) worth showing, and ``passage_tokens`` the longest
+    passage in tokens, that are known for them (0: not known).
     """
 
     name: str

@@ -26,7 +26,6 @@ from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
 from iepile_cli.task.gbnf import MOST_PIECES, constrains_mentions, gbnf_grammar
-from iepile_cli.task.gbnf_rest import Rest
 from iepile_cli.task.grammar import empty_answers, is_closed, json_schema, lark_grammar
 from iepile_cli.task.instruction import Instruction, dumps
 from iepile_cli.task.segment import segment
@@ -141,32 +140,6 @@ def test_gbnf_accepts_what_is_right_and_nothing_else(task: str, judge: Judge) ->
 
 
 @pytest.mark.parametrize("task", ITEMS)
-def test_gbnf_behind_a_key(task: str, judge: Judge) -> None:
-    asked, right = ITEMS[task], dumps(ANSWERS[task])
-    at = 0
-    for number, item in enumerate(asked):
-        at = right.index(dumps(item.type) + ":", at) + len(dumps(item.type)) + 1
-        rules = gbnf_grammar(TASKS[task], asked, TEXT, number)
-        assert judge.accepts(rules, right[at:])
-        assert not judge.accepts(rules, right[at:].replace("]", ', "Bob"]').replace("{}", "[]"))
-
-
-@pytest.mark.parametrize("task", ITEMS)
-def test_the_rest_of_a_grammar_behind_any_part_of_an_answer(task: str, judge: Judge) -> None:
-    rest = Rest(gbnf_grammar(TASKS[task], ITEMS[task], TEXT))
-    right = dumps(ANSWERS[task])
-    for at in range(0, len(right) + 1, 1 if len(right) < 120 else 3):
-        rules = rest.behind(right[:at])
-        assert rules is not None
-        rules = "root ::= rest\n" + rules
-        assert judge.accepts(rules, right[at:]), right[:at]
-        assert not judge.accepts(rules, right[at:] + "}")
-        assert not judge.accepts(rules, "§" + right[at:])
-    assert rest.behind(right + "x") is None
-    assert rest.behind("[") is None
-
-
-@pytest.mark.parametrize("task", ITEMS)
 def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, model: Any) -> None:
     """Random answers under the grammar of our own backends are answers under the GBNF."""
     tokenizer = judge.tokenizer.constraining
@@ -193,7 +166,7 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> No
     kind, asked = TASKS[task], ITEMS[task]
     request = Request(Prompt((), "", ""), "ours", 10, instruction=Instruction(kind, asked, text))
     found = Found(SERVERS["vllm"], "m")
-    sent = structure(found, request, "lark", 0)["extra_body"]["structured_outputs"]["grammar"]
+    sent = structure(found, request, "lark")["extra_body"]["structured_outputs"]["grammar"]
     read = grammar_from("grammar", sent)
     assert not LLMatcher.validate_grammar(read, None)
     tokenizer = judge.tokenizer.constraining
@@ -223,7 +196,6 @@ def test_gbnf_of_a_text_that_ends_in_white_space(task: str, end: str, judge: Jud
     rules = gbnf_grammar(TASKS[task], ITEMS[task], text)
     assert judge.accepts(rules, dumps(ANSWERS[task]))
     assert not judge.accepts(rules, dumps(ANSWERS[task]).replace('"C:', '" C:'))
-    assert Rest(rules).behind('{"') is not None
 
 
 @settings(max_examples=40, deadline=None)

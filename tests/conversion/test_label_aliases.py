@@ -1,4 +1,4 @@
-"""``--readings``: the same annotation under other names and coarser labels; ``--sample``."""
+"""``--label-aliases``: the same annotation under other names and coarser labels; ``--sample``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from iepile_cli.conversion.readings import Reading, Readings, draw
+from iepile_cli.conversion.label_aliases import LabelAliases, Naming, draw_naming
 from iepile_cli.task.shape import SchemaItem
 
-READINGS = """
+ALIASES = """
 split_num = [2, 5]
 
 [names]
@@ -47,7 +47,7 @@ def corpus(tmp_path: Path) -> Path:
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / "train.json").write_text(lines, encoding="utf-8")
     (folder / "schema.json").write_text(f"{json.dumps(TYPES)}\n[]\n{{}}\n", encoding="utf-8")
-    (tmp_path / "labels.toml").write_text(READINGS, encoding="utf-8")
+    (tmp_path / "labels.toml").write_text(ALIASES, encoding="utf-8")
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def rows(out: str) -> list[tuple[dict[str, Any], dict[str, list[str]]]]:
 
 
 def test_schema_and_answer_are_renamed_alike(run: Any, corpus: Path) -> None:
-    done = run("convert", corpus / "set/train.json", "--readings", corpus / "labels.toml")
+    done = run("convert", corpus / "set/train.json", "--label-aliases", corpus / "labels.toml")
     assert done.code == 0
     seen: dict[str, set[str]] = {mention: set() for mention in NAMES}
     sizes = set()
@@ -70,7 +70,7 @@ def test_schema_and_answer_are_renamed_alike(run: Any, corpus: Path) -> None:
     assert len(sizes) > 2
     assert len(by_text) == 400
     for text, answer in by_text.items():
-        # The whole annotation is there in each reading, but for what is never asked.
+        # The whole annotation is there under each naming, but for what is never asked.
         found = [mention for mentions in answer.values() for mention in mentions]
         assert sorted(found) == ["Ann", "Norway", "Oslo"], text
         assert "river" not in answer
@@ -92,7 +92,7 @@ def test_a_set_has_names_of_its_own(run: Any, corpus: Path) -> None:
         corpus / "set/train.json",
         "--source",
         "novels",
-        "--readings",
+        "--label-aliases",
         corpus / "labels.toml",
     )
     labels = {label for _, answer in rows(done.out) for label in answer}
@@ -102,7 +102,7 @@ def test_a_set_has_names_of_its_own(run: Any, corpus: Path) -> None:
 
 
 def test_draws_hang_on_the_seed_alone(run: Any, corpus: Path) -> None:
-    words = ["convert", corpus / "set/train.json", "--readings", corpus / "labels.toml"]
+    words = ["convert", corpus / "set/train.json", "--label-aliases", corpus / "labels.toml"]
     first = run(*words, "--sample", "0.3").out
     assert run(*words, "--sample", "0.3", "--workers", "2").out == first
     assert run(*words, "--sample", "0.3", "--seed", "43").out != first
@@ -114,17 +114,17 @@ def test_draws_hang_on_the_seed_alone(run: Any, corpus: Path) -> None:
 
 
 def test_two_labels_never_become_one_by_chance() -> None:
-    readings = Readings(names={"a": ("b",), "b": ("b",), "c": ("a", "b")})
+    aliases = LabelAliases(names={"a": ("b",), "b": ("b",), "c": ("a", "b")})
     for seed in range(50):
-        reading = draw(readings, ["a", "b", "c", "d"], random.Random(seed))
-        named = [name for name in reading.asked.values() if name is not None]
+        naming = draw_naming(aliases, ["a", "b", "c", "d"], random.Random(seed))
+        named = [name for name in naming.names.values() if name is not None]
         assert len(named) == len(set(named))
-        assert reading.asked["d"] == "d"
+        assert naming.names["d"] == "d"
 
 
 def test_a_coarse_type_asks_for_the_slots_of_all_its_types() -> None:
     items = (SchemaItem("attack", ("agent", "place")), SchemaItem("bombing", ("place", "weapon")))
-    (item,) = Reading({"attack": "violence", "bombing": "violence"}, None).items(items)
+    (item,) = Naming({"attack": "violence", "bombing": "violence"}, None).items(items)
     assert (item.type, item.slots) == ("violence", ("agent", "place", "weapon"))
 
 
@@ -134,7 +134,7 @@ def test_hard_negatives_are_renamed_too(run: Any, corpus: Path) -> None:
     done = run(
         "convert",
         corpus / "set/train.json",
-        "--readings",
+        "--label-aliases",
         corpus / "labels.toml",
         "--neg-ratio",
         "0",
@@ -161,7 +161,7 @@ def test_hard_negatives_are_renamed_too(run: Any, corpus: Path) -> None:
 )
 def test_a_wrong_file_is_one_line(run: Any, corpus: Path, text: str, said: str) -> None:
     (corpus / "labels.toml").write_text(text, encoding="utf-8")
-    done = run("convert", corpus / "set/train.json", "--readings", corpus / "labels.toml")
+    done = run("convert", corpus / "set/train.json", "--label-aliases", corpus / "labels.toml")
     assert done.code == 1
     assert done.out == ""
     assert "labels.toml" in done.err
@@ -172,9 +172,12 @@ def test_a_wrong_file_is_one_line(run: Any, corpus: Path, text: str, said: str) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--split", "test", "--readings", "labels.toml"), "--readings would rename the gold"),
+        (
+            ("--split", "test", "--label-aliases", "labels.toml"),
+            "--label-aliases would rename the gold",
+        ),
         (("--to", "records", "--sample", "0.5"), "cannot be used --to records"),
-        (("--to", "schema", "--readings", "labels.toml"), "cannot be used --to schema"),
+        (("--to", "schema", "--label-aliases", "labels.toml"), "cannot be used --to schema"),
         (("--sample", "0"), "--sample 0 is not a share"),
         (("--sample", "1.5"), "--sample 1.5 is not a share"),
     ],

@@ -12,21 +12,21 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iepile_cli.conversion import inputs
-from iepile_cli.conversion.inputs import Chunk, Source, json_chunks, open_input
+from iepile_cli.conversion import chunks
+from iepile_cli.conversion.chunks import Chunk, json_chunks
+from iepile_cli.conversion.readers import open_records
 from iepile_cli.errors import DataError
+from iepile_cli.files import Input
 
 
 def chunks_of(data: bytes) -> list[Chunk]:
-    return list(json_chunks(Source(io.BytesIO(data), len(data), lambda: 0), "x.json"))
+    stream = io.BufferedReader(io.BytesIO(data))  # type: ignore[type-var]
+    return list(json_chunks(Input(stream, len(data), lambda: 0)))
 
 
 def records_of(data: bytes) -> list[tuple[int, bytes]]:
     return [
-        (chunk.line_of(index), raw)
-        for chunk in chunks_of(data)
-        for index, raw in enumerate(chunk.data.split(b"\n"))
-        if raw.strip()
+        (chunk.line_of(index), raw) for chunk in chunks_of(data) for index, raw in chunk.records()
     ]
 
 
@@ -37,7 +37,7 @@ def problems_of(data: bytes) -> list[tuple[int, str]]:
 def test_lines_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b'{"a": 1}\n\n{"b": 2}\r\n   \n{"c": 3}'
     for size in range(1, 20):
-        monkeypatch.setattr(inputs, "BLOCK", size)
+        monkeypatch.setattr(chunks, "BLOCK", size)
         assert [(line, json.loads(raw)) for line, raw in records_of(data)] == [
             (1, {"a": 1}),
             (3, {"b": 2}),
@@ -45,8 +45,13 @@ def test_lines_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
-    assert records_of(b'\xef\xbb\xbf{"a": 1}\n') == [(1, b'{"a": 1}')]
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_say_what_the_encoding_is(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.json"
+    record = {"text": "naïve 中😀" * 5000}
+    path.write_bytes((json.dumps(record, ensure_ascii=False) + "\n").encode(encoding))
+    with open_records(path, "iepile", None) as (found, _):
+        assert [json.loads(chunk.data) for chunk in found] == [record]
 
 
 values = st.recursive(
@@ -65,11 +70,11 @@ def test_arrays_come_apart_into_their_elements(
     elements: list[object], indent: int | None, size: int
 ) -> None:
     text = json.dumps(elements, indent=indent, ensure_ascii=False)
-    before, inputs.BLOCK = inputs.BLOCK, size
+    before, chunks.BLOCK = chunks.BLOCK, size
     try:
         records = records_of(text.encode())
     finally:
-        inputs.BLOCK = before
+        chunks.BLOCK = before
     assert [json.loads(raw) for _, raw in records] == elements
     lines = text.split("\n")
     for line, raw in records:
@@ -92,8 +97,8 @@ def test_lines_that_are_arrays_are_lines() -> None:
 
 
 def test_records_without_end_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "BLOCK", 1 << 16)
-    monkeypatch.setattr(inputs, "LONGEST", 1 << 20)
+    monkeypatch.setattr(chunks, "BLOCK", 1 << 16)
+    monkeypatch.setattr(chunks, "LONGEST", 1 << 20)
     long = b'{"a": "' + b"x" * (1 << 21) + b'"}'
     data = b'{"b": 1}\n' + long + b'\n{"c": 1}\n'
     assert [(line, raw) for line, raw in records_of(data)] == [
@@ -108,17 +113,17 @@ def test_records_without_end_are_not_held(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"\xff\xfea\x00", "UTF-16"),
-        (b"\x7fELF\x00\x00", "not a text file"),
-        (b"\x1f\x8b\x08\x00broken", "broken compression"),
-        (b"\x28\xb5\x2f\xfdbroken", "broken compression"),
+        (b"\xff\xfea\x00\x00", "is not utf-16"),
+        (b"\x7fELF\x00\x00", "is a binary file, not text"),
+        (b"\x1f\x8b\x08\x00broken", "compression is damaged"),
+        (b"\x28\xb5\x2f\xfdbroken", "compression is damaged"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=said), open_input(path) as source:
-        list(json_chunks(source, path))
+    with pytest.raises(DataError, match=said), open_records(path, "iepile", None) as (found, _):
+        list(found)
 
 
 def test_compressed_files_are_known_by_their_bytes(tmp_path: Path) -> None:
@@ -127,10 +132,11 @@ def test_compressed_files_are_known_by_their_bytes(tmp_path: Path) -> None:
     two_frames = zstandard.compress(data[:900]) + zstandard.compress(data[900:])
     for packed in (gzip.compress(data), two_frames):
         path.write_bytes(packed)
-        with open_input(path) as source:
-            assert b"".join(chunk.data for chunk in json_chunks(source, path)) == data
+        with open_records(path, "iepile", None) as (found, _):
+            assert b"".join(chunk.data for chunk in found) == data
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.json"), open_input(tmp_path / "none.json"):
+    missing = tmp_path / "none.json"
+    with pytest.raises(DataError, match=r"none\.json"), open_records(missing, "iepile", None):
         pass

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.choosing import Chooser, Parts, dice_for, split_slots
+from iepile_cli.conversion.gold import GoldSlots
+from iepile_cli.conversion.sampling import Request, Sampler, _split_slots
 from iepile_cli.errors import UsageError
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem
@@ -17,13 +18,17 @@ TYPES = [f"t{number:02d}" for number in range(12)]
 ITEMS = tuple(SchemaItem(name) for name in reversed(TYPES))
 
 
-def asked(plan: Plan, own: dict[str, Parts], number: int = 1) -> list[str]:
-    dice = dice_for(plan.seed, number)
-    return [item.type for batch in Chooser(plan).batches(own, lambda: dice) for item in batch]
+def items_of(plan: Plan, own: Any, number: int = 1) -> list[list[SchemaItem]]:
+    sampler = Sampler(plan)
+    return [list(map(sampler.item, batch)) for batch in sampler.batches(own, number)]
 
 
-def own_of(*names: str) -> dict[str, Parts]:
-    return {name: Parts() for name in names}
+def asked(plan: Plan, own: dict[str, GoldSlots], number: int = 1) -> list[str]:
+    return [item.type for batch in items_of(plan, own, number) for item in batch]
+
+
+def own_of(*names: str) -> dict[str, GoldSlots]:
+    return {name: GoldSlots() for name in names}
 
 
 def test_everything_is_asked_in_sorted_order_for_training() -> None:
@@ -59,27 +64,23 @@ def test_a_record_without_gold_is_asked_at_least_one_type() -> None:
 
 
 def test_no_negatives_leave_a_record_without_gold_out_except_for_events() -> None:
-    assert Chooser(Plan("NER", ITEMS, neg_ratio=0)).batches({}, lambda: dice_for(1, 1)) == []
+    assert items_of(Plan("NER", ITEMS, neg_ratio=0), {}) == []
     events = (SchemaItem("e", ("a", "b")),)
-    chooser = Chooser(Plan("EE", events, neg_ratio=0))
-    assert chooser.batches({}, lambda: dice_for(1, 1)) == [()]
+    assert items_of(Plan("EE", events, neg_ratio=0), {}) == [[]]
 
 
 def test_an_event_type_without_negatives_keeps_its_roles() -> None:
     items = (SchemaItem("e", ("b", "a")), SchemaItem("f", ("c",)))
-    chooser = Chooser(Plan("EE", items, neg_ratio=0))
-    (batch,) = chooser.batches({"e": Parts(("a",))}, lambda: dice_for(1, 1))
+    (batch,) = items_of(Plan("EE", items, neg_ratio=0), {"e": GoldSlots(("a",))})
     assert [(item.type, item.slots) for item in batch] == [("e", ("a", "b"))]
 
 
 def test_attributes_of_the_gold_are_always_asked() -> None:
     slots = tuple(f"a{number}" for number in range(10))
     plan = Plan("KG", (SchemaItem("T", slots),), neg_ratio=0.3)
-    chooser = Chooser(plan)
     seen = set()
     for number in range(1, 200):
-        dice = dice_for(42, number)
-        (batch,) = chooser.batches({"T": Parts(("a7",))}, lambda dice=dice: dice)
+        (batch,) = items_of(plan, {"T": GoldSlots(("a7",))}, number)
         assert "a7" in batch[0].slots
         assert list(batch[0].slots) == sorted(set(batch[0].slots))
         seen.add(len(batch[0].slots))
@@ -88,8 +89,8 @@ def test_attributes_of_the_gold_are_always_asked() -> None:
 
 def test_every_entity_type_is_asked_with_its_own_attributes() -> None:
     items = (SchemaItem("Person", ("employer",)), SchemaItem("Org", ("city",)))
-    chooser = Chooser(Plan("KG", items, split_num=-1))
-    (batch,) = chooser.batches({"Person": Parts(("employer",))}, lambda: dice_for(1, 1))
+    own = {"Person": GoldSlots(("employer",))}
+    (batch,) = items_of(Plan("KG", items, split_num=-1), own)
     assert [(item.type, item.slots) for item in batch] == [
         ("Org", ("city",)),
         ("Person", ("employer",)),
@@ -115,7 +116,7 @@ def test_a_label_that_the_dictionary_lacks_has_no_hard_negatives() -> None:
 
 def test_given_triggers_are_shown_where_the_plan_says() -> None:
     items = (SchemaItem("hit", ("a",)),)
-    own = {"hit": Parts(("a",), ("struck", "beat"))}
+    own = {"hit": GoldSlots(("a",), ("struck", "beat"))}
     for split, triggers, shown in (
         ("train", "train", True),
         ("test", "train", False),
@@ -123,31 +124,30 @@ def test_given_triggers_are_shown_where_the_plan_says() -> None:
         ("train", "never", False),
     ):
         plan = Plan("EEA", items, split=split, triggers=triggers)
-        ((item,),) = Chooser(plan).batches(own, lambda: dice_for(1, 1))
+        ((item,),) = items_of(plan, own)
         assert item.trigger == (("struck", "beat") if shown else True)
 
 
 def test_a_record_that_is_not_annotated_is_asked_the_whole_schema_of_arguments() -> None:
     items = (SchemaItem("hit", ("a",)), SchemaItem("run", ("b",)))
-    batches = Chooser(Plan("EEA", items, split="test")).batches(None, lambda: dice_for(1, 1))
+    batches = items_of(Plan("EEA", items, split="test"), None)
     assert [item.type for batch in batches for item in batch] == ["hit", "run"]
 
 
 def test_long_argument_lists_are_split_into_different_batches() -> None:
     items = (SchemaItem("e", tuple("abcde")), SchemaItem("f", ("x",)))
-    chooser = Chooser(Plan("EE", items, split_arguments=2, split_num=-1))
-    batches = chooser.batches({}, lambda: dice_for(1, 1))
+    batches = items_of(Plan("EE", items, split_arguments=2, split_num=-1), {})
     assert [[(item.type, item.slots) for item in batch] for batch in batches] == [
         [("e", ("a", "b")), ("f", ("x",))],
         [("e", ("c", "d"))],
         [("e", ("e",))],
     ]
-    assert split_slots(SchemaItem("e"), 3) == [SchemaItem("e")]
+    assert _split_slots(Request("e"), 3) == [Request("e")]
 
 
 def test_descriptions_stay_with_their_slots() -> None:
     item = SchemaItem("e", ("b", "a"), descriptions=("is b", "is a"))
-    ((asked_item,),) = Chooser(Plan("EE", (item,))).batches({}, lambda: dice_for(1, 1))
+    ((asked_item,),) = items_of(Plan("EE", (item,)), {})
     assert (asked_item.slots, asked_item.descriptions) == (("a", "b"), ("is a", "is b"))
 
 
@@ -164,7 +164,7 @@ def test_shuffling_depends_on_the_seed_and_the_record_alone() -> None:
 def test_batches_are_cut_as_upstream_cuts_them() -> None:
     for count, size in itertools.product(range(1, 30), (-1, 1, 2, 4, 6)):
         items = tuple(SchemaItem(f"t{number:03d}") for number in range(count))
-        found = Chooser(Plan("NER", items, split_num=size)).batches({}, lambda: dice_for(1, 1))
+        found = items_of(Plan("NER", items, split_num=size), {})
         sizes = [stop - start for start, stop in batch_bounds(count, size)]
         assert [len(batch) for batch in found] == sizes
 
@@ -175,6 +175,7 @@ def test_batches_are_cut_as_upstream_cuts_them() -> None:
         {"split_num": 0},
         {"split_num": -2},
         {"neg_ratio": 1.5},
+        {"neg_ratio": -0.5},
         {"neg_ratio": float("nan")},
         {"split": "dev"},
         {"language": "fr"},

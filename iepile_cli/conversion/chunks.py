@@ -1,26 +1,20 @@
-"""Files of records in pieces: JSON Lines or one JSON array, plain, gzip or zstd, file or stdin.
+"""Records of a file in pieces: JSON Lines or one JSON array.
 
-Goes in: a path. Comes out: chunks of whole records, a quarter of a megabyte each, so that a file
-of any size takes the same memory. What a record means is not known here.
+Goes in: an open file. Comes out: chunks of whole records, a quarter of a megabyte each, so that a
+file of any size takes the same memory. What a record means is not known here.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, NamedTuple, cast
 
 import orjson
 
 from iepile_cli.conversion.gold import NOT_JSON, Problem
-from iepile_cli.errors import DataError
+from iepile_cli.files import Input
 
 BLOCK = 1 << 18
 # A longer record is no sentence and no document: reading it would take memory without bound.
@@ -45,70 +39,20 @@ class Chunk:
     problems: list[Problem] = field(default_factory=list)
     position: int = 0
 
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Each record with its index in the chunk; blank lines are no records."""
+        for index, raw in enumerate(self.data.split(b"\n")):
+            if raw and not raw.isspace():
+                yield index, raw
+
     def line_of(self, index: int) -> int:
         """The line in the file of the record at ``index``."""
         return self.first + index if self.lines is None else self.lines[index]
 
 
-class Source(NamedTuple):
-    """An open input: its bytes, its size on disk (0: not known) and how far it has been read."""
-
-    file: IO[bytes]
-    size: int
-    tell: Callable[[], int]
-
-
-@contextmanager
-def open_input(path: Path | None) -> Iterator[Source]:
-    """Open a file, or stdin for None; gzip and zstd are known by their first bytes.
-
-    Raises ``DataError`` for a file that is not there, not whole or not of text.
-    """
-    if path is None:
-        raw = cast(io.BufferedReader, sys.stdin.buffer)
-        with _unpacked(raw, "stdin") as file:
-            yield Source(file, 0, lambda: 0)
-        return
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from None
-    with opened as raw, _unpacked(raw, path) as file:
-        yield Source(file, path.stat().st_size, raw.tell)
-
-
-@contextmanager
-def _unpacked(raw: io.BufferedReader, path: Path | str) -> Iterator[IO[bytes]]:
-    import zstandard
-
-    start = raw.peek(4)[:4]
-    try:
-        if start[:2] == b"\x1f\x8b":
-            with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield io.BufferedReader(cast(io.RawIOBase, unzipped), BLOCK)
-        elif start == b"\x28\xb5\x2f\xfd":
-            with zstandard.ZstdDecompressor().stream_reader(
-                raw, read_across_frames=True, closefd=False
-            ) as unpacked:
-                yield io.BufferedReader(cast(io.RawIOBase, unpacked), BLOCK)
-        else:
-            yield raw
-    except (EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise DataError(f"broken compression: {error}", path=path) from None
-
-
-def check_text(block: bytes, path: Path | str) -> bytes:
-    """The first bytes of a file without a byte order mark; raises ``DataError`` if not text."""
-    if block[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError("is in UTF-16", path=path, hint="convert it to UTF-8 first")
-    if b"\0" in block:
-        raise DataError("is not a text file", path=path)
-    return block.removeprefix(b"\xef\xbb\xbf")
-
-
-def json_chunks(source: Source, path: Path | str) -> Iterator[Chunk]:
-    """Cut a file of JSON Lines, or of one JSON array, into chunks of records."""
-    start = check_text(source.file.read(BLOCK), path)
+def json_chunks(source: Input) -> Iterator[Chunk]:
+    """Cut a file of JSON Lines, or of one JSON array, in UTF-8 into chunks of records."""
+    start = source.stream.read(BLOCK)
     if _is_array(start):
         yield from _array_chunks(source, start)
     else:
@@ -129,7 +73,7 @@ def _is_array(start: bytes) -> bool:
     return False
 
 
-def _line_chunks(source: Source, start: bytes) -> Iterator[Chunk]:
+def _line_chunks(source: Input, start: bytes) -> Iterator[Chunk]:
     held: list[bytes] = []
     size, number, block = 0, 1, start
     while block:
@@ -145,7 +89,7 @@ def _line_chunks(source: Source, start: bytes) -> Iterator[Chunk]:
                 held.append(block)
             else:
                 held.clear()
-        block = source.file.read(BLOCK)
+        block = source.stream.read(BLOCK)
     if size > LONGEST:
         yield Chunk(b"", number, problems=_too_long(size, number), position=source.tell())
     elif size:
@@ -164,12 +108,12 @@ def _too_long(size: int, line: int) -> list[Problem]:
 # ------------------------------------------------------------------------------------- one array
 
 
-def _array_chunks(source: Source, start: bytes) -> Iterator[Chunk]:
+def _array_chunks(source: Input, start: bytes) -> Iterator[Chunk]:
     elements = _elements(source, start)
     yield from numbered_chunks(elements, source.tell)
 
 
-def _elements(source: Source, start: bytes) -> Iterator[tuple[int, bytes] | Problem]:
+def _elements(source: Input, start: bytes) -> Iterator[tuple[int, bytes] | Problem]:
     """The elements of a JSON array with the lines they begin in; they are not decoded.
 
     Only brackets and strings are looked at, so that an element that is not JSON costs itself and
@@ -181,7 +125,7 @@ def _elements(source: Source, start: bytes) -> Iterator[tuple[int, bytes] | Prob
     while True:
         token = (_INSIDE if inside else _OUTSIDE).search(buffer, at)
         if token is None or (token[0] == b"\\" and token.end() == len(buffer)):
-            more = source.file.read(BLOCK)
+            more = source.stream.read(BLOCK)
             if not more or len(buffer) - begin > LONGEST:
                 break
             at = (token.start() if token else len(buffer)) - begin

@@ -1,6 +1,6 @@
 """Records out of lines: JSON Lines, a JSON array, rows of CSV or TSV.
 
-Goes in: numbered lines (``encodings.lines``). Comes out: each record, or its error, with the
+Goes in: numbered lines (``files.decoded_lines``). Comes out: each record, or its error, with the
 number of the line where it begins. One record is held at a time; only a ``.json`` file that is
 one single value is held whole.
 """
@@ -11,7 +11,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from iepile_cli.errors import DataError
 
@@ -92,8 +92,9 @@ def rows(lines: Lines, delimiter: str, field: str) -> Records:
     """The rows of CSV or TSV as objects by the names in the first row, blank rows left out.
 
     A comma-separated file whose first line has more semicolons is semicolon-separated, as some
-    spreadsheets write it. Raises ``DataError`` for a header without ``field``, and for a row that
-    cannot be read: where the next one begins is then unknown.
+    spreadsheets write it. TSV has no quoting (IANA ``text/tab-separated-values``): a row is a line
+    and a quotation mark is a character like any other. Raises ``DataError`` for a header without
+    ``field``, and for a row that cannot be read: where the next one begins is then unknown.
     """
     csv.field_size_limit(_LONGEST_CELL)
     feed = _Feed(lines)
@@ -102,7 +103,9 @@ def rows(lines: Lines, delimiter: str, field: str) -> Records:
         return
     if delimiter == "," and header_line.count(";") > header_line.count(","):
         delimiter = ";"
-    reader = csv.reader(itertools.chain([header_line], feed), delimiter=delimiter)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    rest = itertools.chain([header_line], feed)
+    reader = csv.reader(rest, delimiter=delimiter, quoting=quoting)
     try:
         header = next(reader)
         if field not in header:
