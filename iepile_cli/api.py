@@ -6,6 +6,7 @@ goes wrong is raised as one of ``iepile_cli.errors``; nothing is printed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -48,18 +49,15 @@ def read_schema(schema: SchemaLike, task: str | None = None) -> Schema:
     Without ``task`` (``"NER"``, ``"RE"`` ...) it follows from the form. Raises ``UsageError`` for
     an expression that cannot be read, ``DataError`` for a file.
     """
-    from iepile_cli.task import schema as reading
+    from iepile_cli.task.schema import read_schema as reading
     from iepile_cli.task.table import task_named
 
     if isinstance(schema, Schema):
         return schema
     named = task_named(task) if task else None
     if isinstance(schema, Mapping):
-        found, items = reading.schema_from_value(dict(schema), named)
-    else:
-        found, items = reading.read_schema(
-            [schema] if isinstance(schema, str) else list(schema), named
-        )
+        schema = json.dumps(dict(schema))
+    found, items = reading([schema] if isinstance(schema, str) else list(schema), named)
     return Schema(found, tuple(items))
 
 
