@@ -49,7 +49,7 @@ _TEXT_SUFFIXES = (".txt", ".text", ".csv", ".tsv", ".toml", ".xml", ".md", ".ini
 
 @dataclass(frozen=True)
 class _Source:
-    """One value of ``--schema`` before its task is known; ``declared`` is what it says itself.
+    """One value of ``--schema`` before its task is known; ``declared`` is the task it names.
 
     ``value`` is an expression, three lists, or plain data.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from yaml import safe_dump as dump
 
@@ -333,6 +333,7 @@ NAMES = st.text(min_size=1, max_size=8).filter(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(NAMES, min_size=1, max_size=4, unique=True)
     | st.dictionaries(NAMES, st.lists(NAMES, max_size=3), min_size=1, max_size=3)
@@ -349,6 +350,7 @@ def test_any_names_come_back_from_json_and_yaml(value: Any) -> None:
             ]
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES.map(str.strip), min_size=3, max_size=3, unique=True))
 def test_any_names_come_back_from_an_expression(names: list[str]) -> None:
     first, second, third = (re.sub(r"(?s)(.)", r"\\\1", name) for name in names)
@@ -374,6 +376,7 @@ def read_or_refused(read: Callable[[], Any]) -> Any:
     return None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.text(alphabet='ab ,;(){}[]->\\\n"：，', max_size=30))
 def test_any_expression_is_read_or_refused(text: str) -> None:
     read = read_or_refused(lambda: items_from_expression(text, None))
@@ -401,6 +404,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from([None, *TASKS.values()]))
 def test_any_plain_data_is_read_or_refused(value: Any, task: Task | None) -> None:
     read = read_or_refused(lambda: parse_schema(json.dumps(value), task))
