@@ -193,6 +193,7 @@ def _answer(
     from iepile_cli.extraction.pipeline import extract as extract_documents
 
     writer.check(**_model_settings(opened))
+    scoreless = bool(how.min_score)
     how = replace(how, min_score=opened.least_score(how.min_score))
     if isinstance(source, Texts):
         how = replace(how, passage_tokens=opened.passage_tokens(how.passage_tokens))
@@ -206,7 +207,6 @@ def _answer(
         on_answer=on_answer,
         on_error=on_error,
     )
-    scoreless = bool(how.min_score)
     try:
         for result in results:
             if scoreless and result.items:

@@ -25,7 +25,7 @@ from iepile_cli.backends.llamacpp_context import library, load_model
 from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
-from iepile_cli.task.gbnf import MOST_PIECES, constrains_mentions, gbnf_grammar
+from iepile_cli.task.gbnf import MOST_PIECES, gbnf_grammar
 from iepile_cli.task.grammar import empty_answers, is_closed, json_schema, lark_grammar
 from iepile_cli.task.instruction import Instruction, dumps
 from iepile_cli.task.segment import segment

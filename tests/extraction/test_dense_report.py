@@ -13,19 +13,79 @@ from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.task.schema import read_schema
 
-PEOPLE = (
-    "Ada Keller",
-    "Rui Sousa",
-    "Mei Lin",
-    "Tomás Ferreira",
-    "Ines Roth",
-    "Karim Haddad",
-    "Julia Brandt",
-    "Peter Novak",
-    "Sofia Lindgren",
-)
-PLACES = ("Hamburg", "Lisbon", "Oslo", "Vienna", "Porto", "Geneva", "Dublin")
-COMPANIES = ("Northwind Turbines", "Acme Steel", "Halden Bank", "Orion Shipping", "Vestra Energy")
+# Each name is there once: a mention that is found is found at every place where it stands.
+FIRST = [
+    "Ada",
+    "Rui",
+    "Mei",
+    "Ines",
+    "Karim",
+    "Julia",
+    "Peter",
+    "Sofia",
+    "Omar",
+    "Elena",
+    "Jonas",
+    "Clara",
+]
+LAST = ["Keller", "Sousa", "Novak", "Haddad", "Brandt", "Lindgren", "Ferreira", "Okafor"]
+PEOPLE = [f"{FIRST[n % 12]} {LAST[(n + n // 12) % 8]}" for n in range(60)]
+PLACES = [
+    "Hamburg",
+    "Lisbon",
+    "Oslo",
+    "Vienna",
+    "Porto",
+    "Geneva",
+    "Dublin",
+    "Madrid",
+    "Prague",
+    "Warsaw",
+    "Athens",
+    "Zurich",
+    "Milan",
+    "Turin",
+    "Lyon",
+    "Bremen",
+    "Krakow",
+    "Seville",
+    "Malmo",
+    "Bergen",
+    "Tallinn",
+    "Vilnius",
+    "Ghent",
+    "Basel",
+    "Leeds",
+    "Bristol",
+    "Glasgow",
+    "Nantes",
+    "Cologne",
+    "Dresden",
+    "Leipzig",
+    "Bologna",
+    "Naples",
+    "Valencia",
+    "Bilbao",
+    "Utrecht",
+    "Aarhus",
+    "Tampere",
+    "Graz",
+    "Linz",
+]
+WHAT = ["Steel", "Bank", "Shipping", "Energy", "Foods", "Motors"]
+WHOSE = [
+    "Northwind",
+    "Halden",
+    "Orion",
+    "Vestra",
+    "Acme",
+    "Kestrel",
+    "Lumen",
+    "Harbor",
+    "Summit",
+    "Delta",
+]
+COMPANIES = [f"{WHOSE[n % 10]} {WHAT[(n + n // 10) % 6]}" for n in range(60)]
 SENTENCES = (
     "{a}, a spokesman for {c}, told reporters in {p} that the new plant would open in spring.",
     "The mayor of {p}, {a}, signed the contract with {c} on Monday.",
@@ -41,17 +101,14 @@ KINDS = {"person": PEOPLE, "location": PLACES, "organization": COMPANIES}
 
 def report() -> list[str]:
     """About 4,000 characters in sentences, each with several mentions."""
-    return [
-        SENTENCES[n % len(SENTENCES)].format(
-            a=PEOPLE[n % 9],
-            b=PEOPLE[(n * 4 + 5) % 9],
-            c=COMPANIES[n % 5 if n % 2 else (n + 2) % 5],
-            d=COMPANIES[(n + 3) % 5 if n % 2 else (n + 4) % 5],
-            p=PLACES[n % 7],
-            q=PLACES[(n + 3) % 7],
-        )
-        for n in range(48)
-    ]
+    people, places, companies = map(iter, (PEOPLE, PLACES, COMPANIES))
+    sentences = []
+    for n in range(40):
+        form = SENTENCES[n % len(SENTENCES)]
+        names = {"a": people, "b": people, "c": companies, "d": companies, "p": places, "q": places}
+        used = {slot: next(names[slot]) for slot in names if f"{{{slot}}}" in form}
+        sentences.append(form.format(**used))
+    return sentences
 
 
 def gold(page: str) -> Mentions:
