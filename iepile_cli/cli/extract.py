@@ -172,7 +172,7 @@ def extract(
         source.read,
         writer,
         model_of,
-        functools.partial(_answer, source, writer, how),
+        functools.partial(_answer, source, writer, how, model),
         output=output,
         resumable=source.resumable,
         read_again=source.read_again,
@@ -184,6 +184,7 @@ def _answer(
     source: Texts | InstructionRecords,
     writer: Writer,
     how: ExtractOptions,
+    model: str | None,
     documents: Iterator[Document],
     opened: Opened,
     on_answer: Callable[[int, float], None],
@@ -192,7 +193,7 @@ def _answer(
     """Extract from the documents with an opened model; say once what of it may disappoint."""
     from iepile_cli.extraction.pipeline import extract as extract_documents
 
-    writer.check(**_model_settings(opened))
+    writer.check(**_model_settings(opened, model))
     results = extract_documents(
         documents,
         opened.runner,
@@ -251,11 +252,10 @@ class _Remarks:
             console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))
 
 
-def _model_settings(opened: Opened) -> dict[str, Any]:
+def _model_settings(opened: Opened, name: str | None) -> dict[str, Any]:
+    """What answers, as it is compared when the run is resumed."""
     found = opened.model
-    adapters = [adapter.name for adapter in found.adapters] if found else []
-    return {
-        "model": found.name if found else opened.backend,
-        "adapters": adapters,
-        "template": opened.template.name,
-    }
+    if found is None or opened.remote:
+        return {"model": name or opened.backend, "template": opened.template.name}
+    adapters = [f"{path.parent.name}/{path.name}" for path in found.adapters]
+    return {"model": found.name, "adapters": adapters, "template": opened.template.name}
