@@ -9,19 +9,33 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
 from iepile_cli.errors import UsageError
+from iepile_cli.files import refuse_overwriting
+from iepile_cli.models import BARE
 from iepile_cli.models.adapter_settings import AdapterSettings
-from iepile_cli.training.base import Base, find_base, hf_tokenizer, quiet_libraries
-from iepile_cli.training.export_options import FORMS, ExportOptions
-from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.output import readable, writing_folder
-from iepile_cli.training.weights import adapter_config, merge_adapters
-
-Note = Callable[[str], None]
+from iepile_cli.training.gguf_export import (
+    quantise,
+    write_gguf_adapter,
+    write_gguf_model,
+    written_directly,
+)
+from iepile_cli.training.model import (
+    Base,
+    Note,
+    adapter_config,
+    find_base,
+    hf_tokenizer,
+    quiet_libraries,
+    training_library,
+)
+from iepile_cli.training.options import FORMS, ExportOptions
+from iepile_cli.training.output import readable
 
 
 def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
@@ -36,53 +50,44 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
     if options.to == "gguf-adapter" and not options.adapter:
         raise UsageError("--to gguf-adapter needs an --adapter")
     if options.to in ("gguf", "ollama"):
-        from iepile_cli.training.gguf_model import written_directly
-
         # A type that is not known is said before a large model is merged.
         written_directly(options.quantise)
     output = Path(options.output)
+    refuse_overwriting([output], [options.model or None, *options.adapter])
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} is there already", hint="--overwrite replaces it")
     base = find_base(
-        TrainOptions(
-            model=options.model,
-            adapter=options.adapter,
-            template=options.template,
-            trust_remote_code=options.trust_remote_code,
-        ),
+        options.model,
+        options.adapter or [BARE],
+        template=options.template,
+        remote_code=options.trust_remote_code,
         on_note=note,
     )
-    partial = writing_folder(output)
+    refuse_overwriting([output], [base.source, base.folder, *base.adapters])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         with quiet_libraries():
             made = _MAKERS[options.to](base, options, partial, note)
-        _place(made, output)
+        if made.is_dir():
+            readable(made)
+        replaced = partial / "replaced"
+        if output.exists():
+            os.replace(output, replaced)
+        os.replace(made, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
-def _place(made: Path, output: Path) -> None:
-    if made.is_dir():
-        readable(made)
-    if output.is_dir():
-        shutil.rmtree(output)
-    os.replace(made, output)
-
-
 def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
-    import torch
-    import transformers
-
     made = folder / "merged"
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        base.folder, dtype="auto", trust_remote_code=base.remote_code
-    )
-    kept = model.dtype
+    model = load_weights(base.folder, dtype="auto", trust_remote_code=base.remote_code)
     if base.adapters:
+        training_library("peft")
         note(f"merging {', '.join(path.name for path in base.adapters)}")
-        # A merge in 16 bits would round each sum; in 32 bits only the result is rounded.
-        model = merge_adapters(model.to(torch.float32), base.adapters).to(kept)
+    for adapter in base.adapters:
+        model = merge_adapter(model, adapter)
     model.save_pretrained(made)
     hf_tokenizer(base.folder, base.remote_code).save_pretrained(made)
     replace(settings_of(base), method="merged").write(made)
@@ -105,8 +110,6 @@ def settings_of(base: Base) -> AdapterSettings:
 
 
 def _gguf_adapter(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
-    from iepile_cli.training.gguf_adapter import write_gguf_adapter
-
     if len(base.adapters) > 1:
         raise UsageError(
             "--to gguf-adapter takes one adapter",
@@ -118,8 +121,8 @@ def _gguf_adapter(base: Base, options: ExportOptions, folder: Path, note: Note) 
 
 
 def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
-    from iepile_cli.training.gguf_model import quantise, write_gguf_model, written_directly
-
+    # A family without a form in GGUF is refused before a large model is merged.
+    base.layout()
     merged = _merged(base, options, folder, note)
     direct = written_directly(options.quantise)
     made = folder / "model.gguf"
