@@ -129,10 +129,10 @@ def convert(
     """
     from iepile_cli.conversion.jobs import Job
     from iepile_cli.conversion.jobs import convert as convert_all
-    from iepile_cli.hub.data import corpus_path
+    from iepile_cli.models import resolve_data
 
     job = Job(
-        path=None if src == "-" else corpus_path(src),
+        path=None if src == "-" else resolve_data(src),
         output=None if output == "-" else Path(output),
         schema=tuple(schema or ()),
         task=task,
@@ -169,10 +169,10 @@ def _tell(reports: list[Report]) -> None:
     """Show the closing report; raises ``PartialFailure`` when something is missing."""
     for report in reports:
         if report.error:
-            console.complain(report.summary())
+            console.print_error(report.summary())
         elif len(reports) == 1 or report.counts or report.notes:
             console.note("\n".join((report.summary(), *report.problems())))
-    if len(reports) > 1 and not console.Voice.quiet:
+    if len(reports) > 1 and not console.verbosity.quiet:
         _table(reports)
     partial = [report for report in reports if report.partial]
     if partial:

@@ -160,7 +160,8 @@ def extract(
         tokenizer=tokenizer,
         concurrency=concurrency,
         timeout=timeout,
-        verbose=console.Voice.verbose,
+        verbose=console.verbosity.verbose,
+        on_note=console.note,
     )
     opening = functools.partial(
         open_model,
@@ -222,7 +223,7 @@ def extract(
 
     def failed(error: IEPileError) -> None:
         failures.append(error)
-        console.complain(error.message, error.hint)
+        console.print_error(error.message, error.hint)
 
     def read(on_error: object = None) -> Iterator[Document]:
         return read_documents(

@@ -41,7 +41,7 @@ def predict_records(
 
     def failed(error: IEPileError) -> None:
         failures.append(error)
-        console.complain(error.message, error.hint)
+        console.print_error(error.message, error.hint)
 
     with open_predictions(output, resume=resume) as writer, resumable(output):
         records = itertools.islice(read_instructions(path, failed), limit)

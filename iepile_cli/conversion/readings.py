@@ -25,12 +25,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from iepile_cli.config import read_toml
 from iepile_cli.conversion.choosing import key_of
 from iepile_cli.conversion.plan import HardNegatives
 from iepile_cli.errors import DataError
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Layout
-from iepile_cli.toml import read_toml
 
 # Enough that names and groups meet in most combinations, few enough that each is made once.
 READINGS = 64

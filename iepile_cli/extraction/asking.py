@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, dumps
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.templates import Template, encode
@@ -48,7 +48,7 @@ class Asker:
 
     def _grammar(self, ask: Instruction) -> str:
         runner = self.runner
-        return grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
+        return lark_grammar(ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells)
 
     def room(self, items: Sequence[SchemaItem], empty_instruction: str) -> int:
         """The longest passage, in tokens, that fits with an instruction and its answer.

@@ -192,12 +192,13 @@ def batches(items: Sequence[SchemaItem], split_num: int) -> list[tuple[SchemaIte
 
 
 def answer_json(
-    task: Task, found: Iterable[tuple[SchemaItem, Sequence[Roles]]], text: str
+    task: Task, found: Iterable[tuple[SchemaItem, Sequence[Roles]]], text: str | None
 ) -> dict[str, Any]:
-    """The answer to some schema items as a JSON object, each item's things in text order.
+    """The answer to some schema items as a JSON object.
 
-    Items that share a key share its list (upstream lets the last one overwrite, bug C08). A thing
-    that has nothing the item asks for is left out.
+    What is found is put in the order in which its words first stand in ``text``; with None it
+    stays in the order given, as where offsets are known. Items that share a key share its list
+    (upstream lets the last one overwrite, bug C08). What has nothing the item asks for is left out.
     """
     fixed = fixed_roles(task.shape)
     by_key: dict[str, tuple[SchemaItem, list[Roles]]] = {}
@@ -207,7 +208,11 @@ def answer_json(
             roles for roles in things if any(role in shown for role, _ in roles)
         )
     return {
-        key: render(task.shape, in_text_order(task.shape, things, text), item)
+        key: render(
+            task.shape,
+            things if text is None else in_text_order(task.shape, things, text),
+            item,
+        )
         for key, (item, things) in by_key.items()
     }
 

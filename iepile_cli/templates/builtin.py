@@ -7,8 +7,14 @@ and patterns of the model names that the row was made for.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from iepile_cli.templates.chat import AUTO
 from iepile_cli.templates.encoding import Control as Token
 from iepile_cli.templates.template import Parts, Template
+
+if TYPE_CHECKING:
+    from iepile_cli.registry import Registry
 
 _SYSTEM: Parts = ("{{system}}",)
 _CURIOUS_USER = (
@@ -313,3 +319,9 @@ TEMPLATES: tuple[Template, ...] = (
         summary="Ziya",
     ),
 )
+
+
+def register(registry: Registry) -> None:
+    """Register the built-in templates."""
+    for template in (AUTO, *TEMPLATES):
+        registry.add("template", template.name, template, summary=template.summary)

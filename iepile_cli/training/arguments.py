@@ -44,7 +44,12 @@ PATIENCE = "early_stopping_patience"
 
 
 def training_arguments(
-    options: TrainOptions, device: Device, batch: Batch, *, evaluates: bool, sharding: dict[str, Any]
+    options: TrainOptions,
+    device: Device,
+    batch: Batch,
+    *,
+    evaluates: bool,
+    sharding: dict[str, Any],
 ) -> Any:
     """Options in the words of transformers' Trainer; raises ``UsageError`` for what it refuses."""
     import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -75,14 +74,19 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def set_threads(options: TrainOptions) -> None:
-    """Set how many threads a CPU run computes with, and that idle ones sleep.
+def set_waiting() -> None:
+    """Let threads that wait for each other sleep; to be called before torch is loaded.
 
-    Threads that wait for each other by spinning take the processor from the very thread they wait
-    for as soon as something else runs on the machine. OpenMP reads this when torch is loaded.
+    Spinning, they take the processor from the very thread they wait for as soon as something else
+    runs on the machine.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def set_threads(options: TrainOptions) -> None:
+    """Set how many threads a CPU run computes with: a core each, shared between processes."""
+    set_waiting()
     import torch
 
     here = local_processes() if launched() else 1

@@ -17,7 +17,7 @@ from typing import Any
 from iepile_cli.backends import Options, Request, Runner
 from iepile_cli.backends.opening import open_model
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, parse_answer, parse_instruction
 from iepile_cli.task.table import task_named
 from iepile_cli.training.encoding import Example
@@ -79,7 +79,7 @@ class F1Scorer:
         for asked, gold in self.gold:
             yield Request(
                 prompt=self.base.template.prompt(asked.json, self.system),
-                grammar=grammar(
+                grammar=lark_grammar(
                     asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells
                 ),
                 max_tokens=_SLACK + 2 * len(runner.tokenizer.text(gold)),

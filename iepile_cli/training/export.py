@@ -16,8 +16,9 @@ from pathlib import Path
 
 from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
 from iepile_cli.errors import UsageError
+from iepile_cli.fields import check_fields
 from iepile_cli.files import refuse_overwriting
-from iepile_cli.models import BARE
+from iepile_cli.models import NO_ADAPTER
 from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.training.gguf_export import (
     quantise,
@@ -34,7 +35,7 @@ from iepile_cli.training.model import (
     quiet_libraries,
     training_library,
 )
-from iepile_cli.training.options import FORMS, ExportOptions
+from iepile_cli.training.options import ExportOptions
 from iepile_cli.training.output import readable
 
 
@@ -43,8 +44,7 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
 
     Raises ``UsageError``, or ``ModelError`` for a model that cannot be brought into the form.
     """
-    if options.to not in FORMS:
-        raise UsageError(f"--to {options.to} is not known", hint=f"one of {', '.join(FORMS)}")
+    check_fields(options)
     if not options.output:
         raise UsageError("no place to write to", hint="give -o PATH")
     if options.to == "gguf-adapter" and not options.adapter:
@@ -58,7 +58,7 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
         raise UsageError(f"{output} is there already", hint="--overwrite replaces it")
     base = find_base(
         options.model,
-        options.adapter or [BARE],
+        options.adapter or [NO_ADAPTER],
         template=options.template,
         remote_code=options.trust_remote_code,
         on_note=note,

@@ -76,7 +76,7 @@ from iepile_cli.training.plan import (
     estimate,
     readable_time,
 )
-from iepile_cli.training.trainer import Reporter, Stopped, StopRequest
+from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch and safetensors tell of the same.
@@ -235,9 +235,7 @@ def _held_out(
     train: EncodedDataset, wanted: int, options: TrainOptions
 ) -> tuple[EncodedDataset, EncodedDataset | None]:
     if wanted >= len(train):
-        raise UsageError(
-            f"--val-size {wanted} leaves nothing of {len(train)} examples to train on"
-        )
+        raise UsageError(f"--val-size {wanted} leaves nothing of {len(train)} examples to train on")
     kept, out = train.split(wanted, options.seed)
     if len(out):
         return kept, out
@@ -504,9 +502,7 @@ def _scorer(prepared: Prepared) -> Callable[[Path], dict[str, float]] | None:
     return F1Scorer.of(prepared.base, examples, options.system)
 
 
-def _facts(
-    prepared: Prepared, trainer: Any, seconds: float, best: float | None
-) -> dict[str, Any]:
+def _facts(prepared: Prepared, trainer: Any, seconds: float, best: float | None) -> dict[str, Any]:
     """What settings and model card say of the run."""
     history = trainer.state.log_history
     return {

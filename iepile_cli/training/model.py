@@ -33,7 +33,7 @@ from iepile_cli.backends.transformers_weights import (
 )
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, UsageError, install_hint
-from iepile_cli.models import BARE, resolve
+from iepile_cli.models import NO_ADAPTER, resolve_model
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, Tokenizer
@@ -96,7 +96,7 @@ def base_to_train(options: TrainOptions, *, on_note: Note = lambda _: None) -> B
     ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
     """
     goes_on = options.method == "lora" and not options.model
-    adapters = [options.adapter] if options.adapter else [] if goes_on else [BARE]
+    adapters = [options.adapter] if options.adapter else [] if goes_on else [NO_ADAPTER]
     base = find_base(
         options.model,
         adapters,
@@ -126,7 +126,7 @@ def find_base(
     Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
     """
     given = list(adapters)
-    found = resolve(model or None, given)
+    found = resolve_model(model or None, given)
     folder = found.path
     remote = remote_code or bool(found.entry and found.entry.remote_code)
     if found.format == "gguf":
@@ -142,7 +142,7 @@ def find_base(
         check_adapters(found, form)
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
     own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
-    shown = ", ".join(name for name in given if name != BARE) or own
+    shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
     base = Base(found.name, found.path, folder, folders, form, remote, shown)
     base.__dict__["tokenizer"] = tokenizer
     return base

@@ -269,17 +269,36 @@ class TrainOptions:
 class ExportOptions:
     """What is exported, to which form and where; ``quantise`` is a type of llama.cpp's."""
 
-    model: str = ""
-    adapter: tuple[str, ...] = ()
-    to: Literal["merged", "gguf-adapter", "gguf", "ollama"] = "gguf-adapter"
-    output: str = ""
-    quantise: str = "f16"
-    template: str = ""
-    overwrite: bool = False
-    trust_remote_code: bool = False
-
-
-FORMS = ("merged", "gguf-adapter", "gguf", "ollama")
+    to: Literal["merged", "gguf-adapter", "gguf", "ollama"] = option(help="What to make.")
+    output: str = option(help="Where to write it.", flags=("-o",))
+    model: str = option(
+        "",
+        help="Base model: a name from `iepile list models`, a path or a hub id. Default: the "
+        "adapter's, else the embedded model.",
+        flags=("-m",),
+        env="IEPILE_MODEL",
+        completes="model",
+    )
+    adapter: tuple[str, ...] = option(
+        (),
+        help="An adapter to export, or to merge; may be repeated.",
+        flags=("-a",),
+        completes="adapter",
+    )
+    quantise: str = option(
+        "f16",
+        help="Type of the weights of a GGUF model: f16, q8_0, f32, or one of llama.cpp's, such "
+        "as q4_k_m.",
+        flags=("--quantise", "--quantize"),
+    )
+    template: str = option(
+        "",
+        help="Chat template. Default: what the adapter records, else what fits the model.",
+        env="IEPILE_TEMPLATE",
+        completes="template",
+    )
+    overwrite: bool = option(False, help="Replace what is at --output.")
+    trust_remote_code: bool = option(False, help="Run code that comes with the model.")
 
 
 def _check_number(options: TrainOptions, name: str, *, least: int) -> None:
@@ -389,9 +408,7 @@ def _value(name: str, value: Any, kind: type, *, many: bool) -> Any:
     elif isinstance(value, bool) or kind is bool:
         if kind is bool and isinstance(value, bool):
             return value
-    elif kind is float and isinstance(value, (int, float)):
-        return value
-    elif isinstance(value, kind):
+    elif (kind is float and isinstance(value, (int, float))) or isinstance(value, kind):
         return value
     elif name in ("batch_size", "val_size") and isinstance(value, int):
         return str(value)

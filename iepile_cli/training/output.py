@@ -214,7 +214,9 @@ def draw_loss(records: Sequence[dict[str, Any]], path: Path) -> None:
         steps, losses = zip(*points, strict=True)
         axes.plot(steps, losses, color="C0", alpha=0.35, label="training")
         axes.plot(steps, smoothed(losses), color="C0", label="training, smoothed")
-    held_out = [(record["step"], record["eval_loss"]) for record in records if "eval_loss" in record]
+    held_out = [
+        (record["step"], record["eval_loss"]) for record in records if "eval_loss" in record
+    ]
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="C1", marker="o", label="held out")
     axes.set_xlabel("step")

@@ -1,8 +1,8 @@
 """Batches: which examples make one, and their tokens packed into one row.
 
-Nothing is padded, and each example attends to itself alone. Positions start anew with each example, and attention is computed example by
-example, so that the result is the same as for each example in a batch of its own. Logits are
-computed only where an answer's token is to be said.
+Nothing is padded, and each example attends to itself alone. Positions start anew with each example,
+and attention is computed example by example, so that the result is the same as for each example in
+a batch of its own. Logits are computed only where an answer's token is to be said.
 
 In a causal model the states of a common beginning (system prompt, instruction, schema) are the same
 for all examples that have it. In a row only the first of them has it; each later one is laid out

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models import readable_size
+from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report
 from iepile_cli.training.distributed import Shares, own_gpu
 from iepile_cli.training.model import Base, adapter_config, empty_model, training_library

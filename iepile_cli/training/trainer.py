@@ -4,78 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import IEPileError, ModelError
+from iepile_cli.errors import ModelError
 from iepile_cli.training.arguments import PATIENCE, extra_arguments
 from iepile_cli.training.encoding import IGNORED
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import COMPLETE, LOG, cut_log
 from iepile_cli.training.packing import BatchSampler
+from iepile_cli.training.reporting import Reporter, StopRequest
 
 if TYPE_CHECKING:
     from iepile_cli.training.dataset import EncodedDataset
     from iepile_cli.training.plan import Batch
-
-
-
-
-class Stopped(IEPileError):
-    """A run was asked to stop; what it had learnt is in a checkpoint."""
-
-    exit_code = 130
-
-
-class Reporter:
-    """Told of a run's progress. This one keeps silent; override what is of interest."""
-
-    def note(self, message: str) -> None:
-        """Something worth a line."""
-
-    def encoding(self) -> None:
-        """One more example has been encoded."""
-
-    def started(self, steps: int, done: int) -> None:
-        """Training begins: steps in all, and those done before a resume."""
-
-    def step(self, record: Mapping[str, Any]) -> None:
-        """A line of the training log: step, loss, learning_rate, tokens_per_second and more."""
-
-    def finished(self) -> None:
-        """Training is over, whatever came of it."""
-
-
-class StopRequest:
-    """Remembers the first Ctrl-C or SIGTERM; a second one interrupts at once, as usual."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        self.asked = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
 
 
 def make_trainer(
@@ -99,6 +44,8 @@ def make_trainer(
     import torch
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
+    meter = Meter()
+
     class AnswerTrainer(Trainer):  # type: ignore[misc]
         """Our batches in training, and the mean loss of all held-out tokens in evaluation."""
 
@@ -118,7 +65,9 @@ def make_trainer(
                 pin_memory=self.args.dataloader_pin_memory,
             )
 
-        def training_step(self, model: Any, inputs: dict[str, Any], *more: Any, **named: Any) -> Any:
+        def training_step(
+            self, model: Any, inputs: dict[str, Any], *more: Any, **named: Any
+        ) -> Any:
             meter.tokens += inputs.pop("tokens")
             return super().training_step(model, inputs, *more, **named)
 
@@ -128,8 +77,9 @@ def make_trainer(
                 scores = self._scored(scorer)
                 metrics.update({f"eval_{name}": value for name, value in scores.items()})
             self.log(dict(metrics))
-            self.control = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, metrics
+            own: Any = self
+            own.control = own.callback_handler.on_evaluate(
+                self.args, self.state, own.control, metrics
             )
             return metrics
 
@@ -169,7 +119,6 @@ def make_trainer(
                 if folder.is_dir():
                     (folder / COMPLETE).write_text(json.dumps(mark), encoding="utf-8")
 
-    meter = Meter()
     output = Path(arguments.output_dir).parent
     callbacks = [_log_callback(stop, reporter, meter, output, options.save_every)]
     patience = extra_arguments(options).get(PATIENCE)
@@ -265,6 +214,14 @@ def _log_callback(
     # On the CPU, so that agreeing to stop does not wait for the device at each step.
     group: list[Any] = []
 
+    def over_all(number: int) -> int:
+        """The sum of each process's number."""
+        if not group:
+            return number
+        total = torch.tensor(number, dtype=torch.int64)
+        torch.distributed.all_reduce(total, group=group[0])
+        return int(total.item())
+
     class LogCallback(TrainerCallback):  # type: ignore[misc]
         """Log, extra checkpoints, stopping."""
 
@@ -284,7 +241,7 @@ def _log_callback(
             logs = dict(logs or {})
             if "train_runtime" in logs:
                 return
-            tokens = _over_all(meter.tokens) if "loss" in logs else 0
+            tokens = over_all(meter.tokens) if "loss" in logs else 0
             if not state.is_world_process_zero:
                 return
             loss = logs.get("loss", 0.0)
@@ -305,16 +262,8 @@ def _log_callback(
             if save_every and state.global_step % save_every == 0:
                 control.should_save = True
             # All processes must stop at the same step.
-            if _over_all(int(stop.asked)):
+            if over_all(int(stop.asked)):
                 stop.asked = True
                 control.should_save = control.should_training_stop = True
-
-    def _over_all(number: int) -> int:
-        """The sum of each process's number."""
-        if not group:
-            return number
-        total = torch.tensor(number, dtype=torch.int64)
-        torch.distributed.all_reduce(total, group=group[0])
-        return int(total.item())
 
     return LogCallback()

@@ -18,7 +18,7 @@ from iepile_cli.backends.repetition import AnswerReader
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.asking import Asker
 from iepile_cli.task import Instruction
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.schema import read_schema
 from iepile_cli.templates import AUTO
 
@@ -56,7 +56,7 @@ def test_what_decides_about_a_list(written: str, piece: str, decides: int) -> No
 def constraint_at_the_end_of_a_mention(embedded: Path) -> Constraint:
     tokenizer = grammar_tokenizer(load_model(embedded, vocab_only=True))
     task, items = read_schema(["person"])
-    rules = grammar(task, items, "Bob met Ann", spells=partial(spells, tokenizer))
+    rules = lark_grammar(task, items, "Bob met Ann", spells=partial(spells, tokenizer))
     constraint = Constraint(tokenizer, rules, 40, empty_answers(task, items), list_prior=1.5)
     while not constraint.answer(0).text.endswith("Bob"):
         allowed = constraint.allowed()

@@ -22,7 +22,7 @@ from iepile_cli.backends import Answer, Options
 from iepile_cli.backends.opening import open_model
 from iepile_cli.cli import run
 from iepile_cli.extraction.asking import Asker
-from iepile_cli.models import resolve
+from iepile_cli.models import resolve_model
 from iepile_cli.task.instruction import Instruction
 
 # Letters of several bytes, of which small vocabularies have no token for most.
@@ -193,7 +193,7 @@ def test_a_hundred_passages_agree_with_the_embedded_adapter(
 
     In the file's 4 bits llama.cpp agrees with itself on 97 or 98, by how many answers go together.
     """
-    found = resolve()
+    found = resolve_model()
     path = dequantised(found.path, tmp_path / "f32.gguf") if whole else found.path
     shares = three_ways(kind, path, shared, tmp_path / "log", *found.adapters)
     assert min(shares.values()) >= 0.95

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 from iepile_cli.training.base import quiet_libraries
-from iepile_cli.training.encoding import IGNORED
-from iepile_cli.training.finetune import prepare
-from iepile_cli.training.options import options_from
 from iepile_cli.training.rows import PaddedCollator, answer_loss, row_collator
 from iepile_cli.training.watcher import Watcher
 from iepile_cli.training.weights import load_trainable
+
+from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.finetune import prepare
+from iepile_cli.training.options import options_from
 
 
 def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]], plain: bool) -> Any:

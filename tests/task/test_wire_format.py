@@ -123,3 +123,10 @@ def test_descriptions_are_shown_beside_the_types() -> None:
     }
     item = SchemaItem("person", slots=("born",), descriptions=("year of birth",))
     assert shown(kg, [item]) == [{"entity_type": "person", "attributes": {"born": "year of birth"}}]
+
+
+def test_an_answer_without_a_text_keeps_the_order_given() -> None:
+    person = SchemaItem("person")
+    found = [(person, [(("mention", "Bob"),), (("mention", "Al"),)])]
+    assert answer_json(task_named("NER"), found, None) == {"person": ["Bob", "Al"]}
+    assert answer_json(task_named("NER"), found, "Also, Bob met Al.") == {"person": ["Al", "Bob"]}

@@ -18,12 +18,11 @@ from training.runs import Recorder, run
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.llamacpp import LlamaRunner
 from iepile_cli.models.adapter_settings import read_adapter_settings
-from iepile_cli.training.base import find_base, hf_tokenizer
-from iepile_cli.training.export_options import ExportOptions
-from iepile_cli.training.exporting import export
+from iepile_cli.training.export import export
 from iepile_cli.training.finetune import train
-from iepile_cli.training.options import TrainOptions, options_from
-from iepile_cli.training.signals import Stopped
+from iepile_cli.training.model import find_base, hf_tokenizer
+from iepile_cli.training.options import ExportOptions, TrainOptions, options_from
+from iepile_cli.training.reporting import Stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 RECORDS, PASSAGES = 64, 50
@@ -105,7 +104,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(real: Path, tmp_pa
     parts = dataclasses.replace(options, output=str(tmp_path / "parts"))
     first = Interrupting()
     with pytest.raises(Stopped, match="step 3 of 6"):
-        train(parts, watcher=first)
+        train(parts, reporter=first)
     _, rest = run(dataclasses.replace(parts, resume=True))
     assert sorted(rest.losses) == [4, 5, 6]
     assert {**first.losses, **rest.losses} == pytest.approx(whole.losses, rel=1e-6)

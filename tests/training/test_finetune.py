@@ -20,9 +20,9 @@ from iepile_cli.cli import run as run_command
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
-from iepile_cli.training import loop
+from iepile_cli.training import output
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
-from iepile_cli.training.signals import Stopped
+from iepile_cli.training.reporting import Stopped
 
 replace = dataclasses.replace
 # Adam divides noise by noise where a gradient is almost nothing; plain descent does not.
@@ -80,7 +80,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
 
     first = Interrupting()
     with pytest.raises(Stopped, match="step 8 of 12"):
-        train(options, watcher=first)
+        train(options, reporter=first)
     assert max(first.losses) == 8
     assert not (Path(options.output) / "adapter_config.json").exists()
     result, rest = run(replace(options, resume=True))
@@ -94,7 +94,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
 def test_a_checkpoint_cut_off_while_written_is_not_gone_on_from(options: TrainOptions) -> None:
     run(replace(options, save_every=5))
     broken = Path(options.output, "checkpoints", "checkpoint-12")
-    (broken / loop.COMPLETE).unlink()
+    (broken / output.COMPLETE).unlink()
     _, rest = run(replace(options, resume=True, save_every=5))
     assert min(rest.losses) == 11
 
@@ -155,13 +155,13 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_a_line(
     assert "a checkpoint is written" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    assert list(Path(options.output, "checkpoints").glob(f"*/{loop.COMPLETE}"))
+    assert list(Path(options.output, "checkpoints").glob(f"*/{output.COMPLETE}"))
 
 
 def test_going_on_from_an_adapter_takes_its_own_rank(options: TrainOptions, tmp_path: Path) -> None:
     run(options)
     more = replace(
-        options, output=str(tmp_path / "more"), adapter=(options.output,), template="", lora_r=64
+        options, output=str(tmp_path / "more"), adapter=options.output, template="", lora_r=64
     )
     _, seen = run(more)
     first = json.loads(Path(options.output, "train_log.jsonl").read_text().splitlines()[-1])
@@ -183,7 +183,7 @@ def test_going_on_with_another_template_is_allowed_only_when_asked(
     changed = {**json.loads(file.read_text()), "template_hash": "0" * 64}
     file.write_text(json.dumps(changed))
     more = replace(
-        options, output=str(tmp_path / "o2"), adapter=(options.output,), template="", max_steps=1
+        options, output=str(tmp_path / "o2"), adapter=options.output, template="", max_steps=1
     )
     with pytest.raises(ModelError, match="was trained with the template 'alpaca'"):
         run(more)
@@ -206,7 +206,7 @@ def test_an_adapter_of_another_size_is_refused_with_a_line(
             replace(
                 options,
                 model=str(wider),
-                adapter=(options.output,),
+                adapter=options.output,
                 output=str(tmp_path / "out2"),
             )
         )
@@ -215,7 +215,7 @@ def test_an_adapter_of_another_size_is_refused_with_a_line(
 def test_adapters_beneath_are_merged_and_named(options: TrainOptions, tmp_path: Path) -> None:
     run(options)
     fresh = replace(
-        options, output=str(tmp_path / "fresh"), adapter=(options.output,), fresh_lora=True
+        options, output=str(tmp_path / "fresh"), adapter=options.output, fresh_lora=True
     )
     _, seen = run(replace(fresh, max_steps=1))
     last = json.loads(Path(options.output, "train_log.jsonl").read_text().splitlines()[-1])
@@ -249,7 +249,7 @@ def test_lora_on_quantised_weights_learns(options: TrainOptions, bits: int) -> N
 
 
 def test_held_out_examples_are_scored_and_not_trained_on(options: TrainOptions) -> None:
-    _, seen = run(replace(options, val_size=8, epochs=2))
+    _, seen = run(replace(options, val_size="8", epochs=2))
     scored = [record for record in seen.records if "eval_loss" in record]
     assert [record["step"] for record in scored] == [4, 8]
     assert scored[1]["eval_loss"] < scored[0]["eval_loss"]
@@ -258,9 +258,9 @@ def test_held_out_examples_are_scored_and_not_trained_on(options: TrainOptions) 
 def test_a_batch_that_does_not_fit_is_refused_with_what_would(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.training.device import Place
+    from iepile_cli.training.plan import Device
 
-    monkeypatch.setattr(Place, "free_memory", lambda self: 450 << 20)
+    monkeypatch.setattr(Device, "free_memory", lambda self: 450 << 20)
     with pytest.raises(ModelError, match="of memory with 4000 examples") as caught:
         run(replace(options, batch_size="4000"))
     assert "--batch-size" in caught.value.hint
@@ -354,7 +354,7 @@ def test_tensorboard_gets_the_losses(options: TrainOptions) -> None:
 def test_a_damaged_adapter_is_a_line(options: TrainOptions, tmp_path: Path) -> None:
     run(replace(options, max_steps=1))
     weights = Path(options.output, "adapter_model.safetensors")
-    more = replace(options, output=str(tmp_path / "more"), adapter=(options.output,), template="")
+    more = replace(options, output=str(tmp_path / "more"), adapter=options.output, template="")
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ModelError, match="its weights are damaged"):
         run(more)
@@ -388,12 +388,12 @@ def test_f1_is_taken_by_extraction_and_the_best_checkpoint_kept(
     options: TrainOptions, tiny: Path, tmp_path: Path
 ) -> None:
     """On a GGUF base, so that llama.cpp decodes."""
-    from iepile_cli.training.export_options import ExportOptions
-    from iepile_cli.training.exporting import export
+    from iepile_cli.training.export import export
+    from iepile_cli.training.options import ExportOptions
 
     base = tmp_path / "base.gguf"
     export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))
-    options = replace(options, model=str(base), val_size=4, eval_f1=2, max_steps=2, eval_every=1)
+    options = replace(options, model=str(base), val_size="4", eval_f1=2, max_steps=2, eval_every=1)
     result, seen = run(options)
     scored = [record["eval_f1"] for record in seen.records if "eval_f1" in record]
     assert len(scored) == 2

@@ -11,6 +11,8 @@ import pytest
 from conftest import vector_cases
 from hypothesis import given
 from hypothesis import strategies as st
+from iepile_cli.training.examples import Example, digest, read_examples
+from iepile_cli.training.store import Opener, make_store, store_key
 from vocabularies import llama_cpp_tokenizer, spelled
 
 from iepile_cli.errors import DataError
@@ -18,9 +20,7 @@ from iepile_cli.registry import registry
 from iepile_cli.task.instruction import dumps
 from iepile_cli.templates import encode
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Limits
-from iepile_cli.training.examples import Example, digest, read_examples
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.store import Opener, make_store, store_key
 
 
 class Characters:

@@ -1,39 +1,24 @@
-"""Where models and data lie on this machine, and what is there.
+"""Which models and corpora are on this machine: downloads, the Hugging Face cache, packages.
 
-A download makes one folder of its own, with a manifest ``iepile-download.json`` that is written
-last: a folder with a manifest is complete. Nothing here imports a hub's client; the Hugging Face
-cache is read by its documented layout.
+A download is a folder of its own with a manifest ``iepile-download.json`` that is written last: a
+folder with a manifest is complete. Nothing here imports a hub's client; the Hugging Face cache is
+read by its documented layout.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from iepile_cli.models.entry import PICKLED_WEIGHTS, ModelEntry
+from iepile_cli.config import expand, hub_cache_folder, models_folder
+from iepile_cli.files import write_atomic
+from iepile_cli.models.catalogue import PICKLED_WEIGHTS, ModelEntry
 
 MANIFEST = "iepile-download.json"
 _FORMS = {"gguf": ("*.gguf",), "safetensors": ("*.safetensors",), "pytorch": PICKLED_WEIGHTS}
-
-
-def models_folder() -> Path:
-    """The folder of downloads: ``IEPILE_MODELS``, else ``models`` in the user's data folder."""
-    named = os.environ.get("IEPILE_MODELS")
-    if named:
-        return Path(named).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        data = home / "Library" / "Application Support"
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return data / "iepile" / "models"
 
 
 def is_inside(path: str) -> bool:
@@ -78,10 +63,8 @@ class Manifest:
             "revision": self.revision,
             "files": self.files,
         }
-        path = self.folder / MANIFEST
-        partial = path.with_name(f".{MANIFEST}.{os.getpid()}")
-        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        os.replace(partial, path)
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        write_atomic(self.folder / MANIFEST, text)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -121,8 +104,8 @@ def downloaded(name: str) -> Manifest | None:
     return manifest
 
 
-def place_of(entry: ModelEntry) -> Path | None:
-    """Where an entry lies on this machine: embedded, downloaded, or in the hub's own cache."""
+def local_path(entry: ModelEntry) -> Path | None:
+    """The file or folder of an entry: embedded, downloaded, or in the Hugging Face cache."""
     if entry.embedded:
         return embedded_file(entry)
     stored = downloaded(entry.name)
@@ -135,11 +118,11 @@ def embedded_file(entry: ModelEntry) -> Path | None:
     """The file of an entry that comes with a package, found without importing that package."""
     package, separator, inner = entry.file.partition(":")
     if not separator or len(package) == 1:
-        path = Path(entry.file).expanduser()
+        path = expand(entry.file)
         return path if path.exists() else None
     spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(place, inner)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, inner)
         if path.exists():
             return path
     return None
@@ -147,12 +130,7 @@ def embedded_file(entry: ModelEntry) -> Path | None:
 
 def hub_cache(repository: str, revision: str = "") -> Path | None:
     """The snapshot of a repository in the Hugging Face cache, if one with weights is there."""
-    home = os.environ.get("HF_HOME") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
-    )
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    cache = Path(named or Path(home, "hub")).expanduser()
-    stored = cache / f"models--{repository.replace('/', '--')}"
+    stored = hub_cache_folder() / f"models--{repository.replace('/', '--')}"
     try:
         commit = (stored / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except OSError:

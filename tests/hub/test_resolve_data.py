@@ -10,8 +10,9 @@ from hub.hub_server import HubServer
 from hub.test_download import Quiet
 
 from iepile_cli.cli import run
-from iepile_cli.errors import DataError, DownloadError, UsageError
-from iepile_cli.hub import corpus_path, download, find_data, plan_download
+from iepile_cli.errors import DataError, UsageError
+from iepile_cli.hub import download, plan_download
+from iepile_cli.models import NotInstalled, resolve_data
 
 
 def test_splits_of_a_downloaded_corpus(hub: HubServer, store: Path) -> None:
@@ -20,14 +21,13 @@ def test_splits_of_a_downloaded_corpus(hub: HubServer, store: Path) -> None:
     # The real train.json is larger: the difference is said.
     assert "train.json has 27 B where 1.4 GB was known" in planned.remarks[0]
     download(planned, Quiet())
-    assert find_data("iepile", "train") == store / "iepile" / "train.json"
-    assert find_data("iepile", "dev").read_bytes() == b"{}\n"
+    assert resolve_data("iepile:train") == store / "iepile" / "train.json"
+    assert resolve_data("iepile:dev").read_bytes() == b"{}\n"
     assert not (store / "iepile" / "x.py").exists()
-    with pytest.raises(UsageError, match="several splits") as caught:
-        find_data("iepile")
-    assert caught.value.hint == "name one: train, dev"
-    with pytest.raises(UsageError, match="no split 'test'"):
-        find_data("iepile", "test")
+    assert resolve_data("iepile") == store / "iepile"
+    with pytest.raises(UsageError, match="no split 'test'") as caught:
+        resolve_data("iepile:test")
+    assert caught.value.hint == "it has: train, dev"
 
 
 def test_changed_file_is_refused(hub: HubServer, store: Path) -> None:
@@ -35,7 +35,7 @@ def test_changed_file_is_refused(hub: HubServer, store: Path) -> None:
     download(plan_download("iepile", source=hub.url), Quiet())
     (store / "iepile" / "train.json").write_bytes(b"{}\n")
     with pytest.raises(DataError, match="has 3 bytes where 27 were downloaded"):
-        find_data("iepile", "train")
+        resolve_data("iepile:train")
 
 
 def test_files_inside_folders_are_splits(hub: HubServer, store: Path) -> None:
@@ -44,30 +44,34 @@ def test_files_inside_folders_are_splits(hub: HubServer, store: Path) -> None:
         "datasets/zjunlp/iepile", {path: b"{}", "IE-zh/RE/x/train.json": b"{}", "dev.json": b""}
     )
     download(plan_download("iepile-sources", source=hub.url), Quiet())
-    assert find_data("iepile-sources", path) == store / "iepile-sources" / path
-    assert find_data("iepile-sources", path.removesuffix(".json")).name == "test.json"
+    assert resolve_data(f"iepile-sources:{path}") == store / "iepile-sources" / path
+    assert resolve_data(f"iepile-sources:{path.removesuffix('.json')}").name == "test.json"
     with pytest.raises(UsageError) as caught:
-        find_data("iepile-sources", "IE-en/NER/CrossNER_AI")
+        resolve_data("iepile-sources:IE-en/NER/CrossNER_AI")
     assert path in caught.value.hint
 
 
 def test_corpus_by_hub_id(hub: HubServer, store: Path) -> None:
     hub.add("datasets/owner/corpus", {"all.jsonl": b"{}\n"})
     download(plan_download("datasets/owner/corpus", source=hub.url), Quiet())
-    assert find_data("datasets/owner/corpus").name == "all.jsonl"
+    assert resolve_data("datasets/owner/corpus").name == "all.jsonl"
 
 
-def test_missing_corpus_names_the_download(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError) as caught:
-        find_data("iepile", "train")
+def test_missing_corpus_names_the_download(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotInstalled) as caught:
+        resolve_data("iepile:train")
     assert caught.value.hint == "get it with: iepile download iepile (1.5 GB)"
     file = tmp_path / "own.jsonl"
     file.write_text("{}\n")
-    assert find_data(str(file)) == file
+    assert resolve_data(str(file)) == file
     with pytest.raises(UsageError, match="is a base, not a corpus"):
-        find_data("oneke")
-    with pytest.raises(DataError, match=r"nothing\.jsonl: no such file"):
-        find_data("nothing.jsonl")
+        resolve_data("oneke")
+    # What reads the path says that it is not there.
+    assert resolve_data("nothing.jsonl") == Path("nothing.jsonl")
+    assert run(["convert", "nothing.jsonl", "--task", "NER"]) == 2
+    assert "nothing.jsonl: no such file" in capsys.readouterr().err
 
 
 def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> None:
@@ -75,15 +79,15 @@ def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> N
     hub.add("datasets/owner/corpus", {"all.jsonl": b"{}\n"})
     download(plan_download("iepile", source=hub.url), Quiet())
     download(plan_download("datasets/owner/corpus", source=hub.url), Quiet())
-    assert corpus_path("iepile") == store / "iepile"
-    assert corpus_path("iepile:dev") == store / "iepile" / "dev.json"
-    assert corpus_path("datasets/owner/corpus").name == "all.jsonl"
-    for text in ("nothing.json", "c:/x.json", "a:b", ":", "oneke", "-"):
-        assert corpus_path(text) == Path(text)
-    with pytest.raises(DownloadError, match="'instructie' is not on this machine"):
-        corpus_path("instructie")
+    assert resolve_data("iepile") == store / "iepile"
+    assert resolve_data("iepile:dev") == store / "iepile" / "dev.json"
+    assert resolve_data("datasets/owner/corpus").name == "all.jsonl"
+    for text in ("nothing.json", "c:/x.json", "a:b", ":", "-", "./iepile", "/x/iepile"):
+        assert resolve_data(text) == Path(text)
+    with pytest.raises(NotInstalled, match="'instructie' is not on this machine"):
+        resolve_data("instructie")
     with pytest.raises(UsageError, match="no split 'x'"):
-        corpus_path("iepile:x")
+        resolve_data("iepile:x")
 
 
 def test_convert_takes_a_downloaded_corpus(
