@@ -329,11 +329,11 @@ class Vocabulary:
 
     def _own_probes(self) -> Iterator[str]:
         """Texts of the tokenizer's longest tokens, one after the other without spaces."""
-        special = set(self.tokenizer.all_special_tokens)
+        added = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         plain = (
             self.tokenizer.convert_tokens_to_string([token]).strip()
             for token in self.tokenizer.get_vocab()
-            if token not in special
+            if token not in added
         )
         words = sorted({word for word in plain if "\ufffd" not in word}, key=_longest_first)
         for at in range(0, min(len(words), _OWN_PROBES * _TOKENS_IN_PROBE), _TOKENS_IN_PROBE):
