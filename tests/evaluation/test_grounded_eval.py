@@ -9,7 +9,7 @@ import pytest
 from evaluation_rows import counts, scored, write
 
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.evaluation import Plan, evaluated
+from iepile_cli.evaluation import EvalOptions, evaluate
 
 TEXT = "Ann met Ann in Rome"
 
@@ -117,7 +117,7 @@ def test_unanswered_gold_is_missed_and_answers_without_gold_are_reported(tmp_pat
             result("NER", "oops", id="0"),
         ],
     )
-    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+    with evaluate(found, EvalOptions(resamples=0), gold=gold) as evaluation:
         scores = evaluation.scores["NER"]
         assert counts(scores) == (3, 2, 2)
         assert scores.rows["unlabelled"] == 1
@@ -157,7 +157,7 @@ def test_odd_items_never_raise(item: int, task: str, tmp_path: Path) -> None:
 def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
     gold = write(tmp_path / "g", [result("NER", [], id="1")])
     found = write(tmp_path / "f", [result("NER", [], id="2", source="b.txt")])
-    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+    with evaluate(found, EvalOptions(resamples=0), gold=gold) as evaluation:
         assert evaluation.scores["NER"].rows["unlabelled"] == 1
     with pytest.raises(UsageError, match="--gold cannot be combined"):
         scored(found, gold=gold, literal=True)

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do. Goes in: the options of the command line, checked here."""
+"""What an evaluation is to do: the options of ``iepile eval``, checked here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ Mode = Literal["strict", "boundary", "partial", "type"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalOptions:
     """How answers are read, matched and resampled.
 
     ``task`` restricts to one task and names the task of records that do not. ``literal`` reads and
-    groups as the IEPile repository's script does. ``resamples`` is the number of bootstrap
-    samples (0: no intervals), ``shuffles`` the number of random swaps of the paired test.
+    groups as the IEPile repository's script does. ``ignore_case`` and ``ignore_space`` compare
+    mentions without regard to case, or to white space. ``resamples`` is the number of bootstrap
+    samples (0: no intervals), ``shuffles`` the number of random swaps of the paired test. Raises
+    ``UsageError`` for values that are not known or do not go together.
     """
 
     task: str = ""
@@ -27,6 +29,8 @@ class Plan:
     repair: bool = False
     asked_only: bool = False
     literal: bool = False
+    ignore_case: bool = False
+    ignore_space: bool = False
     confusions: bool = False
     resamples: int = 1000
     shuffles: int = 10_000
@@ -48,9 +52,19 @@ class Plan:
                 "--upstream-compatible cannot be combined with --mode, --repair or --asked-only",
                 hint="upstream has strict matching only",
             )
+        if self.literal and self.normalises:
+            raise UsageError(
+                "--upstream-compatible cannot be combined with --ignore-case or --ignore-space",
+                hint="upstream compares letter by letter",
+            )
         if self.task:
             object.__setattr__(self, "task", task_named(self.task).name)
             self.check(task_named(self.task))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether mentions are compared in another form than they are written in."""
+        return self.ignore_case or self.ignore_space
 
     def check(self, task: Task) -> None:
         """Raise ``UsageError`` for a task that cannot be scored this way."""
@@ -60,10 +74,10 @@ class Plan:
                 hint="leave out --upstream-compatible",
             )
 
-    def without_intervals(self) -> Plan:
+    def without_intervals(self) -> EvalOptions:
         """The same without resampling."""
         return replace(self, resamples=0)
 
-    def without_repair(self) -> Plan:
+    def without_repair(self) -> EvalOptions:
         """The same with broken answers left broken."""
         return replace(self, repair=False)
