@@ -11,7 +11,7 @@ Tree (exit code in brackets)::
     └── PartialFailure       [3]  some inputs failed and the rest was written
 
 Library code raises these and never prints; ``iepile_cli.cli.main`` turns them into a line on
-stderr and an exit code. Anything else that escapes is a bug and keeps its traceback.
+stderr and an exit code. Anything else that escapes is a bug; its traceback is shown with ``-v``.
 """
 
 from __future__ import annotations

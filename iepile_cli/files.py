@@ -82,9 +82,7 @@ class Input(NamedTuple):
 
 
 @contextmanager
-def open_input(
-    path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED
-) -> Iterator[Input]:
+def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> Iterator[Input]:
     """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
 
     The compression is recognised by content. ``max_unpacked`` bounds what a compressed file may
@@ -166,21 +164,41 @@ class _Bounded(io.RawIOBase):
 
 
 class _Zstandard:
-    """A zstd stream; damage is an ``EOFError``, as in the standard library."""
+    """A zstd stream; damage, or an end in the middle of a frame, is an ``EOFError``."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
         import zstandard
 
-        self._failure = zstandard.ZstdError
-        self._reader = zstandard.ZstdDecompressor().stream_reader(
-            raw, read_across_frames=True, closefd=False
-        )
+        self._library, self._raw = zstandard, raw
+        self._frame: Any = None
+        self._held = memoryview(b"")
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; 0 at the end."""
+        while not self._held:
+            if not self._more():
+                return 0
+        count = min(len(buffer), len(self._held))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count
+
+    def _more(self) -> bool:
+        """Decompress a little more; False at the end of the stream."""
+        # What follows a frame in the block it ended in is the beginning of the next one.
+        left = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
+        packed = left or self._raw.read1(1 << 16)
+        if not packed:
+            if self._frame is not None and not self._frame.eof:
+                raise EOFError("it ends too early")
+            return False
+        if self._frame is None or self._frame.eof:
+            self._frame = self._library.ZstdDecompressor().decompressobj()
         try:
-            return self._reader.readinto(buffer)
-        except self._failure as error:
+            self._held = memoryview(self._frame.decompress(packed))
+        except self._library.ZstdError as error:
             raise EOFError(str(error)) from None
+        return True
 
 
 _DECOMPRESSORS: dict[bytes, Callable[[io.BufferedReader], Any]] = {
@@ -216,7 +234,7 @@ def decode(data: bytes, encoding: str | None = None) -> str:
 
     Nothing is decoded approximately; raises ``DataError``.
     """
-    name = _encoding_of(data, encoding)
+    name = text_encoding(data, encoding)
     mark = len(codecs.BOM_UTF8) if name == "utf-8-sig" else 0
     try:
         return data[mark:].decode(UTF8 if mark else name)
@@ -232,7 +250,7 @@ def decoded_lines(
     In UTF-8, a line that does not decode is given as its error and the rest goes on; in other
     encodings, and for what is no text at all, ``DataError`` is raised and ends the stream.
     """
-    name = _encoding_of(stream.peek(_SNIFFED)[:_SNIFFED], encoding)
+    name = text_encoding(stream.peek(_SNIFFED)[:_SNIFFED], encoding)
     if not name.startswith(UTF8):
         yield from _wrapped_lines(stream, name)
         return
@@ -259,7 +277,58 @@ def _wrapped_lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[int, 
         wrapped.detach()
 
 
-def _encoding_of(head: bytes, encoding: str | None) -> str:
+def utf8_stream(stream: io.BufferedReader) -> io.BufferedReader:
+    """The bytes of a stream as UTF-8 without a byte order mark; marked UTF-16 and 32 are recoded.
+
+    Raises ``DataError``, without a path, for what is no text by how it begins.
+    """
+    encoding = text_encoding(stream.peek(_SNIFFED)[:_SNIFFED])
+    if encoding == "utf-8-sig":
+        stream.read(len(codecs.BOM_UTF8))
+    elif encoding != UTF8:
+        return io.BufferedReader(_Recoded(stream, encoding))
+    return stream
+
+
+class _Recoded(io.RawIOBase):
+    """A stream in another encoding, as UTF-8."""
+
+    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
+        self._stream, self._name, self._held = stream, encoding, b""
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            block = self._stream.read(_SNIFFED)
+            try:
+                self._held = self._decoder.decode(block, final=not block).encode()
+            except UnicodeError as error:
+                raise _undecodable(error, self._name, b"") from None
+            if not block:
+                break
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        return count
+
+
+def decode_json(data: bytes | str) -> Any:
+    """The value of a JSON text, by the one rule of the package: RFC 8259 in valid Unicode.
+
+    ``NaN``, ``Infinity`` and lone surrogates (``"\\ud800"``) are refused, as no other program
+    need read them. Raises ``DataError``, without a path.
+    """
+    import orjson
+
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg}") from None
+
+
+def text_encoding(head: bytes, encoding: str | None = None) -> str:
     """The encoding of bytes that begin with ``head``; raises ``DataError`` for what is no text."""
     for magic, what, hint in _NOT_TEXT:
         if head.startswith(magic):
@@ -313,9 +382,7 @@ def is_same_file(one: StrPath, other: StrPath) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def refuse_overwriting(
-    outputs: Iterable[StrPath | None], inputs: Iterable[StrPath | None]
-) -> None:
+def refuse_overwriting(outputs: Iterable[StrPath | None], inputs: Iterable[StrPath | None]) -> None:
     """Raise ``UsageError`` when an output is one of the inputs, however it is named.
 
     Standard streams, pipes and devices are left aside. An output folder that is an input folder
@@ -357,9 +424,7 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         os.close(handle)
     except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}", path=display_name(path)
-        ) from None
+        raise DataError(f"cannot be written: {error.strerror}", path=display_name(path)) from None
     partial = Path(name)
     try:
         yield partial
@@ -412,9 +477,7 @@ def atomic_folder(path: StrPath) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}", path=display_name(path)
-        ) from None
+        raise DataError(f"cannot be written: {error.strerror}", path=display_name(path)) from None
     try:
         yield partial
         os.chmod(partial, 0o777 & ~_umask())

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iepile_cli.models import Manifest, ModelEntry, installed, readable_size
-from iepile_cli.models.places import place_of, weights_format
+from iepile_cli.formatting import readable_size
+from iepile_cli.models import Manifest, ModelEntry, installed
+from iepile_cli.models.local import local_path, weights_format
 from iepile_cli.registry import Entry, Registry
 from iepile_cli.templates import AUTO
+
+if TYPE_CHECKING:
+    from iepile_cli.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Listed:
 
 
 def listed(kind: str, known: Registry) -> list[Listed]:
-    """All names of a kind (``template``, ``backend`` or ``model``), third parties' included.
+    """All names of a kind of the registry, third parties' included.
 
     What a third party registered and what cannot be loaded or asked is listed as not ready.
     """
@@ -51,7 +55,7 @@ def _stored(item: Manifest, known: Registry) -> Listed:
 def _listed(entry: Entry, known: Registry) -> Listed:
     describe = _DESCRIBE[entry.kind]
     try:
-        ready, reason, details = describe(known.check(entry), known)
+        ready, reason, details = describe(known.load(entry), known)
     # Behind an entry may be foreign code, or a library that is broken here.
     except Exception as error:
         ready, reason, details = False, f"{type(error).__name__}: {error}", {}
@@ -75,7 +79,7 @@ def _backend(backend: Any, known: Registry) -> _Facts:
 
 
 def _model(entry: ModelEntry, known: Registry) -> _Facts:
-    path = place_of(entry)
+    path = local_path(entry)
     facts = {
         "kind": entry.kind,
         "size": "" if entry.size is None else readable_size(entry.size),
@@ -106,8 +110,13 @@ def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
     return probe.ok, "" if probe.ok else f"the backend {needed} cannot run: {probe.reason}"
 
 
+def _recipe(recipe: Recipe, known: Registry) -> _Facts:
+    return True, "", {key: str(value) for key, value in recipe.table.items()}
+
+
 _DESCRIBE: dict[str, Callable[[Any, Registry], _Facts]] = {
     "template": _template,
     "backend": _backend,
     "model": _model,
+    "recipe": _recipe,
 }

@@ -1,10 +1,14 @@
-"""The one registry: templates, backends and models by name, shared by every subcommand.
+"""The one registry: templates, backends, models and training recipes by name.
 
 Built-ins and third parties enter by the same door, a function ``register(registry)`` that calls
-``registry.add``. Third parties name theirs in the entry-point group ``iepile.plugins``; they are
-imported only when a name is not built in or when everything is listed. A plugin that fails is
-kept in ``failures`` with its name and reason, and the rest goes on. ``IEPILE_PLUGINS=off`` in the
-environment switches third parties off.
+``registry.add``. The functions of the package itself are in ``BUILT_INS``; those of third parties
+are entry points of the group ``iepile.plugins``, loaded only when a name is not built in or when
+everything is listed. A plugin that fails is kept in ``failures`` and stops nothing; whoever names
+something that is not found is told of it. ``IEPILE_PLUGINS=off`` in the environment leaves third
+parties out.
+
+This module names the others as ``"module:attribute"`` and imports none of them: a kind's class and
+its built-ins are loaded when the kind is first used.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import UnknownName, UsageError
+from iepile_cli.errors import IEPileError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -25,10 +30,44 @@ if TYPE_CHECKING:
 GROUP = "iepile.plugins"
 BUILT_IN = "built-in"
 
+# Each kind, and the class or protocol that its objects must be of.
+KINDS = {
+    "template": "iepile_cli.templates:Template",
+    "backend": "iepile_cli.backends:Backend",
+    "model": "iepile_cli.models:ModelEntry",
+    "recipe": "iepile_cli.training.recipes:Recipe",
+}
+
+
+def _register_backends(registry: Registry) -> None:
+    for name, target, summary in (
+        ("llama-cpp", "iepile_cli.backends.llamacpp:LLAMA_CPP", "GGUF models through llama.cpp"),
+        (
+            "transformers",
+            "iepile_cli.backends.hf:TRANSFORMERS",
+            "models through transformers, on CUDA, MPS or the CPU",
+        ),
+        (
+            "openai",
+            "iepile_cli.backends.openai:OPENAI",
+            "a server that speaks OpenAI's protocol: vLLM, llama-server, Ollama",
+        ),
+    ):
+        registry.add("backend", name, target, summary=summary)
+
+
+# What registers the built-in names of each kind.
+BUILT_INS: dict[str, str | Callable[[Registry], None]] = {
+    "template": "iepile_cli.templates.builtin:register",
+    "backend": _register_backends,
+    "model": "iepile_cli.models.catalogue:register",
+    "recipe": "iepile_cli.training.recipes:register",
+}
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: its kind, the object or ``"module:attribute"`` behind it, its origin."""
+    """One registered name: its kind, its object or ``"module:attribute"``, and its origin."""
 
     kind: str
     name: str
@@ -36,35 +75,32 @@ class Entry:
     origin: str
     summary: str = ""
 
-    def load(self) -> Any:
-        """Give the object itself, importing it when it is named as ``"module:attribute"``."""
-        if not isinstance(self.target, str):
-            return self.target
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """A plugin that could not be used: its entry-point name, its distribution and the reason."""
+    """What could not be used: a plugin's entry point or one name of it, its distribution, why."""
 
     name: str
     distribution: str
     reason: str
+    what: str = "plugin"
+
+    def __str__(self) -> str:
+        return f"the {self.what} {self.name} of {self.distribution} cannot be used: {self.reason}"
 
 
 class Registry:
-    """Names of three kinds (``template``, ``backend``, ``model``), each with what stands behind it.
+    """Names of the four kinds, each with its object; empty unless ``built_ins``.
 
-    ``kinds`` maps a kind to a check that raises ``TypeError`` for an object of the wrong type; a
-    lazily named object is checked when it is first loaded.
+    A lazily named object (``"module:attribute"``) is checked when it is first loaded.
     """
 
-    def __init__(self, kinds: dict[str, Callable[[Any], None]] | None = None) -> None:
-        self.kinds = kinds if kinds is not None else dict(KINDS)
+    def __init__(self, *, built_ins: bool = False) -> None:
         self.failures: list[PluginFailure] = []
         self._entries: dict[tuple[str, str], Entry] = {}
+        self._built_ins = dict(BUILT_INS) if built_ins else {}
         self._origin = BUILT_IN
+        self._added_by_plugin: list[tuple[str, str]] = []
         self._plugins_loaded = False
 
     def add(
@@ -72,48 +108,61 @@ class Registry:
     ) -> None:
         """Register ``target`` (an object, or ``"module:attribute"``) under ``name``.
 
-        ``origin`` is from where it is, when that is not the package or plugin that registers.
-        Raises ``UsageError`` for an unknown kind or a name that is taken: a plugin cannot
-        silently replace what is there.
+        ``origin`` is where it comes from, if not from the package or plugin that registers it.
+        Raises ``UsageError`` for an unknown kind or a name that is taken (a plugin cannot silently
+        replace what is there), ``TypeError`` for an object of another kind.
         """
-        if kind not in self.kinds:
+        if kind not in KINDS:
             raise UsageError(
-                f"a plugin registers {name!r} as {kind!r}", hint=f"kinds: {', '.join(self.kinds)}"
+                f"a plugin registers {name!r} as {kind!r}", hint=f"kinds: {', '.join(KINDS)}"
             )
+        self._load_built_ins(kind)
         taken = self._entries.get((kind, name))
         if taken is not None:
             raise UsageError(f"{kind} {name!r} is already registered by {taken.origin}")
         if not isinstance(target, str):
-            self.kinds[kind](target)
+            _check_type(kind, target)
         self._entries[kind, name] = Entry(kind, name, target, origin or self._origin, summary)
+        if self._origin != BUILT_IN:
+            self._added_by_plugin.append((kind, name))
 
     def get(self, kind: str, name: str) -> Any:
         """Give the object registered under ``name``.
 
-        Raises ``UnknownName`` with close matches, after third-party plugins have been asked too.
+        Raises ``UnknownName`` with close matches after third-party plugins have been loaded too,
+        ``IEPileError`` for a third party's object that cannot be loaded or is of another kind.
         """
-        return self.check(self.entry(kind, name))
+        return self.load(self.entry(kind, name))
 
-    def check(self, entry: Entry) -> Any:
-        """Load an entry's object and check its type (``TypeError`` if it is of another kind)."""
-        target = entry.load()
-        if isinstance(entry.target, str):
-            self.kinds[entry.kind](target)
+    def load(self, entry: Entry) -> Any:
+        """Give an entry's object, imported and checked; raises ``IEPileError`` as ``get`` does."""
+        if not isinstance(entry.target, str):
+            return entry.target
+        try:
+            target = _imported(entry.target)
+            _check_type(entry.kind, target)
+        # A plugin is foreign code: whatever it raises must not end the program.
+        except (Exception, SystemExit) as error:
+            if entry.origin == BUILT_IN:
+                raise
+            raise IEPileError(
+                f"{entry.kind} {entry.name!r} of {entry.origin} cannot be loaded: {_reason(error)}"
+            ) from error
         return target
 
     def entry(self, kind: str, name: str) -> Entry:
         """Give the entry registered under ``name``; raises ``UnknownName``."""
+        self._load_built_ins(kind)
         if (kind, name) not in self._entries:
             self.load_plugins()
-        try:
-            return self._entries[kind, name]
-        except KeyError:
-            raise UnknownName(
-                f"no {kind} is called {name!r}", hint=self._suggestion(kind, name)
-            ) from None
+        found = self._entries.get((kind, name))
+        if found is None:
+            raise self.unknown(kind, name)
+        return found
 
     def names(self, kind: str, *, plugins: bool = True) -> list[str]:
         """All names of a kind, sorted; with ``plugins=False`` only those already registered."""
+        self._load_built_ins(kind)
         if plugins:
             self.load_plugins()
         return sorted(name for k, name in self._entries if k == kind)
@@ -123,8 +172,39 @@ class Registry:
         for name in self.names(kind):
             yield self._entries[kind, name]
 
+    def objects(self, kind: str) -> Iterator[Any]:
+        """All objects of a kind, sorted by name; what cannot be loaded goes to ``failures``."""
+        for entry in self.entries(kind):
+            try:
+                yield self.load(entry)
+            except IEPileError as error:
+                reason = _reason(error.__cause__ or error)
+                failure = PluginFailure(entry.name, entry.origin, reason, what=kind)
+                if failure not in self.failures:
+                    self.failures.append(failure)
+
+    def unknown(self, kind: str, name: str, called: str = "") -> UnknownName:
+        """The error for a name that is not there: close matches, and the plugins that failed.
+
+        ``called`` stands in the message for the kind.
+        """
+        import difflib
+
+        names = self.names(kind)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        if close:
+            hint = f"did you mean {' or '.join(close)}?"
+        else:
+            hint = f"known: {', '.join(names)}" if names else f"no {kind} is registered"
+        hint = "; ".join(filter(None, (hint, self.failure_hint())))
+        return UnknownName(f"no {called or kind} is called {name!r}", hint=hint)
+
+    def failure_hint(self) -> str:
+        """The plugins that failed, for the hint of a name that is not found; often empty."""
+        return "; ".join(map(str, self.failures))
+
     def load_plugins(self) -> None:
-        """Ask every third-party plugin to register; once, and never raising for a broken one."""
+        """Let every third-party plugin register; once, and never raising for a broken one."""
         if self._plugins_loaded:
             return
         self._plugins_loaded = True
@@ -139,38 +219,80 @@ class Registry:
 
     def _load_plugin(self, point: metadata.EntryPoint) -> None:
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
-        before = dict(self._entries)
-        self._origin = distribution
+        self._added_by_plugin.clear()
         try:
-            point.load()(self)
-        # A plugin is foreign code: whatever it raises must not stop the tool, nor may it end it.
+            with self._registering_as(distribution):
+                point.load()(self)
+        # A plugin is foreign code: whatever it raises must not end the program.
         except (Exception, SystemExit) as error:
-            self._entries = before
-            reason = f"{type(error).__name__}: {error}"
-            self.failures.append(PluginFailure(point.name, distribution, reason))
+            for key in self._added_by_plugin:
+                del self._entries[key]
+            self.failures.append(PluginFailure(point.name, distribution, _reason(error)))
+
+    def _load_built_ins(self, kind: str) -> None:
+        register = self._built_ins.pop(kind, None)
+        if register is None:
+            return
+        try:
+            with self._registering_as(BUILT_IN):
+                (_imported(register) if isinstance(register, str) else register)(self)
+        except IEPileError:
+            # The user's own file is broken: say so again whenever the kind is needed.
+            self._built_ins[kind] = register
+            raise
+
+    @contextmanager
+    def _registering_as(self, origin: str) -> Iterator[None]:
+        before, self._origin = self._origin, origin
+        try:
+            yield
         finally:
-            self._origin = BUILT_IN
+            self._origin = before
 
-    def _suggestion(self, kind: str, name: str) -> str:
-        import difflib
 
-        names = self.names(kind)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        if close:
-            return f"did you mean {' or '.join(close)}?"
-        return f"known: {', '.join(names)}" if names else f"no {kind} is registered"
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_type(kind: str, target: Any) -> None:
+    """Raise ``TypeError`` for an object that is not of a kind's class or lacks its methods."""
+    expected = _imported(KINDS[kind])
+    if not getattr(expected, "_is_protocol", False):
+        if not isinstance(target, expected):
+            found = type(target).__name__
+            raise TypeError(f"a {kind} must be a {expected.__name__}, not {found}")
+        return
+    members = {name for name in (*vars(expected), *expected.__annotations__) if name[0] != "_"}
+    missing = [
+        name
+        for name in sorted(members)
+        if not hasattr(target, name)
+        or (callable(getattr(expected, name, None)) and not callable(getattr(target, name)))
+    ]
+    if missing:
+        raise TypeError(f"a {kind} must have {', '.join(missing)} (see {KINDS[kind]})")
 
 
 def _any_plugin() -> bool:
     """Whether an installed distribution names the group: far quicker than reading them all.
 
-    What is on the path and not a folder (a zip archive) is not looked into and counts as one.
+    What is on the path and not a folder (a zip archive) is not looked into and counts as one; a
+    folder that cannot be read holds nothing that could be imported.
     """
     wanted = GROUP.encode()
-    for place in filter(os.path.exists, sys.path):
-        if not os.path.isdir(place):
+    for folder in filter(os.path.exists, sys.path):
+        if not os.path.isdir(folder):
             return True
-        for entry in os.scandir(place):
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        for entry in entries:
             if not entry.name.endswith((".dist-info", ".egg-info")):
                 continue
             try:
@@ -182,38 +304,7 @@ def _any_plugin() -> bool:
     return False
 
 
-def _is_template(target: Any) -> None:
-    from iepile_cli.templates import Template
-
-    if not isinstance(target, Template):
-        raise TypeError(f"a template must be a Template, not {type(target).__name__}")
-
-
-def _is_backend(target: Any) -> None:
-    for method in ("probe", "open"):
-        if not callable(getattr(target, method, None)):
-            raise TypeError(f"a backend must have a method {method}()")
-
-
-def _is_model(target: Any) -> None:
-    from iepile_cli.models import ModelEntry
-
-    if not isinstance(target, ModelEntry):
-        raise TypeError(f"a model must be a ModelEntry, not {type(target).__name__}")
-
-
-KINDS: dict[str, Callable[[Any], None]] = {
-    "template": _is_template,
-    "backend": _is_backend,
-    "model": _is_model,
-}
-
-
 @functools.cache
 def registry() -> Registry:
     """The registry of this process, with the built-ins in it."""
-    from iepile_cli import builtins
-
-    shared = Registry()
-    builtins.register(shared)
-    return shared
+    return Registry(built_ins=True)

@@ -13,8 +13,16 @@ import pytest
 SHARED = Path(os.environ.get("IEPILE_TEST_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+@pytest.fixture(scope="session")
+def merged_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where merged models are kept for all tests: to merge takes a second or two."""
+    return tmp_path_factory.mktemp("merged")
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, merged_models: Path
+) -> None:
     """Keep the tests away from the user's configuration and caches."""
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith("IEPILE_")]:
@@ -24,6 +32,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    (home / "cache" / "iepile").mkdir(parents=True)
+    (home / "cache" / "iepile" / "merged").symlink_to(merged_models)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +56,6 @@ def vector_cases(name: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def embedded() -> Path:
     """The GGUF file of the embedded model."""
-    from iepile_cli.models import DEFAULT_MODEL, resolve
+    from iepile_cli.models import DEFAULT_MODEL, resolve_model
 
-    return resolve(DEFAULT_MODEL).path
+    return resolve_model(DEFAULT_MODEL).path

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from iepile_cli.models import resolve
+from iepile_cli.models import resolve_model
 
 # What of a GGUF file's header says how a text becomes tokens.
 _KEPT = ("tokenizer.", "general.architecture")
@@ -16,7 +16,7 @@ _KEPT = ("tokenizer.", "general.architecture")
 
 def embedded_gguf() -> Path:
     """The model that comes with the installation."""
-    return resolve("smollm2").path
+    return resolve_model("smollm2").path
 
 
 def dequantised(source: Path, target: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends import Answer, Options, Request, Runner
-from iepile_cli.extraction.asking import Asker
+from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.registry import registry
-from iepile_cli.task.ask import Ask
+from iepile_cli.task.instruction import Instruction
 from iepile_cli.task.schema import read_schema
 from iepile_cli.task.table import TASKS
 from iepile_cli.templates import AUTO
@@ -36,27 +36,27 @@ def start(backend: str, path: Path, **options: Any) -> Runner:
     return runner
 
 
-def asks(texts: Sequence[str] = TEXTS) -> list[Ask]:
+def asks(texts: Sequence[str] = TEXTS) -> list[Instruction]:
     """Every schema put to every text."""
     return [_ask(schema, text) for schema in SCHEMAS for text in texts]
 
 
-def asks_in_turn(texts: Sequence[str]) -> list[Ask]:
+def asks_in_turn(texts: Sequence[str]) -> list[Instruction]:
     """One schema put to each text."""
     return [_ask(SCHEMAS[n % len(SCHEMAS)], text) for n, text in enumerate(texts)]
 
 
-def _ask(schema: tuple[str, str], text: str) -> Ask:
+def _ask(schema: tuple[str, str], text: str) -> Instruction:
     task, items = read_schema([schema[0]], TASKS[schema[1]])
-    return Ask(task, tuple(items), text)
+    return Instruction(task, tuple(items), text)
 
 
-def requests(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Request]:
-    asker = Asker(runner, AUTO.bind(runner.tokenizer), answer_tokens=tokens)
-    return [asker.request(ask) for ask in questions]
+def requests(runner: Runner, questions: list[Instruction], tokens: int = 40) -> list[Request]:
+    builder = RequestBuilder(runner, AUTO, ExtractOptions(answer_tokens=tokens))
+    return [builder.request(ask) for ask in questions]
 
 
-def answers(runner: Runner, questions: list[Ask], tokens: int = 40) -> list[Answer]:
+def answers(runner: Runner, questions: list[Instruction], tokens: int = 40) -> list[Answer]:
     return list(runner.generate(requests(runner, questions, tokens)))
 
 
@@ -64,7 +64,7 @@ def agreement(one: list[Answer], other: list[Answer]) -> float:
     return sum(a.text == b.text for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def check(found: list[Answer], questions: list[Ask]) -> None:
+def check(found: list[Answer], questions: list[Instruction]) -> None:
     for ask, answer in zip(questions, found, strict=True):
         assert not answer.failed, answer.failed
         value = json.loads(answer.text)
@@ -72,7 +72,7 @@ def check(found: list[Answer], questions: list[Ask]) -> None:
         assert all(mention in ask.text for mention in _mentions(value, ask))
 
 
-def _mentions(value: Any, ask: Ask) -> list[str]:
+def _mentions(value: Any, ask: Instruction) -> list[str]:
     known = {"NAN", *(slot for item in ask.items for slot in item.slots)}
     known |= {"subject", "object", "trigger", "arguments", *(item.type for item in ask.items)}
     if isinstance(value, str):

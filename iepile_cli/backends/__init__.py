@@ -7,11 +7,11 @@ may be mentioned depends on its text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from iepile_cli.task.ask import Ask
+from iepile_cli.task.instruction import Instruction
 from iepile_cli.templates import Prompt, Tokenizer
 
 
@@ -20,8 +20,8 @@ class Request:
     """A prompt, the grammar of its answer (None: unconstrained) and the answer's token budget.
 
     ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
-    closed whose budget is spent. ``ask`` is what the request is about: a server that takes no
-    Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
+    closed whose budget is spent. ``instruction`` is what the request is about: a server that takes
+    no Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
     with a list against ending it; servers, which choose themselves, leave it out.
     """
 
@@ -29,7 +29,7 @@ class Request:
     grammar: str | None
     max_tokens: int
     empties: tuple[str, ...] = ()
-    ask: Ask | None = None
+    instruction: Instruction | None = None
     list_prior: float = 0.0
 
 
@@ -62,6 +62,10 @@ class Probe:
     details: dict[str, str] = field(default_factory=dict)
 
 
+def _ignore(_: str) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Options:
     """How a model is opened; a backend takes from it what it knows.
@@ -69,7 +73,9 @@ class Options:
     ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
     the number of sequences (0: the backend decides); ``threads`` 0 means all cores. ``device``,
     ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
-    weights that transformers loads; ``base_url`` and what follows for servers.
+    weights that transformers loads; ``base_url`` and what follows for servers. ``merge`` allows
+    one merged file of the model and its adapters to be kept in the cache. ``on_note`` is told, in
+    one line each, what the user should know of this model on this machine.
     """
 
     adapters: tuple[str, ...] = ()
@@ -87,6 +93,8 @@ class Options:
     concurrency: int = 0
     timeout: float = 0.0
     verbose: bool = False
+    merge: bool = False
+    on_note: Callable[[str], None] = field(default=_ignore, compare=False)
 
 
 class Runner(Protocol):

@@ -11,16 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: ``IEPILE_CACHE`` or the user's cache."""
-    named = os.environ.get("IEPILE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "iepile")
 
 
 def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> Path:

@@ -175,7 +175,7 @@ def _by_length(window: list[Request], jobs: list[Job]) -> list[int]:
     """The numbers of requests, those with a common beginning together, the longest first."""
     groups: dict[object, int] = {}
     kinds = [
-        groups.setdefault((r.ask.task.name, r.ask.items, r.ask.language) if r.ask else None, n)
-        for n, r in enumerate(window)
+        groups.setdefault((asked.task.name, asked.items, asked.language) if asked else None, n)
+        for n, asked in enumerate(request.instruction for request in window)
     ]
     return sorted(range(len(jobs)), key=lambda n: (kinds[n], -len(jobs[n].prompt), n))

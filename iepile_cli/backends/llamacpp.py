@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Answer, Options, Probe, Request, batching
 from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
+from iepile_cli.backends.gguf import SLOW_FORMATS
 from iepile_cli.backends.llamacpp_context import (
     Context,
     grammar_tokenizer,
@@ -18,6 +19,7 @@ from iepile_cli.backends.llamacpp_context import (
     load_model,
 )
 from iepile_cli.backends.memory import readable_memory
+from iepile_cli.backends.merging import merged_form
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
@@ -82,7 +84,13 @@ class LlamaRunner:
 
     def __init__(self, path: Path, options: Options) -> None:
         self._lib = library(verbose=options.verbose)
+        adapters = [adapter_file(Path(adapter)) for adapter in options.adapters]
+        merged = merged_form(path, adapters, options.on_note) if options.merge else None
+        if merged:
+            path, adapters = merged, []
         model = load_model(path, verbose=options.verbose)
+        if not merged:
+            self._note_slow_format(model, path, options.on_note)
         self.parallel = options.parallel or _PARALLEL
         self._context = Context(
             model,
@@ -90,7 +98,7 @@ class LlamaRunner:
             # Sequences beyond those that run hold finished prompts for others to take over.
             parallel=self.parallel + batching.SPARE,
             threads=options.threads,
-            adapters=[adapter_file(Path(adapter)) for adapter in options.adapters],
+            adapters=adapters,
         )
         self.context = self._context.longest
         self._vocab = self._lib.llama_model_get_vocab(model)
@@ -143,6 +151,18 @@ class LlamaRunner:
         return frozenset(
             token for token in range(count) if self._lib.llama_vocab_is_eog(self._vocab, token)
         )
+
+    def _note_slow_format(self, model: Any, path: Path, on_note: Callable[[str], None]) -> None:
+        """Say when this processor has no fast kernel for the format of a file's weights."""
+        description = ctypes.create_string_buffer(256)
+        self._lib.llama_model_desc(model, description, 256)
+        words = description.value.decode("utf-8", "replace").split()
+        slow = next((word for word in words if word in SLOW_FORMATS), None)
+        if slow and not self._lib.llama_supports_gpu_offload():
+            on_note(
+                f"{path.name}: llama.cpp has no fast kernel for {slow} weights here; "
+                "a file made with `iepile export --to gguf --quantise q8_0` answers faster"
+            )
 
     def _puts_space(self) -> bool:
         """Whether this vocabulary puts a space before any text, as SentencePiece does."""

@@ -47,6 +47,8 @@ def library(*, verbose: bool | None = None) -> Any:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # NumPy's own threads, which wait busily too, have nothing to do here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:

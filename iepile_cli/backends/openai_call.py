@@ -31,7 +31,7 @@ from iepile_cli.backends.server_prompts import (
     written,
 )
 from iepile_cli.backends.servers import Found, structure
-from iepile_cli.task.gbnf import gbnf, says_mentions
+from iepile_cli.task.gbnf import constrains_mentions, gbnf_grammar
 from iepile_cli.task.gbnf_rest import Rest
 from iepile_cli.templates import Text, Tokenizer, encode
 
@@ -132,7 +132,7 @@ class Caller:
 
     def _follows(self, request: Request) -> bool:
         """Whether an answer can be followed token by token."""
-        return request.ask is not None and says_mentions(request.ask.text)
+        return request.instruction is not None and constrains_mentions(request.instruction.text)
 
     async def _followed(
         self, request: Request, ids: list[int], shield: Shield, budget: int
@@ -142,12 +142,12 @@ class Caller:
         It keeps its slot to the end: between its calls another prompt would take the place of what
         the server has computed of this one.
         """
-        vocabulary, ask, grammar = self.vocabulary, request.ask, request.grammar
+        vocabulary, ask, grammar = self.vocabulary, request.instruction, request.grammar
         assert vocabulary is not None
         assert ask is not None
         assert grammar is not None
         constraint = Constraint(vocabulary.tokenizer, grammar, budget, request.empties)
-        rest = Rest(gbnf(ask.task, ask.items, ask.text))
+        rest = Rest(gbnf_grammar(ask.task, ask.items, ask.text))
         async with self._slot() as slot:
             call = _Behind(self, request, ids, shield, slot)
             if not await Follower(call, constraint, rest, vocabulary).run():

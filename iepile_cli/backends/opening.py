@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import Options, Runner
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models import Resolved, resolve
+from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # For servers that put questions into a template themselves.
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
-_ALL_KNOW = frozenset({"adapters", "verbose"})
+_ALL_KNOW = frozenset({"adapters", "verbose", "merge", "on_note"})
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -76,10 +76,12 @@ def open_model(
     backend = backend or ("openai" if given.base_url else None)
     if getattr(known.get("backend", backend) if backend else None, "remote", False):
         return _open_remote(name, adapters, str(backend), asked, given)
-    found = resolve(name, adapters)
+    found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
-    settings = replace(given, adapters=tuple(map(str, found.adapters)))
+    # Files that come with the installation are the same for everyone: one merged file serves all.
+    embedded = found.entry is not None and found.entry.embedded and not adapters
+    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
     runner = engine.open(found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
@@ -128,7 +130,7 @@ def _open_remote(
         )
     known = registry()
     engine = _usable(backend, options)
-    found = resolve(options.tokenizer) if options.tokenizer else None
+    found = resolve_model(options.tokenizer) if options.tokenizer else None
     tokenizer = tokenizer_of(found) if found else None
     form = asked
     if found and tokenizer and not form:

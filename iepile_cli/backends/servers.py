@@ -13,9 +13,8 @@ from typing import Any
 
 from iepile_cli.backends import Request
 from iepile_cli.errors import UsageError
-from iepile_cli.task.gbnf import gbnf, gbnf_behind_key
-from iepile_cli.task.grammar import grammar
-from iepile_cli.task.json_schema import is_closed, json_schema
+from iepile_cli.task.gbnf import gbnf_grammar
+from iepile_cli.task.grammar import is_closed, json_schema, lark_grammar
 
 Structure = dict[str, Any]
 # GETs an address, relative to the base URL or absolute, and gives its JSON; None when it fails.
@@ -141,7 +140,7 @@ def structure(
     the key and colon that come next.
     """
     extra = dict(found.server.plainly)
-    ask = request.ask
+    ask = request.instruction
     if request.grammar is None or ask is None or how == "free":
         return {"extra_body": extra} if extra else {}
     # Until it was renamed, the fields of vLLM had a prefix each instead of an object around them.
@@ -149,16 +148,13 @@ def structure(
     form: Structure
     match how:
         case "lark":
-            text = grammar(ask.task, ask.items, ask.text, answered=answered or 0)
             # A SentencePiece vocabulary puts a space before any text, others do not.
-            lark = text if answered else text.replace("start: ", 'start: " "? ', 1)
+            lead = "" if answered else None
+            lark = lark_grammar(ask.task, ask.items, ask.text, lead=lead, answered=answered or 0)
             form = {"guided_grammar": lark} if older else {"structured_outputs": {"grammar": lark}}
             return {"extra_body": {**extra, **form}}
         case "gbnf":
-            if answered is None:
-                text = gbnf(ask.task, ask.items, ask.text)
-            else:
-                text = gbnf_behind_key(ask.task, ask.items, ask.text, answered)
+            text = gbnf_grammar(ask.task, ask.items, ask.text, answered)
             return {"extra_body": {**extra, "grammar": text}}
         case "object":
             return {"extra_body": extra, "response_format": {"type": "json_object"}}

@@ -17,7 +17,7 @@ from importlib import util
 from pathlib import Path
 
 from iepile_cli.errors import UsageError
-from iepile_cli.models import NotInstalled, Resolved, resolve
+from iepile_cli.models import NotInstalled, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 # The ranks that vLLM keeps room for.
@@ -104,10 +104,10 @@ def command(
     if server is not None and server not in SERVERS:
         raise UsageError(f"no server is called {server!r}", hint=f"one of {', '.join(SERVERS)}")
     try:
-        found = resolve(name, adapters)
+        found = resolve_model(name, adapters)
     except NotInstalled:
         # vLLM fetches models and adapters from the hub by itself, on the machine that it runs on.
-        found = resolve(name, adapters, from_hub=True)
+        found = resolve_model(name, adapters, from_hub=True)
         if server not in (None, "vllm") or found.format == "gguf":
             raise
     chosen = server or ("llama-server" if found.format == "gguf" else "vllm")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -15,22 +16,32 @@ from typing import Annotated, Any
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import completion, console, settings
+from iepile_cli.cli import completion, console, options
+from iepile_cli.config import config_file, read_config
 from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
 
-# Each subcommand: the module of this package that holds it, and its function there.
+# Each subcommand: the module of this package that holds it, its function there, and what it does.
 COMMANDS = {
-    "convert": ("convert", "convert"),
-    "download": ("download", "download"),
-    "eval": ("eval", "evaluate"),
-    "export": ("export", "export"),
-    "extract": ("extract", "extract"),
-    "list": ("list", "list_"),
-    "serve": ("serve", "serve"),
-    "train": ("train", "train"),
+    "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "convert": ("convert", "convert", "Build training and test data from annotated texts."),
+    "train": ("train", "train", "Fine-tune a model on converted data."),
+    "eval": ("eval", "evaluate", "Score predictions."),
+    "export": ("export", "export", "Turn a trained model into GGUF, merged weights or Ollama."),
+    "download": ("download", "download", "Fetch models, adapters and corpora."),
+    "list": ("list", "list_", "Show models, templates, backends and recipes."),
+    "serve": ("serve", "serve", "Show or run the command that serves a model."),
 }
+
+
+class _Program(options.Group):
+    """The program, whose help needs no subcommand to be loaded."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each subcommand does."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (*_, about) in COMMANDS.items()])
 
 
 def _show_version(asked: bool) -> None:
@@ -59,12 +70,8 @@ def _show_completion(asked: bool) -> None:
 
 def _options(
     context: typer.Context,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", envvar="IEPILE_QUIET", help="Say only errors.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", envvar="IEPILE_VERBOSE", help="Say more.")
-    ] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
@@ -88,33 +95,39 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    config = settings.read_config()
-    defaults = settings.defaults_by_command(config, context.command) if config else {"": {}}
+    given = read_config()
+    defaults = options.defaults_by_command(given, context.command) if given else {"": {}}
     context.default_map = defaults
-    for name, given in (("quiet", quiet), ("verbose", verbose)):
+    values = {"quiet": quiet, "verbose": verbose}
+    for name in values:
+        # The group is parsed before the file is read.
         source = context.get_parameter_source(name)
         if source is not None and source.name == "DEFAULT":
-            given = bool(defaults[""].get(name, given))
-        setattr(console.Voice, name, given)
+            values[name] = defaults[""].get(name, False)
+    options.set_verbosity(context, values)
 
 
 def _app(names: Iterable[str]) -> typer.Typer:
     """The command line with the named subcommands."""
     made = typer.Typer(
         name="iepile",
+        cls=_Program,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=options.help_settings(),
         help="Schema-based information extraction: name what you want, point at text, get exactly "
         "that, as valid JSON that says where in the text each item stands.",
     )
     made.callback()(_options)
     for name in names:
-        module, function = COMMANDS[name]
+        module, function, about = COMMANDS[name]
         held = import_module(f"iepile_cli.cli.{module}")
-        made.command(name, epilog=held.EXAMPLES)(getattr(held, function))
+        called = getattr(held, function)
+        if not hasattr(called, "first"):
+            called = options.command()(called)
+        made.command(name, cls=options.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 
 
@@ -136,7 +149,9 @@ def _app_for(words: list[str]) -> typer.Typer:
     a subcommand begins. A configuration may name the options of any.
     """
     named = next((word for word in words if not word.startswith("-")), "")
-    if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or settings.config_path().is_file():
+    if not named:
+        return _app([])
+    if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or config_file().is_file():
         return _whole_app()
     return _app([named])
 
@@ -153,7 +168,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except IEPileError as error:
-        console.complain(error.message, error.hint)
+        console.print_error(error.message, error.hint)
         return error.exit_code
     except BrokenPipeError:
         return _abandon_stdout()
@@ -166,16 +181,16 @@ def run(arguments: list[str] | None = None) -> int:
         code = INTERRUPTED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        console.complain(f"{named}{error.strerror or error}")
+        console.print_error(f"{named}{error.strerror or error}")
         return 1
     except Exception as error:
         # Typer's own usage errors; their class depends on Typer's version.
-        if not hasattr(error, "format_message"):
-            raise
-        return _wrong_usage(error)
+        if hasattr(error, "format_message"):
+            return _wrong_usage(error)
+        return _unexpected(error)
     # Newer versions of Typer make an exit code of Ctrl-C; older ones raise.
     if code == INTERRUPTED:
-        console.complain("interrupted")
+        console.print_error("interrupted")
     return code
 
 
@@ -183,7 +198,9 @@ def _call(words: list[str]) -> int:
     shell = os.environ.get(completion.VARIABLE)
     if shell:
         given = os.environ.get(completion.WORDS)
-        completion.answer(_whole_app(), shell, words if given is None else given.split("\n"))
+        words = words if given is None else given.split("\n")
+        named = next((word for word in words[:-1] if word in COMMANDS), "")
+        completion.answer(_app([named]) if named else _whole_app(), shell, words)
         return 0
     code = _app_for(words)(args=words, prog_name="iepile", standalone_mode=False)
     return code if isinstance(code, int) else 0
@@ -196,8 +213,18 @@ def _wrong_usage(error: Any) -> int:
     elif message:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "iepile"
-        console.complain(message.rstrip("."), f"see {command} --help")
+        console.print_error(message.rstrip("."), f"see {command} --help")
     return int(getattr(error, "exit_code", 2))
+
+
+def _unexpected(error: Exception) -> int:
+    """One line about a bug, and where it is with ``-v``."""
+    if console.verbosity.verbose:
+        traceback.print_exception(error)
+    where = "" if console.verbosity.verbose else "; -v shows where it is"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    console.print_error(f"unexpected error: {said}", hint=f"this is a bug, please report it{where}")
+    return 1
 
 
 def _abandon_stdout() -> int:

@@ -44,6 +44,11 @@ def complete_download(incomplete: str) -> Pairs:
     return list(_registered("model"))
 
 
+def complete_recipe(incomplete: str) -> Pairs:
+    """Names of training recipes."""
+    return list(_registered("recipe"))
+
+
 def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
     """A completer of fixed words."""
     pairs = [(name, "") for name in names]
@@ -57,17 +62,25 @@ def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
 def _registered(
     kind: str, wanted: Callable[[str], bool] = lambda kind: True
 ) -> Iterator[tuple[str, str]]:
-    from iepile_cli import builtins
-    from iepile_cli.registry import Registry
+    from iepile_cli.registry import registry
 
-    # Not the shared registry: only what is asked for is worth the time that a key press leaves.
-    known = Registry()
     try:
-        builtins.register(known, templates=kind == "template")
-        entries = list(known.entries(kind))
+        entries = list(registry().entries(kind))
     # The user's own catalogue may be broken, and plugins are foreign code.
     except Exception:
         return
     for entry in entries:
         if wanted(getattr(entry.target, "kind", "")):
             yield entry.name, entry.summary
+
+
+# What an option's field can name in ``completes``.
+BY_KIND: dict[str, Callable[[str], Pairs]] = {
+    "task": complete_task,
+    "template": complete_template,
+    "backend": complete_backend,
+    "model": complete_model,
+    "adapter": complete_adapter,
+    "download": complete_download,
+    "recipe": complete_recipe,
+}

@@ -1,63 +1,235 @@
-"""What people see: messages and progress on stderr. Data goes to stdout and never through here."""
+"""What people see: messages, errors and progress on stderr, and tables.
+
+Data goes to stdout and never through here, tables excepted.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from types import TracebackType
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+from iepile_cli.formatting import table_lines
 
-
-class Voice:
-    """How much is said on stderr: ``quiet`` keeps errors only, ``verbose`` adds details."""
-
-    quiet = False
-    verbose = False
+# ---------------------------------------------------------------------------------- messages
 
 
-def stderr() -> Console:
-    """A rich console on stderr; it honours ``NO_COLOR`` and the terminal's width."""
-    from rich.console import Console
+class Verbosity:
+    """How much goes to stderr: ``quiet`` keeps errors only, ``verbose`` adds details."""
 
-    return Console(stderr=True, quiet=Voice.quiet, highlight=False, soft_wrap=True)
+    def __init__(self) -> None:
+        self.quiet = False
+        self.verbose = False
+
+
+verbosity = Verbosity()
 
 
 def note(message: str) -> None:
-    """Say something on stderr, unless ``--quiet``."""
-    if not Voice.quiet:
+    """Write a line on stderr, unless ``--quiet``."""
+    if not verbosity.quiet:
         sys.stderr.write(f"{message}\n")
 
 
 def detail(message: str) -> None:
-    """Say something on stderr, only with ``--verbose``."""
-    if Voice.verbose and not Voice.quiet:
+    """Write a line on stderr, only with ``--verbose``."""
+    if verbosity.verbose and not verbosity.quiet:
         sys.stderr.write(f"{message}\n")
 
 
-def complain(message: str, hint: str = "") -> None:
-    """Say what went wrong on stderr, in one line, even with ``--quiet``."""
+def print_error(message: str, hint: str = "") -> None:
+    """Write on stderr what went wrong and the way out, in one line, even with ``--quiet``."""
     line = " ".join(message.split())
     sys.stderr.write(f"iepile: {line}{f' ({hint})' if hint else ''}\n")
 
 
 def may_ask() -> bool:
-    """Whether a person is there to answer a question."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and not Voice.quiet
+    """Whether there is a person to answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not verbosity.quiet
 
 
-def progress(*columns: object) -> Progress:
+# ------------------------------------------------------------------------------------ tables
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    optional: Sequence[str] = (),
+    to: Literal["stdout", "stderr"] = "stdout",
+    piped_header: bool = False,
+) -> None:
+    """Write a table: aligned for people, tab-separated when stdout is piped.
+
+    Columns named in ``right`` are aligned to the right; those in ``optional`` are left out, the
+    last first, where the terminal is too narrow. Cells may be ``formatting.Styled``. Piped, the
+    header is written only with ``piped_header``. What goes to stderr is always aligned, and not
+    written with ``--quiet``.
+    """
+    stream = getattr(sys, to)
+    if to == "stderr" and verbosity.quiet:
+        return
+    if to == "stdout" and not stream.isatty():
+        for row in chain([header] if piped_header else [], rows):
+            put("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        return
+    lines = table_lines(
+        header, list(rows), width(), right=right, optional=optional, colour=_has_colours(stream)
+    )
+    for line in lines:
+        put(f"{line}\n", stream)
+
+
+def put(text: str, stream: Any = None) -> None:
+    """Write a text; characters that the stream's encoding lacks are escaped."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def width() -> int:
+    """Columns of the terminal; ``COLUMNS`` overrides it, and without a terminal it is 80."""
+    return shutil.get_terminal_size().columns
+
+
+def _has_colours(stream: Any) -> bool:
+    return (
+        stream.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+        and (sys.platform != "win32" or "WT_SESSION" in os.environ)
+    )
+
+
+# ---------------------------------------------------------------------------------- progress
+
+
+class Bar:
+    """One row of a ``Progress``; it does nothing where progress is not shown."""
+
+    def __init__(self, view: Any = None, row: Any = None) -> None:
+        self._view, self._row = view, row
+
+    def advance(self, count: float = 1) -> None:
+        """Add to what is done."""
+        if self._view is not None:
+            self._view.advance(self._row, count)
+
+    def update(
+        self, text: str | None = None, *, done: float | None = None, total: float | None = None
+    ) -> None:
+        """Change what is given: the text, what is done in all, and the total."""
+        if self._view is not None:
+            self._view.update(self._row, description=text, completed=done, total=total)
+
+
+class Progress:
+    """Progress bars on stderr while inside; only on a terminal and without ``--quiet``.
+
+    ``counts`` says what is written beside a bar: nothing, ``done/total``, or bytes with speed.
+    """
+
+    def __init__(self, counts: Literal["none", "items", "bytes"] = "none") -> None:
+        self._counts = counts
+        self._view: Any = None
+        self.visible = (
+            sys.stderr.isatty() and not verbosity.quiet and os.environ.get("TERM") != "dumb"
+        )
+
+    def __enter__(self) -> Progress:
+        if self.visible:
+            from rich.console import Console
+            from rich.progress import Progress as View
+
+            screen = Console(stderr=True, highlight=False)
+            columns = _columns(self._counts, screen.width)
+            self._view = View(*columns, console=screen, transient=True)
+            self._view.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._view is not None:
+            self._view.stop()
+
+    def bar(self, text: str, total: float | None = None, done: float = 0) -> Bar:
+        """Add a bar; without ``total`` it only shows that something is under way."""
+        if self._view is None:
+            return Bar()
+        return Bar(self._view, self._view.add_task(text, total=total, completed=int(done)))
+
+    def note(self, message: str) -> None:
+        """Write a line above the bars, unless ``--quiet``."""
+        if self._view is None:
+            note(message)
+        else:
+            self._view.console.print(message, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bars off the terminal while results are written to the same one."""
+        hidden = self._view is not None and sys.stdout.isatty()
+        if hidden:
+            self._view.stop()
+        try:
+            yield
+        finally:
+            if hidden:
+                self._view.start()
+
+
+def _columns(counts: str, width: int) -> list[Any]:
+    from rich import progress
+    from rich.table import Column
+
+    whole = Column(no_wrap=True)
+    text = progress.TextColumn(
+        "{task.description}",
+        markup=False,
+        table_column=Column(no_wrap=True, overflow="ellipsis"),
+    )
+    columns: list[Any] = [progress.SpinnerColumn(), text]
+    if width >= 60:
+        columns.append(progress.BarColumn(bar_width=20))
+    if counts == "bytes":
+        columns.append(progress.DownloadColumn(table_column=whole))
+        columns += [progress.TransferSpeedColumn(table_column=whole)] if width >= 80 else []
+    elif counts == "items":
+        columns.append(progress.MofNCompleteColumn(table_column=whole))
+    return [*columns, progress.TimeRemainingColumn(compact=True, table_column=whole)]
+
+
+# ------------------------- until every command has moved to Progress and table: rich as it is
+
+
+def stderr() -> Any:
+    """A rich console on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=verbosity.quiet, highlight=False, soft_wrap=True)
+
+
+def progress(*columns: object) -> Any:
     """A rich progress view on stderr, shown only when stderr is a terminal and not ``--quiet``."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as View
 
-    console = stderr()
+    screen = stderr()
     shown = columns or (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TimeRemainingColumn(compact=True),
     )
-    visible = console.is_terminal and not Voice.quiet and os.environ.get("TERM") != "dumb"
-    return Progress(*shown, console=console, disable=not visible, transient=True)  # type: ignore[arg-type]
+    visible = screen.is_terminal and not verbosity.quiet and os.environ.get("TERM") != "dumb"
+    return View(*shown, console=screen, disable=not visible, transient=True)  # type: ignore[arg-type]

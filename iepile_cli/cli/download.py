@@ -114,7 +114,7 @@ def download(
         except IEPileError as error:
             if len(names) == 1:
                 raise
-            console.complain(f"{name}: {error.message}", error.hint)
+            console.print_error(f"{name}: {error.message}", error.hint)
             failures.append(error)
     if failures:
         raise _outcome(failures, len(names))
@@ -128,7 +128,7 @@ def _outcome(failures: list[IEPileError], tried: int) -> IEPileError:
 
 
 def _list_files(plan: Plan) -> None:
-    from iepile_cli.models import readable_size
+    from iepile_cli.formatting import readable_size
 
     for remark in plan.remarks:
         console.note(remark)
@@ -138,7 +138,7 @@ def _list_files(plan: Plan) -> None:
 
 
 def _remove(name: str, directory: Path | None) -> None:
+    from iepile_cli.formatting import readable_size
     from iepile_cli.hub import remove
-    from iepile_cli.models import readable_size
 
     console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def fetch(plan: Plan) -> None:
     """Carry out a plan, then say where it is and offer the base model that it needs."""
+    from iepile_cli.formatting import readable_size
     from iepile_cli.hub import download
-    from iepile_cli.models import readable_size
 
     for remark in plan.remarks:
         console.note(remark)
@@ -51,11 +51,11 @@ def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
     Nothing is fetched unasked. Whatever else is wrong with the names is left to be said by what
     opens the model.
     """
-    from iepile_cli.models import NotInstalled, resolve
+    from iepile_cli.models import NotInstalled, resolve_model
 
     while console.may_ask():
         try:
-            resolve(name, adapters)
+            resolve_model(name, adapters)
         except NotInstalled as missing:
             if _agreed(missing, "The model"):
                 _fetch_name(missing.name)
@@ -66,7 +66,7 @@ def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:
-    from iepile_cli.models import readable_size
+    from iepile_cli.formatting import readable_size
 
     question = (
         f"{what} {missing.name} ({readable_size(missing.size)}) is not on this machine. "
@@ -89,7 +89,7 @@ class _View:
         self._task = progress.add_task(name, total=None)
 
     def start(self, total: int, done: int) -> None:
-        from iepile_cli.models import readable_size
+        from iepile_cli.formatting import readable_size
 
         if 0 < done < total:
             self.say(f"going on: {readable_size(done)} of {readable_size(total)} are here already")

@@ -55,9 +55,7 @@ def list_(
 
     if installed and kind is not Kind.models:
         raise UsageError("--installed is for models", hint="iepile list models --installed")
-    if kind is Kind.recipes:
-        rows = _recipes()
-    elif installed:
+    if installed:
         rows = listed_installed(registry())
     else:
         rows = listed(kind.value.removesuffix("s"), registry())
@@ -72,20 +70,7 @@ def list_(
             fields += ["; ".join(_facts(row))] if kind is Kind.backends else []
             typer.echo("\t".join(" ".join(field.split()) for field in fields))
     for failure in registry().failures:
-        console.complain(
-            f"the plugin {failure.name} of {failure.distribution} cannot be used: {failure.reason}"
-        )
-
-
-def _recipes() -> list[Listed]:
-    from iepile_cli.listing import Listed
-    from iepile_cli.registry import BUILT_IN
-    from iepile_cli.training.recipes import recipes
-
-    return [
-        Listed(name, BUILT_IN, True, "", summary, {key: str(table[key]) for key in table})
-        for name, summary, table in recipes()
-    ]
+        console.print_error(str(failure))
 
 
 def _facts(row: Listed) -> list[str]:

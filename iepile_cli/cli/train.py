@@ -41,18 +41,18 @@ def train(
 ) -> None:
     """Fine-tune a model on converted data: LoRA, QLoRA, some layers or all weights."""
     from iepile_cli.cli.train_view import show_example, watching_training
+    from iepile_cli.registry import registry
     from iepile_cli.training.finetune import check_before
     from iepile_cli.training.finetune import dry_run as plan_run
     from iepile_cli.training.finetune import train as train_model
     from iepile_cli.training.launching import launch
     from iepile_cli.training.options import options_from, read_table
     from iepile_cli.training.output import resumed_table
-    from iepile_cli.training.recipes import recipe as recipe_named
     from iepile_cli.training.scaling import is_first, launched
 
     by_file, by_hand = given_values(context, values)
     tables = [by_file]
-    tables += [recipe_named(recipe).table] if recipe else []
+    tables += [registry().get("recipe", recipe).table] if recipe else []
     tables += [read_table(Path(config))] if config else []
     if values["resume"] and not tables[1:]:
         tables.append(resumed_table(values["output"], needed=not values["data"]))
@@ -65,12 +65,12 @@ def train(
     if options.nproc > 1 and not launched():
         with watching_training() as watcher:
             check_before(options, given=by_hand, watcher=watcher)
-        code = launch(options, given=by_hand, quiet=console.Voice.quiet)
+        code = launch(options, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
         return
     if not is_first():
-        console.Voice.quiet = True
+        console.verbosity.quiet = True
     with watching_training() as watcher:
         result = train_model(options, given=by_hand, watcher=watcher)
     if is_first():

@@ -24,7 +24,7 @@ class View(Watcher):
 
     def note(self, message: str) -> None:
         """Say it above the progress view."""
-        if not console.Voice.quiet:
+        if not console.verbosity.quiet:
             if self._progress.disable:
                 console.note(message)
             else:

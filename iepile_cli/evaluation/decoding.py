@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots
 
 # json-repair takes quadratic time on some garbage; real answers are far below this.

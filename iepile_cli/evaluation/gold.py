@@ -39,7 +39,7 @@ from iepile_cli.evaluation.facts import Fact, FactReader, Facts, TypedItem
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.predictions import plain_file
 from iepile_cli.evaluation.regroup import Grouping, Span
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Mention, fixed_roles
 from iepile_cli.task.table import TASKS, Layout, Task
 

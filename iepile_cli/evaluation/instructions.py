@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from iepile_cli.evaluation.decoding import NOT_TYPED, decode, decode_instruction
-from iepile_cli.task.ask import items_from_json
+from iepile_cli.task.instruction import items_from_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, Unit
 

@@ -1,15 +1,14 @@
 """Fetch models and corpora from the hubs: planned, resumable, verified.
 
 ``plan_download`` asks a hub what there is and chooses the files, ``download`` fetches them,
-``remove`` deletes them, ``find_data`` finds a downloaded corpus. Everything is raised as
-``DownloadError`` with one clear line; nothing is printed.
+``remove`` deletes them. Everything is raised as ``DownloadError`` with one clear line; nothing is
+printed.
 """
 
 from __future__ import annotations
 
-from iepile_cli.hub.data import corpus_path, find_data
 from iepile_cli.hub.download import Watch, download
 from iepile_cli.hub.plan import Plan, plan_download
 from iepile_cli.hub.removal import remove
 
-__all__ = ["Plan", "Watch", "corpus_path", "download", "find_data", "plan_download", "remove"]
+__all__ = ["Plan", "Watch", "download", "plan_download", "remove"]

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 from iepile_cli.errors import DownloadError
+from iepile_cli.formatting import readable_size
 from iepile_cli.hub.listing import Listing, RemoteFile
 from iepile_cli.hub.plan import Plan
 from iepile_cli.hub.problems import Unreachable, explain
 from iepile_cli.hub.transfer import Stopped, fetch
-from iepile_cli.models import Manifest, readable_size
-from iepile_cli.models.places import MANIFEST, read_manifest
+from iepile_cli.models import Manifest
+from iepile_cli.models.local import MANIFEST, read_manifest
 
 WORKERS = 4
 PARTIAL = ".partial"

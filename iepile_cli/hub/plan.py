@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iepile_cli.config import models_folder
 from iepile_cli.errors import DownloadError, IEPileError, UsageError
+from iepile_cli.formatting import readable_size
 from iepile_cli.hub.listing import Listing, RemoteFile, list_files
 from iepile_cli.hub.problems import Unreachable
 from iepile_cli.models import (
     ModelEntry,
     NotInstalled,
     catalogue_entry,
-    models_folder,
-    readable_size,
-    resolve,
+    resolve_model,
 )
-from iepile_cli.models.entry import SAFE_FILES
-from iepile_cli.models.places import folder_name, is_inside, read_manifest
-from iepile_cli.models.resolving import recorded_base
+from iepile_cli.models.catalogue import SAFE_FILES
+from iepile_cli.models.local import folder_name, is_inside, read_manifest
+from iepile_cli.models.resolve import recorded_base
 from iepile_cli.registry import registry
 
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
@@ -55,7 +55,7 @@ class Plan:
             return None
         base = self.entry.base if self.entry else recorded_base(self.folder)
         try:
-            resolve(base)
+            resolve_model(base)
         except NotInstalled as missing:
             return missing
         except IEPileError:
@@ -135,10 +135,10 @@ def _source(source: str, entry: ModelEntry | None) -> str:
         return "modelscope" if entry and not entry.hf and entry.modelscope else "hf"
     if source in {"hf", "modelscope"} or source.startswith(("https://", "http://")):
         return source
-    hint = "sources: hf, modelscope, or the address of a mirror"
-    if source == "wisemodel" and entry and entry.wisemodel:
-        hint += f"; by hand: https://wisemodel.cn/models/{entry.wisemodel}"
-    raise UsageError(f"cannot download from {source!r}", hint=hint)
+    raise UsageError(
+        f"cannot download from {source!r}",
+        hint="sources: hf, modelscope, or the address of a mirror",
+    )
 
 
 def _choose(

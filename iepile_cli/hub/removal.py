@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from iepile_cli.config import models_folder
 from iepile_cli.errors import DownloadError, UsageError
 from iepile_cli.hub.download import PARTIAL, only_one
-from iepile_cli.models import catalogue_entry, installed, models_folder
-from iepile_cli.models.places import MANIFEST, folder_name
+from iepile_cli.models import catalogue_entry, installed
+from iepile_cli.models.local import MANIFEST, folder_name
 
 
 def remove(name: str, directory: Path | None = None) -> int:

@@ -5,21 +5,21 @@ Standard library only, and cheap: nothing is opened before a name is looked up.
 
 from __future__ import annotations
 
-from iepile_cli.models.catalogue import register
-from iepile_cli.models.entry import ModelEntry, Split, readable_size
-from iepile_cli.models.places import Manifest, installed, models_folder
-from iepile_cli.models.resolving import (
-    BARE,
+from iepile_cli.models.catalogue import ModelEntry, Split
+from iepile_cli.models.local import Manifest, installed
+from iepile_cli.models.resolve import (
     DEFAULT_MODEL,
+    NO_ADAPTER,
     NotInstalled,
     Resolved,
     catalogue_entry,
-    resolve,
+    resolve_data,
+    resolve_model,
 )
 
 __all__ = [
-    "BARE",
     "DEFAULT_MODEL",
+    "NO_ADAPTER",
     "Manifest",
     "ModelEntry",
     "NotInstalled",
@@ -27,8 +27,6 @@ __all__ = [
     "Split",
     "catalogue_entry",
     "installed",
-    "models_folder",
-    "readable_size",
-    "register",
-    "resolve",
+    "resolve_data",
+    "resolve_model",
 ]

@@ -1,33 +1,164 @@
-"""The catalogue: the built-in rows, and the user's own from ``models.toml``.
+"""The catalogue: models, adapters and corpora by name, one ``ModelEntry`` each.
 
-The user's file lies beside ``config.toml`` and has the same form as ``catalogue.toml``; a name in
-it takes the place of a built-in one. Third parties add entries with
-``registry.add("model", name, ModelEntry(...))``.
+Entries come from ``catalogue.toml``, from the user's ``models.toml`` beside the configuration file
+(same form; a name in it replaces the built-in one) and from plugins, which call
+``registry.add("model", name, ModelEntry(...))``. Nothing here looks for a model on the disk.
 """
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.config import read_toml, user_catalogue_file
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.models.entry import ModelEntry, entry_from_table
 
 if TYPE_CHECKING:
     from iepile_cli.registry import Registry
 
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
+KINDS = ("base", "gguf", "adapter", "data")
+
+# A name is a folder's name too.
+_NAME = re.compile(r"\w[\w.+-]*")
+# What a download takes without being asked: weights that cannot run code, settings, tokenizers
+# and texts. Pickles (*.bin, *.pt) come only with an entry that says its publisher has no others.
+SAFE_FILES = (
+    "*.safetensors",
+    "*.gguf",
+    "*.json",
+    "*.jsonl",
+    "*.txt",
+    "*.md",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "LICENSE*",
+    "NOTICE*",
+)
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
 
 
-def user_catalogue() -> Path:
-    """Where the user's own entries are looked for: ``models.toml`` beside the configuration."""
-    config = os.environ.get("IEPILE_CONFIG")
-    if config:
-        return Path(config).with_name("models.toml")
-    import typer
+@dataclass(frozen=True)
+class Split:
+    """One split of a corpus: its file, and its size in bytes to three digits where known."""
 
-    return Path(typer.get_app_dir("iepile")) / "models.toml"
+    name: str
+    file: str
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not isinstance(self.size, int | None):
+            raise TypeError(f"split {self.name!r}")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What is known of one model, adapter or corpus by its name.
+
+    ``kind`` is ``base`` (a folder of weights for transformers), ``gguf`` (one file for
+    llama.cpp), ``adapter`` (LoRA weights for ``base``) or ``data`` (a corpus). ``hf`` and
+    ``modelscope`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
+    installed package, or a local path. ``files`` are patterns that replace the usual choice of
+    files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
+    bytes; ``context`` in tokens; ``None`` or empty means not known. ``min_score`` is the score
+    (0..1) below which its answers are not worth showing, and ``list_prior`` what is added to the
+    log-odds of going on with a list against ending it, both as found on data held out for that.
+    ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
+    the model needs the publisher's own code.
+    """
+
+    name: str
+    kind: str
+    summary: str = ""
+    hf: str = ""
+    modelscope: str = ""
+    revision: str = ""
+    file: str = ""
+    files: tuple[str, ...] = ()
+    base: str = ""
+    adapter: str = ""
+    template: str = ""
+    precision: str = ""
+    lora_r: int | None = None
+    lora_alpha: int | None = None
+    parameters: int | None = None
+    size: int | None = None
+    licence: str = ""
+    languages: tuple[str, ...] = ()
+    gated: bool = False
+    pickle: bool = False
+    remote_code: bool = False
+    context: int | None = None
+    min_score: float = 0.0
+    list_prior: float = 0.0
+    splits: tuple[Split, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(f"{self.name!r} is not a name: letters, digits, '.', '-', '_', '+'")
+        if self.kind not in KINDS:
+            raise UsageError(
+                f"{self.name}: no kind {self.kind!r}", hint=f"kinds: {', '.join(KINDS)}"
+            )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is there without a download."""
+        return bool(self.file)
+
+    def repository(self, source: str) -> str:
+        """The repository id at a source, ``""`` where it is not published there."""
+        return {"hf": self.hf, "modelscope": self.modelscope}.get(source, "")
+
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of the files that a download takes."""
+        if self.files:
+            return self.files
+        return SAFE_FILES + (PICKLED_WEIGHTS if self.pickle else ())
+
+    def memory(self, bits: int) -> int | None:
+        """About how many bytes of memory it takes to run with 4, 8 or 16 bits a weight.
+
+        The weights and a fifth more for activations and the key-value cache of a passage;
+        ``None`` when the number of parameters is not known.
+        """
+        return None if self.parameters is None else int(self.parameters * bits / 8 * 1.2)
+
+
+def entry_from_table(name: str, table: Mapping[str, Any]) -> ModelEntry:
+    """Make an entry of a TOML table. Raises ``UsageError`` for an unknown or ill-typed field."""
+    kinds = {item.name: str(item.type) for item in fields(ModelEntry) if item.name != "name"}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise UsageError(f"{name}: no field {key!r}", hint=f"fields: {', '.join(kinds)}")
+        values[key] = _splits(name, value) if key == "splits" else _value(name, key, value, kinds)
+    if "kind" not in values:
+        raise UsageError(f"{name}: the field 'kind' is missing", hint=f"kinds: {', '.join(KINDS)}")
+    return ModelEntry(name=name, **values)
+
+
+def _value(name: str, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
+    expected = kinds[key]
+    if expected.startswith("tuple"):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UsageError(f"{name}.{key}: a list of texts is expected, not {value!r}")
+    python = {"str": str, "bool": bool, "float": float}.get(expected, int)
+    if type(value) is not python:
+        raise UsageError(f"{name}.{key}: {python.__name__} is expected, not {value!r}")
+    return value
+
+
+def _splits(name: str, tables: Any) -> tuple[Split, ...]:
+    try:
+        return tuple(Split(split, **table) for split, table in tables.items())
+    except (AttributeError, TypeError):
+        raise UsageError(f"{name}.splits: tables with 'file' and 'size' are expected") from None
 
 
 def read_catalogue(path: Path) -> dict[str, ModelEntry]:
@@ -35,8 +166,6 @@ def read_catalogue(path: Path) -> dict[str, ModelEntry]:
 
     Raises ``DataError`` that names the file when it is not TOML or a field is wrong.
     """
-    from iepile_cli.toml import read_toml
-
     try:
         return {name: _entry(name, table) for name, table in read_toml(path).items()}
     except UsageError as error:
@@ -54,7 +183,7 @@ def register(registry: Registry) -> None:
 
     Raises ``DataError`` when the user's file cannot be read.
     """
-    path = user_catalogue()
+    path = user_catalogue_file()
     own = read_catalogue(path) if path.is_file() else {}
     for name, entry in (read_catalogue(BUILT_IN) | own).items():
         origin = str(path) if name in own else ""

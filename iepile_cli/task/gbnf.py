@@ -1,87 +1,76 @@
 """The grammar of an answer in GBNF, for servers of llama.cpp.
 
-The same answers as ``grammar`` allows. GBNF has no substrings: the pieces of the passage become an
-automaton, one rule a state, in which every way through spells a mention. A passage of more than
-``MOST_PIECES`` gets any JSON string instead; what is not in the text is then found by grounding.
+GBNF has no substrings: the pieces of the passage become an automaton, one rule a state, in which
+every way through spells a mention. A passage of more than ``MOST_PIECES`` gets any JSON string
+instead; what is not in the text is then found by grounding.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
-from iepile_cli.task.ask import dumps
-from iepile_cli.task.grammar import Rules, literal
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.grammar import Rules, answer_grammar, literal
+from iepile_cli.task.instruction import dumps
+from iepile_cli.task.segment import segment
 from iepile_cli.task.shape import SchemaItem
-from iepile_cli.task.substrings import Substrings
 from iepile_cli.task.table import Task
 
 MOST_PIECES = 4000
 
-# A string literal, or a name.
-_PART = re.compile(r'"(?:[^"\\]|\\.)*"|\w+')
 _ANY_STRING = (
     r'mention ::= "\"" char+ "\""',
     r'char ::= [^"\\\x7F\x00-\x1F] | [\\] (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
 )
 
 
-def says_mentions(text: str) -> bool:
-    """Whether the grammar says which mentions a text has; of a very long one it does not."""
-    return len(pieces(text)) <= MOST_PIECES
+def constrains_mentions(text: str) -> bool:
+    """Whether mentions are limited to pieces of the text; of a very long text they are not."""
+    return len(segment(text)) <= MOST_PIECES
 
 
-def gbnf(task: Task, items: Sequence[SchemaItem], text: str) -> str:
-    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space."""
-    cut = pieces(text)
-    rules = Rules.of(task, items, [cut])
-    return _written(f'" "? {_renamed(rules.body())}', rules, cut)
+def gbnf_grammar(
+    task: Task, items: Sequence[SchemaItem], text: str, after_key: int | None = None
+) -> str:
+    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space.
 
-
-def gbnf_behind_key(task: Task, items: Sequence[SchemaItem], text: str, answered: int) -> str:
-    """The grammar of what stands behind a key and its colon, ``answered`` other keys before it."""
-    cut = pieces(text)
-    rules = Rules.of(task, items, [cut])
-    return _written(f'" " {_renamed(rules.body(answered, opened=True))}', rules, cut)
-
-
-def _written(root: str, rules: Rules, cut: Sequence[str]) -> str:
-    lines = [f"root ::= {root}"]
-    for rule in rules.rules:
-        name, _, body = rule.partition(": ")
-        lines.append(f"{_renamed(name)} ::= {_renamed(body)}")
-    if rules.mentionable:
-        lines += _automaton(cut) if len(cut) <= MOST_PIECES else _ANY_STRING
+    With ``after_key``, of what follows that key (counted from 0) and its colon.
+    """
+    grammar = answer_grammar(task, items, text)
+    rules = Rules(grammar, "mention", " ::= ")
+    if after_key is None:
+        root = rules.answer('" "?')
+    else:
+        root = rules.answer("", after_key, after_key=True)
+    lines = [f"root ::= {root}", *rules.lines]
+    if grammar.runs:
+        pieces = grammar.runs[0]
+        lines += _mention(pieces) if len(pieces) <= MOST_PIECES else _ANY_STRING
     return "\n".join([*lines, ""])
 
 
-def _renamed(body: str) -> str:
-    """A rule's body with names as GBNF has them: small letters, no underscore."""
-    return _PART.sub(
-        lambda part: part[0] if part[0][0] == '"' else part[0].lower().replace("_", "-"), body
-    )
-
-
-def _automaton(cut: Sequence[str]) -> Iterator[str]:
+def _mention(pieces: Sequence[str]) -> Iterator[str]:
     """The rules of a quoted run of pieces with no white space at its ends."""
-    automaton = Substrings(cut)
+    automaton = Substrings(pieces)
     yield 'mention ::= "\\"" s0'
+    ends = [bool(last) and not last.isspace() for last in automaton.last]
+    # From the last pieces of the text on, a state may lead to white space only.
+    useful = list(ends)
+    for state in automaton.longest_first():
+        useful[state] |= any(useful[target] for target in automaton.moves[state].values())
     for state, moves in enumerate(automaton.moves):
         ways = [
             (dumps(piece)[1:-1], f"s{target}")
             for piece, target in moves.items()
-            if state or not piece.isspace()
+            if useful[target] and (state or not piece.isspace())
         ]
-        last = automaton.last[state]
-        if last and not last.isspace():
+        if ends[state]:
             ways.append(('"', ""))
         if ways:
             yield f"s{state} ::= {_factored(sorted(ways))}"
 
 
 def _factored(ways: Sequence[tuple[str, str]]) -> str:
-    """Alternatives with their common beginnings written once: each costs the server time."""
+    """Alternatives with their common prefixes written once: each costs the server time."""
     if len(ways) == 1:
         text, then = ways[0]
         return f"{literal(text)} {then}".strip() if text else then
@@ -90,16 +79,71 @@ def _factored(ways: Sequence[tuple[str, str]]) -> str:
         groups.setdefault(text[:1], []).append((text, then))
     parts = []
     for group in groups.values():
-        begin = _beginning(group[0][0], group[-1][0])
-        if len(group) == 1 or not begin:
+        prefix = _common_prefix(group[0][0], group[-1][0])
+        if len(group) == 1 or not prefix:
             parts += [_factored([way]) for way in group]
         else:
-            rest = _factored([(text[len(begin) :], then) for text, then in group])
-            parts.append(f"{literal(begin)} ({rest})")
+            rest = _factored([(text[len(prefix) :], then) for text, then in group])
+            parts.append(f"{literal(prefix)} ({rest})")
     return " | ".join(parts)
 
 
-def _beginning(first: str, last: str) -> str:
-    """What the first and the last of sorted texts, and so all between, begin with."""
+def _common_prefix(first: str, last: str) -> str:
+    """The common prefix of the first and the last of sorted texts, and so of all between."""
     same = (n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1])
     return first[: next(same, min(len(first), len(last)))]
+
+
+class Substrings:
+    """The suffix automaton of a row of pieces; state 0 is where a run begins.
+
+    As of Blumer et al. (1985), "The smallest automaton recognizing the subwords of a text", over
+    pieces instead of letters: it has at most two states for each piece. ``moves[state]`` maps a
+    piece to the state after it; ``last[state]`` is the piece that leads into a state, the same
+    whichever way it is entered.
+    """
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self.moves: list[dict[str, int]] = [{}]
+        self.last: list[str] = [""]
+        self._link = [-1]
+        self._length = [0]
+        self._end = 0
+        for piece in pieces:
+            self._append(piece)
+
+    def longest_first(self) -> list[int]:
+        """The states, those that a state leads to before it."""
+        return sorted(range(len(self.moves)), key=self._length.__getitem__, reverse=True)
+
+    def _append(self, piece: str) -> None:
+        added = self._state(piece, self._length[self._end] + 1, {})
+        state = self._end
+        while state >= 0 and piece not in self.moves[state]:
+            self.moves[state][piece] = added
+            state = self._link[state]
+        if state < 0:
+            self._link[added] = 0
+        else:
+            self._link[added] = self._split(state, piece)
+        self._end = added
+
+    def _split(self, state: int, piece: str) -> int:
+        """The state of exactly the runs that end with ``state``'s and ``piece``."""
+        target = self.moves[state][piece]
+        if self._length[target] == self._length[state] + 1:
+            return target
+        copy = self._state(piece, self._length[state] + 1, dict(self.moves[target]))
+        self._link[copy] = self._link[target]
+        self._link[target] = copy
+        while state >= 0 and self.moves[state].get(piece) == target:
+            self.moves[state][piece] = copy
+            state = self._link[state]
+        return copy
+
+    def _state(self, piece: str, length: int, moves: dict[str, int]) -> int:
+        self.moves.append(moves)
+        self.last.append(piece)
+        self._link.append(-1)
+        self._length.append(length)
+        return len(self.moves) - 1

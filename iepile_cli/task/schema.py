@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.errors import DataError, IEPileError, UsageError
-from iepile_cli.task.ask import dumps, item_from_json
 from iepile_cli.task.expression import examples, read_item, read_items, read_name, unreadable
+from iepile_cli.task.instruction import dumps, item_from_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task, task_named
 

@@ -1,7 +1,6 @@
-"""The seven tasks, one row each: all that is known of a task stands in its row.
+"""The seven tasks, one row each, and their instruction sentences in English and Chinese.
 
-Adding a task is adding a row here, its sentences in ``wording.py`` and its tests. No other code
-knows a task by name.
+To add a task, add a row and its tests. No other code knows a task by name.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iepile_cli.errors import UnknownName
-from iepile_cli.task import wording
 from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots
 
 
@@ -67,8 +65,8 @@ class Task:
     ``comparable`` is False where the evaluation script of the IEPile repository has no score.
 
     ``negatives`` says which parts of a schema a training record may leave out: ``"types"`` and
-    ``"slots"``; a part that is not named is always asked. ``asks_gold_types``: only types that
-    the record has are asked, as their triggers are given. ``asks_nothing``: a training record
+    ``"slots"``; a part that is not named is always asked. ``gold_types_only``: only types that
+    the record has are asked, as their triggers are given. ``keeps_empty``: a training record
     with no type to ask still makes one row, with an empty schema (so upstream does for events).
     """
 
@@ -83,10 +81,94 @@ class Task:
     batch_size: int = 4
     example: str = ""
     negatives: tuple[str, ...] = ("types",)
-    asks_gold_types: bool = False
-    asks_nothing: bool = False
+    gold_types_only: bool = False
+    keeps_empty: bool = False
     comparable: bool = True
 
+
+LANGUAGES = ("en", "zh")
+
+# The instruction sentence of each task. These are a wire format: the published adapters were
+# trained on them, so they are kept to the letter, odd spaces and half-width commas included.
+
+_NER_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in named entity recognition. Please extract entities that match "
+        "the schema definition from the input. Return an empty list if the entity type does "
+        "not exist. Please respond in the format of a JSON string."
+    ),
+    "zh": (
+        "你是专门进行实体抽取的专家。请从input中抽取出符合schema定义的实体，不"
+        "存在的实体类型返回空列表。请按照JSON字符串的格式回答。"
+    ),
+}
+
+_RE_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in relationship extraction. Please extract relationship triples "
+        "that match the schema definition from the input. Return an empty list for "
+        "relationships that do not exist. Please respond in the format of a JSON string."
+    ),
+    "zh": (
+        "你是专门进行关系抽取的专家。请从input中抽取出符合schema定义的关系三元"
+        "组，不存在的关系返回空列表。请按照JSON字符串的格式回答。"
+    ),
+}
+
+_EE_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in event extraction. Please extract events from the input that "
+        "conform to the schema definition. Return an empty list for events that do not "
+        "exist, and return NAN for arguments that do not exist. If an argument has multiple "
+        "values, please return a list. Respond in the format of a JSON string."
+    ),
+    "zh": (
+        "你是专门进行事件提取的专家。请从input中抽取出符合schema定义的事件，不"
+        "存在的事件返回空列表，不存在的论元返回NAN，如果论元存在多值请返回列表。请按照"
+        "JSON字符串的格式回答。"
+    ),
+}
+
+_EET_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in event extraction. Please extract event types and event trigger "
+        "words from the input that conform to the schema definition. Return an empty list "
+        "for non-existent events. Please respond in the format of a JSON string."
+    ),
+    "zh": (
+        "你是专门进行事件提取的专家。请从input中抽取出符合schema定义的事件类型"
+        "及事件触发词，不存在的事件返回空列表。请按照JSON字符串的格式回答。"
+    ),
+}
+
+_EEA_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in event argument extraction. Please extract event arguments and "
+        "their roles from the input that conform to the schema definition, which already "
+        "includes event trigger words. If an argument does not exist, return NAN or an empty "
+        "dictionary. Please respond in the format of a JSON string."
+    ),
+    "zh": (
+        "你是专门进行事件论元提取的专家。请从input中抽取出符合schema定义的事件"
+        "论元及论元角色，不存在的论元返回NAN或空字典，如果论元存在多值请返回列表。请按"
+        "照JSON字符串的格式回答。"
+    ),
+}
+
+_KG_WORDS: Mapping[str, str] = {
+    "en": (
+        "You are an expert in structured knowledge systems for graph entities. Based on the "
+        "schema description of the input entity type, you extract the corresponding entity "
+        "instances and their attribute information from the text. Attributes that do not "
+        "exist should not be output. If an attribute has multiple values, a list should be "
+        "returned. The results should be output in a parsable JSON format."
+    ),
+    "zh": (
+        "你是一个图谱实体知识结构化专家。根据输入实体类型(entity type)的sc"
+        "hema描述，从文本中抽取出相应的实体实例和其属性信息，不存在的属性不输出, 属"
+        "性存在多值就返回列表，并输出为可解析的json格式。"
+    ),
+}
 
 _EVENT = Layout(
     field="event",
@@ -107,7 +189,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="NER",
             title="named entities",
-            instruction=wording.NER,
+            instruction=_NER_WORDS,
             shape=Each(Mention("mention")),
             layout=Layout(
                 "entity",
@@ -122,7 +204,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="RE",
             title="relations",
-            instruction=wording.RE,
+            instruction=_RE_WORDS,
             shape=Each(_PAIR),
             layout=Layout(
                 "relation", "relation", roles=_TRIPLE, unique=("head", "relation", "tail")
@@ -133,7 +215,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="SPO",
             title="typed relations",
-            instruction=wording.SPO,
+            instruction=_RE_WORDS,
             shape=Each(_PAIR),
             layout=Layout(
                 "relation",
@@ -161,7 +243,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="EE",
             title="events: trigger and arguments",
-            instruction=wording.EE,
+            instruction=_EE_WORDS,
             shape=Each(
                 Record((("trigger", Mention("trigger", absent=NAN)), ("arguments", Slots(NAN))))
             ),
@@ -171,12 +253,12 @@ TASKS: dict[str, Task] = {
             slots="arguments",
             example="attack(attacker, target, place)",
             negatives=("types", "slots"),
-            asks_nothing=True,
+            keeps_empty=True,
         ),
         Task(
             name="EET",
             title="event triggers",
-            instruction=wording.EET,
+            instruction=_EET_WORDS,
             shape=Each(Mention("trigger")),
             layout=Layout("event", "event_type", roles=(("trigger", "event_trigger"),)),
             units=(_TRIGGER,),
@@ -185,7 +267,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="EEA",
             title="arguments of given triggers",
-            instruction=wording.EEA,
+            instruction=_EEA_WORDS,
             shape=Each(Slots(NAN)),
             layout=_EVENT,
             units=(Unit("event", label=("type",), mentions=()), _ARGUMENT),
@@ -193,12 +275,12 @@ TASKS: dict[str, Task] = {
             slots="arguments",
             example="attack[bombed](attacker, target)",
             negatives=("slots",),
-            asks_gold_types=True,
+            gold_types_only=True,
         ),
         Task(
             name="KG",
             title="entities with attributes",
-            instruction=wording.KG,
+            instruction=_KG_WORDS,
             shape=Keyed("entity", Slots(absent=None)),
             layout=Layout(
                 "relation",

@@ -1,4 +1,4 @@
-"""From pieces to token ids, so that no text ever becomes a control token.
+"""What a prompt is made of, and its token ids: no text ever becomes a control token.
 
 Told to read no control tokens, tokenizers still read some: llama.cpp those that a vocabulary calls
 user-defined, transformers the added tokens that are not marked as special; and a template may use
@@ -15,11 +15,51 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from iepile_cli.errors import ModelError
-from iepile_cli.templates.pieces import Control, Eos, Piece, Prompt, Text
 
 # What may stand before a text so that it is tokenised as the continuation of another.
 _ANCHORS = ("\n", ".", "a", "0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control token, by its exact string.
+
+    With ``or_text`` a tokenizer that does not know it gets the string as text, joined to the text
+    around it: some marks (``[INST]``) are tokens in some models of a family and text in others.
+    """
+
+    token: str
+    or_text: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text, tokenised by itself; it never gives a control token."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bos:
+    """The token that opens a sequence; nothing for a tokenizer that does not add one."""
+
+
+@dataclass(frozen=True)
+class Eos:
+    """The token that closes an answer."""
+
+
+Piece = Control | Text | Bos | Eos
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question ready for a model: its pieces, and for chat servers the plain texts."""
+
+    pieces: tuple[Piece, ...]
+    system: str
+    user: str
 
 
 class Tokenizer(Protocol):

@@ -10,8 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from iepile_cli.templates.encoding import Tokenizer, control_id
-from iepile_cli.templates.pieces import Bos, Control, Eos, Piece, Prompt, Text
+from iepile_cli.templates.encoding import (
+    Bos,
+    Control,
+    Eos,
+    Piece,
+    Prompt,
+    Text,
+    Tokenizer,
+    control_id,
+)
 
 Parts = tuple[Piece | str, ...]
 

@@ -19,10 +19,11 @@ from typing import Any
 
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import Layout
-from iepile_cli.backends.gguf_weights import cache_folder, fingerprint, unpacked
+from iepile_cli.backends.gguf_weights import fingerprint, unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
+from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError
-from iepile_cli.models import BARE, resolve
+from iepile_cli.models import NO_ADAPTER, resolve_model
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, Tokenizer
@@ -67,7 +68,7 @@ def find_base(options: TrainOptions, *, on_note: Callable[[str], None] = lambda 
 
     Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
     """
-    found = resolve(options.model or None, options.adapter or [BARE])
+    found = resolve_model(options.model or None, options.adapter or [NO_ADAPTER])
     folder = found.path
     remote = options.trust_remote_code or bool(found.entry and found.entry.remote_code)
     if found.format == "gguf":

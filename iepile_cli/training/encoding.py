@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.templates import Eos, Piece, Template, Text, Tokenizer, encode
 from iepile_cli.training.examples import Example
 from iepile_cli.training.options import TrainOptions

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iepile_cli.errors import ModelError
-from iepile_cli.models import readable_size
+from iepile_cli.formatting import readable_size
 from iepile_cli.training.base import Base, empty_model
 from iepile_cli.training.device import Place
 from iepile_cli.training.options import TrainOptions

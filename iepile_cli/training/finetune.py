@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.backends.gguf_weights import cache_folder
+from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.training import loop
 from iepile_cli.training.base import (

@@ -17,8 +17,8 @@ from typing import Any
 from iepile_cli.backends import Options, Request, Runner
 from iepile_cli.backends.opening import open_model
 from iepile_cli.errors import DataError
-from iepile_cli.task.ask import Ask, ask_from_instruction, parse_answer
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task.grammar import empty_answers, lark_grammar
+from iepile_cli.task.instruction import Instruction, parse_answer, parse_instruction
 from iepile_cli.task.table import task_named
 from iepile_cli.training.base import Base, quiet_libraries
 from iepile_cli.training.examples import Example
@@ -33,7 +33,7 @@ class Judge:
     """Scores a model in training on held-out examples."""
 
     base: Base
-    asks: tuple[tuple[Ask, str], ...]
+    asks: tuple[tuple[Instruction, str], ...]
     system: str | None = None
 
     @classmethod
@@ -59,7 +59,7 @@ class Judge:
         counts = [_counts(ask, answer.text, gold) for (ask, gold), answer in self._paired(answers)]
         return scores(*(sum(part) for part in zip(*counts, strict=True)))
 
-    def _paired(self, answers: Sequence[Any]) -> list[tuple[tuple[Ask, str], Any]]:
+    def _paired(self, answers: Sequence[Any]) -> list[tuple[tuple[Instruction, str], Any]]:
         return list(zip(self.asks, answers, strict=True))
 
     def _completed(self, folder: Path) -> tuple[str, tuple[str, ...]]:
@@ -79,8 +79,8 @@ class Judge:
     def _requests(self, runner: Runner) -> Iterable[Request]:
         for ask, gold in self.asks:
             yield Request(
-                prompt=self.base.template.prompt(ask.instruction, self.system),
-                grammar=grammar(
+                prompt=self.base.template.prompt(ask.json, self.system),
+                grammar=lark_grammar(
                     ask.task, ask.items, ask.text, lead=runner.lead, spells=runner.spells
                 ),
                 max_tokens=_SLACK + 2 * len(runner.tokenizer.text(gold)),
@@ -88,22 +88,22 @@ class Judge:
             )
 
 
-def _asked(example: Example) -> tuple[Ask, str]:
+def _asked(example: Example) -> tuple[Instruction, str]:
     try:
-        return ask_from_instruction(task_named(example.task), example.question), example.answer
+        return parse_instruction(task_named(example.task), example.question), example.answer
     except ValueError as error:
         raise DataError(
             f"--eval-f1: a held-out line is not one of iepile convert's: {error}"
         ) from None
 
 
-def _counts(ask: Ask, answer: str, gold: str) -> tuple[int, int, int]:
+def _counts(ask: Instruction, answer: str, gold: str) -> tuple[int, int, int]:
     """Things that both hold, that the answer holds, that the gold holds; each with its type."""
     said, right = _things(ask, answer), _things(ask, gold)
     return (said & right).total(), said.total(), right.total()
 
 
-def _things(ask: Ask, answer: str) -> Counter[Any]:
+def _things(ask: Instruction, answer: str) -> Counter[Any]:
     try:
         value = json.loads(answer)
     except ValueError:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.config import read_toml
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.toml import read_toml
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method": ("lora", "full", "freeze"),

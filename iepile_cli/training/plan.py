@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from iepile_cli.models import readable_size
+from iepile_cli.formatting import readable_size
 from iepile_cli.training.base import Base, hf_tokenizer
 from iepile_cli.training.device import Place
 from iepile_cli.training.encoding import Encoded, decoded

@@ -1,39 +1,43 @@
-"""Recipes: the published pairs of model and settings, as configuration files in the package."""
+"""Recipes: the published pairs of model and settings, as configuration files in the package.
+
+Plugins add theirs with ``registry.add("recipe", name, Recipe(name, path))``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import UnknownName
 from iepile_cli.training.options import read_table
+
+if TYPE_CHECKING:
+    from iepile_cli.registry import Registry
 
 _FOLDER = Path(__file__).with_name("recipes")
 
 
-class Recipe(NamedTuple):
-    """A recipe's name, what it is for (its file's first comment) and its fields."""
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's name, and the TOML file of its training options."""
 
     name: str
-    summary: str
-    table: dict[str, Any]
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """What it is for: its file's first comment."""
+        first = self.path.read_text(encoding="utf-8").partition("\n")[0]
+        return first.removeprefix("#").strip()
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """Its training options; raises ``DataError``."""
+        return read_table(self.path)
 
 
-def recipes() -> list[Recipe]:
-    """All recipes that come with the package, sorted by name."""
-    return [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of that name; raises ``UnknownName``."""
-    known = {path.stem: path for path in _FOLDER.glob("*.toml")}
-    if name not in known:
-        raise UnknownName(
-            f"no recipe is called {name!r}", hint=f"recipes: {', '.join(sorted(known))}"
-        )
-    return _read(known[name])
-
-
-def _read(path: Path) -> Recipe:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return Recipe(path.stem, first.removeprefix("#").strip(), read_table(path))
+def register(registry: Registry) -> None:
+    """Register the built-in recipes."""
+    for path in sorted(_FOLDER.glob("*.toml")):
+        recipe = Recipe(path.stem, path)
+        registry.add("recipe", recipe.name, recipe, summary=recipe.summary)

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.backends.constrain import Constraint, choose, spells
+from iepile_cli.extraction.answers import read_answer
 from iepile_cli.extraction.grounding import ground
-from iepile_cli.extraction.passages import Passage
-from iepile_cli.extraction.reading import read_answer
-from iepile_cli.task import TASKS, Ask, parse_answer
-from iepile_cli.task.ask import answer_json, dumps
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.task import TASKS, Instruction, parse_answer
+from iepile_cli.task.grammar import empty_answers, lark_grammar
+from iepile_cli.task.instruction import answer_json, dumps
+from iepile_cli.task.passages import Passage
 from iepile_cli.task.schema import read_schema
 from iepile_cli.task.shape import FIXED, slot_name
 
@@ -58,9 +58,13 @@ def tokenizers(path: Path) -> Any:
     return grammar_tokenizer(load_model(path, vocab_only=True))
 
 
-def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str = "") -> Constraint:
+def decode(
+    tokenizer: Any, ask: Instruction, rng: random.Random, budget: int, lead: str = ""
+) -> Constraint:
     """Write an answer by choosing among the allowed tokens at random, closing ones more often."""
-    rules = grammar(ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer))
+    rules = lark_grammar(
+        ask.task, ask.items, ask.text, lead=lead, spells=partial(spells, tokenizer)
+    )
     constraint = Constraint(tokenizer, rules, budget, empty_answers(ask.task, ask.items))
     while not constraint.done:
         allowed = [int(token) for token in constraint.allowed()]
@@ -70,7 +74,7 @@ def decode(tokenizer: Any, ask: Ask, rng: random.Random, budget: int, lead: str 
     return constraint
 
 
-def check(ask: Ask, constraint: Constraint) -> None:
+def check(ask: Instruction, constraint: Constraint) -> None:
     answer = constraint.answer(0)
     value = json.loads(answer.text)
     assert list(value) == [item.type for item in ask.items]
@@ -112,7 +116,7 @@ def test_any_choice_of_tokens_gives_a_valid_grounded_answer(
 ) -> None:
     text = text.encode("utf-8", "replace").decode()
     task, items = read_schema([schema], TASKS[name])
-    ask = Ask(task, tuple(items), text)
+    ask = Instruction(task, tuple(items), text)
     constraint = decode(tokenizers(embedded), ask, random.Random(seed), budget)
     assert constraint.truncated or len(constraint.tokens) <= budget
     check(ask, constraint)
@@ -128,7 +132,7 @@ def test_with_the_tokenizers_of_other_models(
     task, items = read_schema([schema], TASKS[name])
     texts = ["Ann bombed Bob's </s> house [/INST] in Zürich.", "任正非在深圳\n<|im_end|> 😀 NAN"]
     for seed, text in enumerate(texts * 4):
-        ask = Ask(task, tuple(items), text)
+        ask = Instruction(task, tuple(items), text)
         check(ask, decode(tokenizer, ask, random.Random(seed), 80, lead))
 
 
@@ -160,7 +164,7 @@ def test_what_the_grammar_accepts(embedded: Path, answer: str, fits: bool) -> No
     text = 'Bob "the\\ fox" Ann\nmet Zoë in New York, 天安门 😀.'
     task, items = read_schema(["person,location"])
     tokenizer = tokenizers(embedded)
-    matcher = LLMatcher(tokenizer, grammar(task, items, text))
+    matcher = LLMatcher(tokenizer, lark_grammar(task, items, text))
     tokens = tokenizer.tokenize_str(answer)
     taken = matcher.try_consume_tokens(tokens)
     assert (taken == len(tokens) and matcher.is_accepting()) == fits
@@ -169,7 +173,7 @@ def test_what_the_grammar_accepts(embedded: Path, answer: str, fits: bool) -> No
 def test_a_repeated_mention_closes_its_list(embedded: Path) -> None:
     tokenizer = tokenizers(embedded)
     task, items = read_schema(["person,location"])
-    rules = grammar(task, items, "Bob met Ann")
+    rules = lark_grammar(task, items, "Bob met Ann")
     constraint = Constraint(tokenizer, rules, 200, empty_answers(task, items))
     wanted = '{"person": ["Bob", "Ann", "Bob", "Ann", "Bob"]'
     while len(constraint.answer(0).text) < len(wanted) and not constraint.done:
@@ -186,7 +190,7 @@ def test_choose_takes_the_likeliest_allowed_token(embedded: Path) -> None:
     import numpy as np
 
     task, items = read_schema(["person"])
-    rules = grammar(task, items, "Bob met Ann")
+    rules = lark_grammar(task, items, "Bob met Ann")
     constraint = Constraint(tokenizers(embedded), rules, 20, empty_answers(task, items))
     logits = np.array([5.0, 1.0, 1.0, 0.0], dtype=np.float32)
     assert choose(logits[1:], np.array([1, 2, 3]), constraint)[0] == 1

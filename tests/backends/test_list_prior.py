@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from iepile_cli.backends.llamacpp_context import grammar_tokenizer, load_model
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.repetition import AnswerReader
 from iepile_cli.errors import UsageError
-from iepile_cli.extraction.asking import Asker
-from iepile_cli.task import Ask
-from iepile_cli.task.grammar import empty_answers, grammar
+from iepile_cli.extraction.requests import RequestBuilder
+from iepile_cli.task import Instruction
+from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.schema import read_schema
 from iepile_cli.templates import AUTO
 
@@ -56,7 +57,7 @@ def test_what_decides_about_a_list(written: str, piece: str, decides: int) -> No
 def constraint_at_the_end_of_a_mention(embedded: Path) -> Constraint:
     tokenizer = grammar_tokenizer(load_model(embedded, vocab_only=True))
     task, items = read_schema(["person"])
-    rules = grammar(task, items, "Bob met Ann", spells=partial(spells, tokenizer))
+    rules = lark_grammar(task, items, "Bob met Ann", spells=partial(spells, tokenizer))
     constraint = Constraint(tokenizer, rules, 40, empty_answers(task, items), list_prior=1.5)
     while not constraint.answer(0).text.endswith("Bob"):
         allowed = constraint.allowed()
@@ -115,8 +116,9 @@ def test_more_is_listed_with_a_higher_prior_and_all_of_it_stays_valid() -> None:
     counts = []
     try:
         for prior in (-20.0, 0.0, 3.0):
-            asker = Asker(opened.runner, opened.template, list_prior=prior)
-            request: Request = asker.request(Ask(task, tuple(items), text, "en"))
+            builder = RequestBuilder(opened.runner, opened.template)
+            asked = builder.request(Instruction(task, tuple(items), text, "en"))
+            request: Request = replace(asked, list_prior=prior)
             [answer] = opened.runner.generate([request])
             value = json.loads(answer.text)
             assert list(value) == [item.type for item in items]

@@ -21,9 +21,9 @@ from questions import TEXTS, agreement, answers, asks, asks_in_turn, check, pass
 from iepile_cli.backends import Answer, Options
 from iepile_cli.backends.opening import open_model
 from iepile_cli.cli import run
-from iepile_cli.extraction.asking import Asker
-from iepile_cli.models import resolve
-from iepile_cli.task.ask import Ask
+from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
+from iepile_cli.models import resolve_model
+from iepile_cli.task.instruction import Instruction
 
 # Letters of several bytes, of which small vocabularies have no token for most.
 ODD = ("任正非在深圳。Żółć 😀 costs 5 €.", "«Ünïcode» — naïve — «Ünïcode»", 'a"b\\c\td {"x": []}')
@@ -48,18 +48,23 @@ def url(kind: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield url
 
 
-def served(url: str, tokenizer: Path, questions: list[Ask], tokens: int) -> list[Answer]:
+def served(url: str, tokenizer: Path, questions: list[Instruction], tokens: int) -> list[Answer]:
     options = Options(base_url=url, tokenizer=str(tokenizer), timeout=300)
     opened = open_model(backend="openai", options=options)
     try:
-        asker = Asker(opened.runner, opened.template, answer_tokens=tokens)
-        return list(opened.runner.generate(asker.request(ask) for ask in questions))
+        options = ExtractOptions(answer_tokens=tokens)
+        builder = RequestBuilder(opened.runner, opened.template, options)
+        return list(opened.runner.generate(builder.request(ask) for ask in questions))
     finally:
         opened.runner.close()
 
 
 def here(
-    backend: str, path: Path, questions: list[Ask], tokens: int, adapters: tuple[str, ...] = ()
+    backend: str,
+    path: Path,
+    questions: list[Instruction],
+    tokens: int,
+    adapters: tuple[str, ...] = (),
 ) -> list[Answer]:
     runner = start(backend, path, adapters=adapters)
     try:
@@ -189,7 +194,7 @@ def test_a_hundred_passages_agree_with_the_embedded_adapter(
 
     In the file's 4 bits llama.cpp agrees with itself on 97 or 98, by how many answers go together.
     """
-    found = resolve()
+    found = resolve_model()
     path = dequantised(found.path, tmp_path / "f32.gguf") if whole else found.path
     shares = three_ways(kind, path, shared, tmp_path / "log", *found.adapters)
     assert min(shares.values()) >= 0.95

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iepile_cli.backends import Request
 from iepile_cli.backends.constrain import Constraint
@@ -23,11 +25,11 @@ from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, loa
 from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
-from iepile_cli.task.ask import Ask, dumps
-from iepile_cli.task.gbnf import MOST_PIECES, gbnf, gbnf_behind_key, says_mentions
+from iepile_cli.task.gbnf import MOST_PIECES, constrains_mentions, gbnf_grammar
 from iepile_cli.task.gbnf_rest import Rest
-from iepile_cli.task.grammar import empty_answers, grammar
-from iepile_cli.task.json_schema import is_closed, json_schema
+from iepile_cli.task.grammar import empty_answers, is_closed, json_schema, lark_grammar
+from iepile_cli.task.instruction import Instruction, dumps
+from iepile_cli.task.segment import segment
 from iepile_cli.templates import Prompt
 
 TEXT = 'Żółć met Ann "the [cat]" Smith\tin C:\\temp. 任正非在深圳 😀::= <x> Ann.'
@@ -128,7 +130,7 @@ def variants(task: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("task", ITEMS)
 def test_gbnf_accepts_what_is_right_and_nothing_else(task: str, judge: Judge) -> None:
-    rules = gbnf(TASKS[task], ITEMS[task], TEXT)
+    rules = gbnf_grammar(TASKS[task], ITEMS[task], TEXT)
     right = dumps(ANSWERS[task])
     assert judge.accepts(rules, right)
     assert judge.accepts(rules, " " + right)
@@ -144,14 +146,14 @@ def test_gbnf_behind_a_key(task: str, judge: Judge) -> None:
     at = 0
     for number, item in enumerate(asked):
         at = right.index(dumps(item.type) + ":", at) + len(dumps(item.type)) + 1
-        rules = gbnf_behind_key(TASKS[task], asked, TEXT, number)
+        rules = gbnf_grammar(TASKS[task], asked, TEXT, number)
         assert judge.accepts(rules, right[at:])
         assert not judge.accepts(rules, right[at:].replace("]", ', "Bob"]').replace("{}", "[]"))
 
 
 @pytest.mark.parametrize("task", ITEMS)
 def test_the_rest_of_a_grammar_behind_any_part_of_an_answer(task: str, judge: Judge) -> None:
-    rest = Rest(gbnf(TASKS[task], ITEMS[task], TEXT))
+    rest = Rest(gbnf_grammar(TASKS[task], ITEMS[task], TEXT))
     right = dumps(ANSWERS[task])
     for at in range(0, len(right) + 1, 1 if len(right) < 120 else 3):
         rules = rest.behind(right[:at])
@@ -169,7 +171,7 @@ def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, mode
     """Random answers under the grammar of our own backends are answers under the GBNF."""
     tokenizer = grammar_tokenizer(model)
     kind, asked, dice = TASKS[task], ITEMS[task], random.Random(task)
-    rules, ours = gbnf(kind, asked, TEXT), grammar(kind, asked, TEXT)
+    rules, ours = gbnf_grammar(kind, asked, TEXT), lark_grammar(kind, asked, TEXT)
     for _ in range(15):
         constraint = Constraint(tokenizer, ours, 150, empty_answers(kind, asked))
         while not constraint.done:
@@ -189,7 +191,7 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> No
     from llguidance import LLMatcher, grammar_from
 
     kind, asked = TASKS[task], ITEMS[task]
-    request = Request(Prompt((), "", ""), "ours", 10, ask=Ask(kind, asked, text))
+    request = Request(Prompt((), "", ""), "ours", 10, instruction=Instruction(kind, asked, text))
     found = Found(SERVERS["vllm"], "m")
     sent = structure(found, request, "lark", 0)["extra_body"]["structured_outputs"]["grammar"]
     read = grammar_from("grammar", sent)
@@ -208,16 +210,43 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> No
 
 def test_nothing_to_mention_leaves_empty_answers(judge: Judge) -> None:
     for task, asked in ITEMS.items():
-        rules = gbnf(TASKS[task], asked, " \n\t")
+        rules = gbnf_grammar(TASKS[task], asked, " \n\t")
         assert judge.accepts(rules, "{" + ", ".join(empty_answers(TASKS[task], asked)) + "}")
         assert not judge.accepts(rules, dumps(ANSWERS[task]))
+
+
+@pytest.mark.parametrize("end", [" ", "\n", ".\n\n", " \n \t", "\u3000", " Ann "])
+@pytest.mark.parametrize("task", ["NER", "KG"])
+def test_gbnf_of_a_text_that_ends_in_white_space(task: str, end: str, judge: Judge) -> None:
+    """Every rule that is named is there: llama.cpp refuses the grammar otherwise."""
+    text = f"  {TEXT}{end}"
+    rules = gbnf_grammar(TASKS[task], ITEMS[task], text)
+    assert judge.accepts(rules, dumps(ANSWERS[task]))
+    assert not judge.accepts(rules, dumps(ANSWERS[task]).replace('"C:', '" C:'))
+    assert Rest(rules).behind('{"') is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([" ", "\n", "\u3000", "a", "b", "ab", "."]), max_size=8))
+def test_gbnf_mentions_are_runs_of_pieces(judge: Judge, some: list[str]) -> None:
+    text = "".join(some)
+    pieces = segment(text)
+    runs = {
+        "".join(pieces[start:end])
+        for start in range(len(pieces))
+        for end in range(start + 1, len(pieces) + 1)
+    }
+    rules = gbnf_grammar(TASKS["NER"], (SchemaItem("x"),), text)
+    assert judge.accepts(rules, '{"x": []}')
+    for run in sorted(runs | {"c", ""}):
+        assert judge.accepts(rules, dumps({"x": [run]})) == (run in runs and run == run.strip())
 
 
 def test_a_very_long_text_gets_any_string(judge: Judge) -> None:
     text = "Ann met Bob. " * MOST_PIECES
     asked = (SchemaItem("person"),)
-    assert not says_mentions(text)
-    rules = gbnf(TASKS["NER"], asked, text)
+    assert not constrains_mentions(text)
+    rules = gbnf_grammar(TASKS["NER"], asked, text)
     assert judge.accepts(rules, '{"person": ["Ann", "Carl \\"x\\" \\u00e9"]}')
     assert not judge.accepts(rules, '{"person": ["Ann\n"]}')
     assert not judge.accepts(rules, '{"persons": ["Ann"]}')
@@ -255,6 +284,6 @@ def test_json_schema(task: str, model: Any) -> None:
 
 def test_types_that_share_a_key_are_answered_once(judge: Judge) -> None:
     asked = (ITEMS["NER"][0], replace(ITEMS["NER"][0], description="twice"))
-    rules = gbnf(TASKS["NER"], asked, TEXT)
+    rules = gbnf_grammar(TASKS["NER"], asked, TEXT)
     assert judge.accepts(rules, dumps({QUOTED: ["Ann"]}))
     assert list(json_schema(TASKS["NER"], asked)["properties"]) == [QUOTED]

@@ -13,8 +13,8 @@ from vocabularies import llama_cpp_tokenizer, vocabulary
 from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import AUTO, Control, Tokenizer, encode
+from iepile_cli.templates.builtin import TEMPLATES
 from iepile_cli.templates.encoding import text_ids
-from iepile_cli.templates.rows import TEMPLATES
 
 ROWS = {template.name: template for template in TEMPLATES}
 TEXTS = (

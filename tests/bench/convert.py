@@ -45,8 +45,9 @@ def write_records(path: Path, count: int, types: int, words: int) -> None:
 
 def plain_loop(source: str, target: str, schema: str, shuffle: bool) -> None:
     """A converter of entities in the plain way."""
-    from iepile_cli.task.wording import NER
+    from iepile_cli.task.table import TASKS
 
+    asked = TASKS["NER"].instruction["en"]
     with open(schema) as file:
         names = set(json.loads(file.readline()))
     with open(source) as file:
@@ -74,7 +75,11 @@ def plain_loop(source: str, target: str, schema: str, shuffle: bool) -> None:
             for found in answer.values():
                 found.sort(key=record["text"].find)
             instruction = json.dumps(
-                {"instruction": NER["en"], "schema": batch, "input": record["text"]},
+                {
+                    "instruction": asked,
+                    "schema": batch,
+                    "input": record["text"],
+                },
                 ensure_ascii=False,
             )
             rows.append(

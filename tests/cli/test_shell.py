@@ -16,7 +16,8 @@ import pytest
 from terminal import Terminal
 
 import iepile_cli
-from iepile_cli.cli import app, console, run, settings
+from iepile_cli.cli import app, console, run
+from iepile_cli.config import config_file, read_config
 from iepile_cli.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,19 @@ def test_help_has_a_short_form_and_keeps_examples_on_their_lines(
     assert {*examples} <= {line.strip() for line in texts[0].splitlines()}
 
 
+@pytest.mark.parametrize("columns", [40, 60, 120])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(
+    command: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run([command, "--help"] if command else ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    end = lines.index("  Examples:") if "  Examples:" in lines else len(lines)
+    # A choice between many values is one word.
+    assert [line for line in lines[:end] if len(line) > columns and "|" not in line] == []
+
+
 def test_the_version() -> None:
     assert call("--version").stdout == f"iepile {iepile_cli.__version__}\n"
 
@@ -124,6 +138,22 @@ def test_wrong_usage_is_one_line_and_two(
     assert err.count("\n") == 1
     assert named.casefold() in err.casefold()
     assert way_out in err
+
+
+@pytest.mark.parametrize("words", [["list", "templates"], ["list", "templates", "-v"]])
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import iepile_cli.listing
+
+    def broken(*given: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(iepile_cli.listing, "listed", broken)
+    assert run(words) == 1
+    err = capsys.readouterr().err
+    assert ("Traceback" in err) == ("-v" in words)
+    assert err.splitlines()[-1].startswith("iepile: unexpected error: KeyError: 'lost' (")
 
 
 def test_a_reader_that_has_enough_ends_the_program_quietly() -> None:
@@ -229,15 +259,15 @@ def test_quiet_and_verbose_may_stand_in_the_file(
     config: Callable[[str], Path], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("quiet", "verbose"):
-        monkeypatch.setattr(console.Voice, name, False)
+        monkeypatch.setattr(console.verbosity, name, False)
     config("quiet = true")
     assert run(["extract"]) == 0
-    assert console.Voice.quiet
+    assert console.verbosity.quiet
     monkeypatch.setenv("IEPILE_QUIET", "0")
     assert run(["extract"]) == 0
-    assert not console.Voice.quiet
+    assert not console.verbosity.quiet
     assert run(["-v", "extract"]) == 0
-    assert console.Voice.verbose
+    assert console.verbosity.verbose
 
 
 def test_help_of_a_command_comes_with_an_empty_file(config: Callable[[str], Path]) -> None:
@@ -279,18 +309,18 @@ def test_files_that_are_not_text_or_not_there(
     path = config("")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not TOML"):
-        settings.read_config()
+        read_config()
     path.write_bytes(b"\xef\xbb\xbfmodel = 'x'")
-    assert settings.read_config() == {"model": "x"}
+    assert read_config() == {"model": "x"}
     monkeypatch.setenv("IEPILE_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(UsageError, match=r"none\.toml.*not there"):
-        settings.read_config()
+        read_config()
     monkeypatch.delenv("IEPILE_CONFIG")
-    assert settings.read_config() == {}
+    assert read_config() == {}
 
 
 def test_the_file_in_the_users_folder_is_read(given: dict[str, Any]) -> None:
-    path = settings.config_path()
+    path = config_file()
     assert path.is_relative_to(os.environ["HOME"])
     path.parent.mkdir(parents=True)
     path.write_text('model = "mine"', encoding="utf-8")

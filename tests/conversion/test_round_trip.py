@@ -14,8 +14,8 @@ from conftest import SHARED
 
 from iepile_cli.conversion import Plan
 from iepile_cli.conversion.converter import Converter
-from iepile_cli.conversion.gold import distinct_entries, read_gold
-from iepile_cli.task.ask import answer_json, ask_from_instruction, parse_answer
+from iepile_cli.conversion.gold import distinct_entries, read_annotation
+from iepile_cli.task.instruction import answer_json, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, distinct, read_annotations, write_annotations
 from iepile_cli.task.schema import read_schema_file
 from iepile_cli.task.shape import SchemaItem
@@ -82,14 +82,15 @@ def test_corpora_come_back(folder: Path, name: str, ratio: float) -> None:
     plan = Plan(task.name, items, source="s", neg_ratio=ratio, shuffle=ratio < 1).check()
     converter = Converter(plan)
     for number, record in enumerate(records_of(folder), 1):
-        rows, _ = converter.convert(record, number, lambda kind, what: None)
+        raw = json.dumps(record).encode()
+        rows = converter.convert(raw, number, lambda kind, what: None).rows
         entries = distinct_entries(task.layout, record[task.layout.field])
-        gold = read_gold(task, entries, items)
+        gold = read_annotation(task, entries, items)
         # What no answer can show: events without any argument, where triggers are given.
-        shown = [thing for thing in gold if not task.asks_gold_types or len(thing.roles) > 1]
+        shown = [thing for thing in gold if not task.gold_types_only or len(thing.roles) > 1]
         back: list[Gold] = []
         for row in map(json.loads, rows):
-            ask = ask_from_instruction(task, row["instruction"])
+            ask = parse_instruction(task, row["instruction"])
             problems: list[str] = []
             parsed = parse_answer(task, ask.items, json.loads(row["output"]), problems)
             assert problems == []
@@ -99,7 +100,7 @@ def test_corpora_come_back(folder: Path, name: str, ratio: float) -> None:
                 back += [Gold(item.type, roles) for roles in found]
         expected = [
             Gold(thing.type, tuple(pair for pair in thing.roles if pair[0] != "trigger"))
-            if task.asks_gold_types
+            if task.gold_types_only
             else Gold(thing.type, thing.roles)
             for thing in shown
         ]

@@ -11,7 +11,7 @@ from evaluation_rows import scored, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iepile_cli.task.ask import answer_json, dumps, instruction
+from iepile_cli.task.instruction import answer_json, dumps, instruction_json
 from iepile_cli.task.records import distinct, read_annotations
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Task
@@ -68,7 +68,7 @@ def converted(task: Task, annotations: list[dict[str, Any]]) -> list[dict[str, A
                 "id": "1",
                 "task": task.name,
                 "source": "s",
-                "instruction": instruction(task, [item], "some text", "en"),
+                "instruction": instruction_json(task, [item], "some text", "en"),
                 "label": dumps(annotations),
                 "output": dumps(answer),
             }
@@ -124,7 +124,7 @@ def test_published_examples_score_full(shared: Path, tmp_path: Path) -> None:
                         "id": str(number),
                         "task": task.name,
                         "source": folder,
-                        "instruction": instruction(task, items, record["text"], "en"),
+                        "instruction": instruction_json(task, items, record["text"], "en"),
                         "label": dumps(annotations),
                         "output": dumps(answer),
                     }

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from iepile_cli.extraction.grounding import (
     Grounded,
     Occurrences,
-    everywhere,
+    at_all_places,
     ground,
     joint_score,
+    with_occurrences,
 )
-from iepile_cli.extraction.passages import Passage
 from iepile_cli.task import TASKS, Roles, SchemaItem
-from iepile_cli.task.pieces import pieces
+from iepile_cli.task.passages import Passage
+from iepile_cli.task.segment import segment
 
 PERSON = SchemaItem("person")
 ATTACK = SchemaItem("attack", ("attacker", "target"))
@@ -133,14 +134,14 @@ def test_joint_score(scores: list[float | None], expected: float | None) -> None
     assert joint_score(scores) == (expected if expected is None else pytest.approx(expected))
 
 
-def test_everywhere() -> None:
+def test_items_at_all_places_and_parts_with_all_occurrences() -> None:
     text = "Bob met Ann. Bob left."
     single = grounded("NER", text, mentions("Bob")).items
     pair = grounded("RE", text, [(("subject", "Bob"), ("object", "Ann"))]).items
     document = "\n" * 1000 + text
-    found = everywhere(single, document, spread=True)
+    found = at_all_places(single, document)
     assert [item.roles[0][1].start for item in found] == [1000, 1013]
-    (related,) = everywhere(pair, document, spread=False)
+    (related,) = with_occurrences(pair, document)
     assert related.roles[0][1].occurrences == ((1000, 1003), (1013, 1016))
     assert related.roles[0][1].start == 1000
 
@@ -154,7 +155,7 @@ def texts_and_mentions(draw: st.DrawFn) -> tuple[str, list[str]]:
         ),
     )
     text = "".join(draw(st.lists(parts, max_size=12)))
-    cut = pieces(text)
+    cut = segment(text)
     runs = []
     for _ in range(draw(st.integers(0, 6))):
         if not cut:

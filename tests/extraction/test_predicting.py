@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iepile_cli.cli import run
-from iepile_cli.task.ask import ask_from_instruction, instruction
+from iepile_cli.task.instruction import instruction_json, parse_instruction
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, task_named
 
@@ -32,7 +32,7 @@ def record(task: str, text: str = TEXT, **more: Any) -> dict[str, Any]:
         "id": "ü1",
         "task": task,
         "source": "tests",
-        "instruction": instruction(TASKS[task], ITEMS[task], text, "en"),
+        "instruction": instruction_json(TASKS[task], ITEMS[task], text, "en"),
         "label": "[]",
         **more,
     }
@@ -68,7 +68,7 @@ def test_every_record_comes_back_with_its_keys_and_a_grounded_answer(tmp_path: P
     for row in predicted:
         assert list(without_output(row)) == list(row)[: len(without_output(row))]
         answer = json.loads(row["output"])
-        ask = ask_from_instruction(task_named(row["task"]), row["instruction"])
+        ask = parse_instruction(task_named(row["task"]), row["instruction"])
         assert list(answer) == list(dict.fromkeys(item.type for item in ask.items))
         assert json.dumps(answer, ensure_ascii=False) == row["output"]
         text = ask.text.replace("\ud800", "\ufffd")
@@ -95,7 +95,7 @@ def test_bad_records_are_named_and_the_rest_is_answered(
     said = capsys.readouterr().err
     for line, what in ((1, "'instruction'"), (2, "not JSON"), (3, "XYZ"), (4, "no task"), (6, "")):
         assert any(f"test.jsonl:{line}: " in row and what in row for row in said.splitlines())
-    assert "5 records have no answer; the other 1 are written" in said
+    assert "5 inputs failed; 1 record written" in said
 
 
 @pytest.mark.model
@@ -125,7 +125,7 @@ def test_a_text_that_does_not_fit_is_cut_and_nothing_of_it_is_lost(tmp_path: Pat
     out = tmp_path / "pred.jsonl"
     assert run([*EXTRACT, "--instructions", str(path), "-o", str(out), "--context", "256"]) == 0
     (row,) = read(out)
-    assert ask_from_instruction(TASKS["NER"], row["instruction"]).text == text
+    assert parse_instruction(TASKS["NER"], row["instruction"]).text == text
     assert list(json.loads(row["output"])) == ["person", "location"]
 
 
@@ -147,7 +147,11 @@ def test_a_file_that_is_no_prediction_is_not_written_into(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "test.jsonl", [record("NER"), record("KG")])
+    other = write(tmp_path / "other.jsonl", [record("NER"), record("KG")])
     before = path.read_bytes()
-    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 1
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(other), "--resume"]) == 1
     assert "no output that can be resumed" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 2
+    assert "would overwrite what is read from it" in capsys.readouterr().err
     assert path.read_bytes() == before

@@ -16,7 +16,7 @@ from hub.hub_server import HubServer
 from iepile_cli.errors import DownloadError, UsageError
 from iepile_cli.hub import Plan, download, plan_download, remove
 from iepile_cli.hub import listing as listing_module
-from iepile_cli.models import NotInstalled, installed, resolve
+from iepile_cli.models import NotInstalled, installed, resolve_model
 
 BIG = random.Random(5).randbytes(4_000_000)
 HALF = 2 * 1024 * 1024
@@ -70,7 +70,7 @@ def test_downloads_the_safe_files_and_resolves_by_hub_id(hub: HubServer, store: 
     assert (folder / "model.safetensors").read_bytes() == BIG
     assert watch.total == watch.come == manifest.size
     assert [item.name for item in installed()] == [REPOSITORY]
-    found = resolve(REPOSITORY)
+    found = resolve_model(REPOSITORY)
     assert (found.path, found.format, found.template) == (folder, "safetensors", None)
     digest = hashlib.sha256(BIG).hexdigest()
     assert json.loads((folder / "iepile-download.json").read_text())["files"][
@@ -98,7 +98,7 @@ def test_catalogue_name_takes_its_own_template_and_folder(hub: HubServer, store:
     assert [file.path for file in planned.files] == ["pytorch_model.bin", "config.json"]
     assert "pickles" in planned.remarks[0]
     download(planned, Quiet())
-    found = resolve("oneke")
+    found = resolve_model("oneke")
     assert (found.path, found.format, found.template) == (store / "oneke", "pytorch", "llama2_zh")
     assert plan(hub, "zjunlp/OneKE").folder == store / "oneke"
 
@@ -124,7 +124,7 @@ def test_several_gguf_files_ask_for_a_choice(hub: HubServer, store: Path) -> Non
     with pytest.raises(UsageError, match="holds 2 models"):
         plan(hub)
     download(plan(hub, include=["*q4_k_m*"]), Quiet())
-    assert resolve(REPOSITORY).path == store / "owner--tiny" / "m.q4_k_m.gguf"
+    assert resolve_model(REPOSITORY).path == store / "owner--tiny" / "m.q4_k_m.gguf"
     download(plan(hub, include=["*q8_0*"]), Quiet())
     assert len(installed()[0].files) == 2
 
@@ -133,7 +133,7 @@ def test_parts_of_one_gguf_belong_together(hub: HubServer, store: Path) -> None:
     parts = {f"m-0000{n}-of-00002.gguf": b"GGUF%d" % n for n in (1, 2)}
     hub.add(REPOSITORY, parts)
     download(plan(hub), Quiet())
-    assert resolve(REPOSITORY).path.name == "m-00001-of-00002.gguf"
+    assert resolve_model(REPOSITORY).path.name == "m-00001-of-00002.gguf"
 
 
 def test_cut_line_goes_on_by_itself(hub: HubServer, store: Path) -> None:
@@ -151,7 +151,7 @@ def test_next_run_goes_on_from_half(hub: HubServer, store: Path) -> None:
     with pytest.raises(DownloadError, match="503"):
         download(plan(hub), Quiet())
     with pytest.raises(NotInstalled):
-        resolve(REPOSITORY)
+        resolve_model(REPOSITORY)
     hub.status.clear()
     hub.log.clear()
     watch = Quiet()
@@ -304,7 +304,7 @@ def test_both_forms_of_weights(hub: HubServer, store: Path) -> None:
         },
     )
     download(plan(hub), Quiet())
-    assert resolve(REPOSITORY).format == "safetensors"
+    assert resolve_model(REPOSITORY).format == "safetensors"
 
 
 def test_tampered_manifest_deletes_nothing_outside(hub: HubServer, store: Path) -> None:

@@ -11,7 +11,7 @@ from hub.test_download import BIG, HALF, Quiet
 
 from iepile_cli.errors import DownloadError, UsageError
 from iepile_cli.hub import download, plan_download
-from iepile_cli.models import resolve
+from iepile_cli.models import resolve_model
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_same_name_other_hub(modelscope: HubServer, store: Path) -> None:
     planned = plan_download("oneke", source="modelscope")
     download(planned, Quiet())
     assert modelscope.starts("pytorch_model.bin") == [0, HALF]
-    found = resolve("oneke")
+    found = resolve_model("oneke")
     assert (found.path, found.template) == (store / "oneke", "llama2_zh")
     assert not (store / "oneke" / "configuration.py").exists()
 

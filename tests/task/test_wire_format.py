@@ -9,9 +9,16 @@ import pytest
 from conftest import vector_cases
 
 from iepile_cli.errors import UsageError
-from iepile_cli.task import SchemaItem, answer_json, batches, instruction, parse_answer, task_named
-from iepile_cli.task.ask import ask_from_instruction, batch_bounds, dumps, items_from_json
-from iepile_cli.task.ask import schema_json as shown
+from iepile_cli.task import (
+    SchemaItem,
+    answer_json,
+    batches,
+    instruction_json,
+    parse_answer,
+    task_named,
+)
+from iepile_cli.task.instruction import batch_bounds, dumps, items_from_json, parse_instruction
+from iepile_cli.task.instruction import schema_json as shown
 from iepile_cli.task.records import read_annotations
 
 
@@ -21,7 +28,7 @@ def named(cases: list[dict[str, Any]], *keys: str) -> list[Any]:
 
 def test_instruction_is_dumped_like_python_does() -> None:
     text = 'q"uote \\ \n\t \u0001 é 😀'
-    built = instruction(task_named("ner"), [SchemaItem("a"), SchemaItem('b"c')], text, "en")
+    built = instruction_json(task_named("ner"), [SchemaItem("a"), SchemaItem('b"c')], text, "en")
     assert built == (
         '{"instruction": "You are an expert in named entity recognition. Please extract entities '
         "that match the schema definition from the input. Return an empty list if the entity type "
@@ -40,9 +47,9 @@ def test_whole_instructions(shared: Any) -> None:
     for case in cases:
         task = task_named(case["task"])
         items = items_from_json(task, case["schema"])
-        assert instruction(task, items, case["text"], case["language"]) == case["json"]
-        asked = ask_from_instruction(task, case["json"])
-        assert (asked.instruction, asked.text) == (case["json"], case["text"])
+        assert instruction_json(task, items, case["text"], case["language"]) == case["json"]
+        asked = parse_instruction(task, case["json"])
+        assert (asked.json, asked.text) == (case["json"], case["text"])
 
 
 @pytest.mark.parametrize("case", named(vector_cases("targets"), "name"))
@@ -116,3 +123,10 @@ def test_descriptions_are_shown_beside_the_types() -> None:
     }
     item = SchemaItem("person", slots=("born",), descriptions=("year of birth",))
     assert shown(kg, [item]) == [{"entity_type": "person", "attributes": {"born": "year of birth"}}]
+
+
+def test_an_answer_without_a_text_keeps_the_order_given() -> None:
+    person = SchemaItem("person")
+    found = [(person, [(("mention", "Bob"),), (("mention", "Al"),)])]
+    assert answer_json(task_named("NER"), found, None) == {"person": ["Bob", "Al"]}
+    assert answer_json(task_named("NER"), found, "Also, Bob met Al.") == {"person": ["Al", "Bob"]}

@@ -8,7 +8,7 @@ import pytest
 
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import AUTO, Control, Text, from_chat_template
-from iepile_cli.templates.jinja import JinjaError, render
+from iepile_cli.templates.chat import JinjaError, render
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "

@@ -13,8 +13,8 @@ from vocabularies import NAMES, joint_ids, llama_cpp_tokenizer, spelled
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import AUTO, Control, Template, encode
+from iepile_cli.templates.builtin import TEMPLATES
 from iepile_cli.templates.encoding import text_ids
-from iepile_cli.templates.rows import TEMPLATES
 
 ROWS = {template.name: template for template in (*TEMPLATES, AUTO)}
 OWN = {

@@ -13,7 +13,7 @@ from conftest import vector_cases
 
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import Bos, Control, Eos, Piece, Template, Text, encode
-from iepile_cli.templates.rows import TEMPLATES
+from iepile_cli.templates.builtin import TEMPLATES
 from iepile_cli.templates.template import closest_template
 
 ROWS = {template.name: template for template in TEMPLATES}

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from iepile_cli.task.ask import answer_json, dumps, instruction
+from iepile_cli.task.instruction import answer_json, dumps, instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
 from iepile_cli.training.options import TrainOptions, options_from
@@ -32,7 +32,7 @@ def line(random_: random.Random) -> dict[str, str]:
     return {
         "task": task.name,
         "source": "made",
-        "instruction": instruction(task, ITEMS, text, "en"),
+        "instruction": instruction_json(task, ITEMS, text, "en"),
         "output": dumps(answer_json(task, found, text)),
     }
 

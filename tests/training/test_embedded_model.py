@@ -117,12 +117,12 @@ def passages(shared: Path) -> list[str]:
     source = shared / "data" / "IE-en" / "NER" / "wikigold" / "test.json"
     with source.open(encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in itertools.islice(file, PASSAGES)]
-    from iepile_cli.task.ask import instruction
+    from iepile_cli.task.instruction import instruction_json
     from iepile_cli.task.shape import SchemaItem
     from iepile_cli.task.table import TASKS
 
     items = [SchemaItem(name) for name in ("location", "organization", "person")]
-    return [instruction(TASKS["NER"], items, text, "en") for text in texts]
+    return [instruction_json(TASKS["NER"], items, text, "en") for text in texts]
 
 
 @pytest.fixture(scope="module")

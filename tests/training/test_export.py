@@ -19,7 +19,7 @@ from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import paired
 from iepile_cli.backends.llamacpp import LlamaRunner
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models import resolve
+from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
@@ -295,7 +295,7 @@ def test_a_gguf_adapter_brings_its_template_and_base(
     adapter = tmp_path / "a.gguf"
     export(ExportOptions(adapter=(str(trained),), to="gguf-adapter", output=str(adapter)))
     assert read_adapter_settings(adapter) == read_adapter_settings(trained)
-    found = resolve(None, [str(adapter)])
+    found = resolve_model(None, [str(adapter)])
     assert (found.template, found.path) == ("alpaca", tiny)
 
 

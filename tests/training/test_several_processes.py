@@ -19,7 +19,6 @@ from iepile_cli.errors import DataError, ModelError, UsageError
 from iepile_cli.training import loop
 from iepile_cli.training.finetune import dry_run
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
-from iepile_cli.training.recipes import recipe
 from iepile_cli.training.scaling import Shares, deepspeed_config, shares, zero_config
 
 replace = dataclasses.replace
@@ -145,7 +144,7 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
     place = Place("cuda", "bf16")
     monkeypatch.setattr(Place, "free_memory", lambda self: 80 << 30)
     report = Report(1000, 500_000, 50_000, 700, 500, 0, 0, 0.1)
-    options = options_from(recipe("oneke-full").table)
+    options = options_from(registry().get("recipe", "oneke-full").table)
     guess = estimate(base, options, place, shares(options, 8))
     assert choose_batch(guess, options, place, report, 8, 8).examples == 2
     whole = estimate(base, replace(options, deepspeed=""), place, Shares())

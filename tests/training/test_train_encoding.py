@@ -15,7 +15,7 @@ from vocabularies import llama_cpp_tokenizer, spelled
 
 from iepile_cli.errors import DataError
 from iepile_cli.registry import registry
-from iepile_cli.task.ask import dumps
+from iepile_cli.task.instruction import dumps
 from iepile_cli.templates import encode
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Limits
 from iepile_cli.training.examples import Example, digest, read_examples
