@@ -189,7 +189,7 @@ class Counts:
 
         documents, codes = len(self), len(self.codes)
         groups, labels = self._numbers(other)
-        for number, rows in zip(groups, other.rows, strict=True):
+        for number, rows in zip(groups[:-1].tolist(), other.rows, strict=True):
             self.rows[number] = [a + b for a, b in zip(self.rows[number], rows, strict=True)]
         table = np.array(other.document_table())
         table[:, GROUP] = groups[table[:, GROUP]]

@@ -15,8 +15,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from iepile_cli.conversion.gold import Unusable
+from iepile_cli.conversion.offsets import entries_of
+from iepile_cli.conversion.readers import form_of, read_gold
+from iepile_cli.conversion.readers.results import ResultReader
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation.counts import (
     ANSWERS,
@@ -48,38 +53,25 @@ Name: TypeAlias = tuple[Any, ...]
 NO_GOLD = -1
 
 
-def read_gold(path: str, gold_format: str) -> Iterator[dict[str, Any]]:
-    """The annotated documents of a file, as unified records or as results."""
-    with plain_file(path) as plain, open(plain, "rb") as file:
-        for line in file:
-            value = decode(line)
-            if isinstance(value, dict):
-                yield value
-
-
 class GoldIndex:
-    """Gold documents in a temporary file, found by what predictions say of theirs.
+    """The gold documents of one task in a temporary file, found by what predictions say of theirs.
 
-    The n-th prediction of a name goes with the n-th gold document of that name. In memory are
-    some hundred bytes a document.
+    ``records`` are unified records with offsets, or results. The n-th prediction of a name goes
+    with the n-th gold document of that name. In memory are some hundred bytes a document.
     """
 
-    def __init__(self, records: Iterable[dict[str, Any]], path: str) -> None:
-        self._path = path
+    def __init__(self, records: Iterable[dict[str, Any]]) -> None:
         # Closed by ``close``.
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._starts = array("q", [0])
         self._by_name: dict[Name, list[int]] = {}
         self._times: Counter[Name] = Counter()
-        self._used: set[tuple[str, int]] = set()
+        self._used: set[int] = set()
         for number, record in enumerate(records):
             self._file.write(dumps(record).encode("utf-8", "surrogatepass"))
             self._starts.append(self._file.tell())
-            for name in self._names(record, record.get("task"), record.get("text")):
+            for name in _names(record, record.get("text")):
                 self._by_name.setdefault(name, []).append(number)
-
-        if not len(self):
-            raise DataError("holds no result or annotated document to compare with", path=path)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -95,49 +87,63 @@ class GoldIndex:
         value: dict[str, Any] = decode(data.decode("utf-8", "surrogatepass"))
         return value
 
-    def find(self, task: Task, prediction: dict[str, Any], text: str | None) -> int:
+    def find(self, prediction: dict[str, Any], text: str | None) -> int:
         """The number of the gold document of a prediction, which is then used; or ``NO_GOLD``."""
-        for name in self._names(prediction, task.name, text):
-            numbers = self._by_name.get(name)
-            if numbers:
-                time = self._times[(task.name, *name)]
-                self._times[(task.name, *name)] += 1
-                free = [one for one in numbers[time:] if (task.name, one) not in self._used]
-                if free:
-                    self._used.add((task.name, free[0]))
-                    return free[0]
+        for name in _names(prediction, text):
+            numbers = self._by_name.get(name, [])
+            while self._times[name] < len(numbers):
+                number = numbers[self._times[name]]
+                self._times[name] += 1
+                if number not in self._used:
+                    self._used.add(number)
+                    return number
         return NO_GOLD
 
-    def unused(self, task: Task) -> Iterator[int]:
-        """The gold documents of a task that no prediction answers."""
-        for number in range(len(self)):
-            if (task.name, number) not in self._used and _entries(
-                self.record(number), task
-            ) is not None:
-                yield number
-
-    def _names(self, value: dict[str, Any], task: Any, text: Any) -> Iterator[Name]:
-        source, name, line = value.get("source"), value.get("id"), value.get("line")
-        if isinstance(value.get("items"), list):
-            shown = "" if source is None else str(source), "" if name is None else str(name)
-            yield ("result", str(task).upper(), *shown)
-        if name not in (None, ""):
-            yield ("id", str(name))
-        if isinstance(text, str):
-            data = text.encode("utf-8", "surrogatepass")
-            yield ("text", blake2b(data, digest_size=12).digest())
-        if isinstance(line, int) and (source is None or _is_same(source, self._path)):
-            yield ("line", line)
+    def unused(self) -> Iterator[int]:
+        """The gold documents that no prediction answers."""
+        return (number for number in range(len(self)) if number not in self._used)
 
 
-def _is_same(source: Any, path: str) -> bool:
-    return isinstance(source, str) and os.path.realpath(source) == os.path.realpath(path)
+def _names(value: dict[str, Any], text: Any) -> Iterator[Name]:
+    source, name = value.get("source"), value.get("id")
+    if "items" in value:
+        yield "result", "" if source is None else str(source), "" if name is None else str(name)
+    if name not in (None, ""):
+        yield ("id", str(name))
+    if isinstance(text, str):
+        data = text.encode("utf-8", "surrogatepass")
+        yield ("text", blake2b(data, digest_size=12).digest())
+
+
+def _gold_records(path: str, form: str, task: Task) -> Iterator[dict[str, Any]]:
+    """The gold of one task in a file: unified records with offsets, or results as they are."""
+    known = form_of(Path(path), form)
+    # Results need no text here, and no answer beside their items.
+    if known == "results" or (known == "iepile" and _holds_results(path)):
+        with plain_file(path) as plain, open(plain, "rb") as file:
+            for line in file:
+                value = decode(line)
+                if _is_result(value) and _entries(value, task) is not None:
+                    yield value
+        return
+    for record in read_gold(path, form, task):
+        if record.task is not None:
+            entries = entries_of(task, record.items)
+            yield {"id": record.id, "text": record.text, task.layout.field: entries}
+
+
+def _holds_results(path: str) -> bool:
+    """Whether the first record of a file is a result."""
+    if not os.path.isfile(path):
+        return False
+    with plain_file(path) as plain, open(plain, "rb") as file:
+        return _is_result(decode(next((line for line in file if line.strip()), b"")))
 
 
 class GoldComparison:
     """A file of predictions and the gold for it: counted, and its documents read again."""
 
-    def __init__(self, path: str, gold: GoldIndex, options: EvalOptions) -> None:
+    def __init__(self, path: str, gold: str, options: EvalOptions, form: str = "auto") -> None:
         if options.literal or options.asked_only:
             raise UsageError(
                 "--gold cannot be combined with --upstream-compatible or --asked-only",
@@ -146,28 +152,45 @@ class GoldComparison:
         self.path = path
         self.options = options
         self.counts = Counts()
-        self._gold = gold
+        self._gold_path, self._form = gold, form
+        self._gold: dict[str, GoldIndex] = {}
         self._rows = RowReader(options)
         self._readers: dict[str, FactReader] = {}
+        self._texts = ResultReader(Path(gold).parent)
         # For each document its task, the bytes of its prediction (none: not answered), its gold.
         self._pairs: list[tuple[Task, list[Span], int]] = []
 
     def count(self, tick: Callable[[int], None] | None = None) -> Counts:
-        """Count every document that has gold; gold that is not answered counts as missed."""
-        tasks: dict[str, Task] = {}
-        for task, spans in self._predictions(tick):
-            tasks[task.name] = task
+        """Count every document that has gold; gold that is not answered counts as missed.
+
+        Raises ``DataError`` when there is no gold at all.
+        """
+        predicted = list(self._predictions(tick))
+        for name in dict.fromkeys(task.name for task, _ in predicted):
+            records = _gold_records(self._gold_path, self._form, TASKS[name])
+            self._gold[name] = GoldIndex(records)
+        if predicted and not any(map(len, self._gold.values())):
+            raise DataError(
+                f"holds no result to compare with and no annotation for {', '.join(self._gold)}",
+                path=self._gold_path,
+            )
+        for task, spans in predicted:
             self._count(task, spans, NO_GOLD)
-        for task in tasks.values():
-            for number in self._gold.unused(task):
-                self._count(task, [], number)
+        for name, index in self._gold.items():
+            for number in index.unused():
+                self._count(TASKS[name], [], number)
         return self.counts
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        for index in self._gold.values():
+            index.close()
 
     def document(self, number: int) -> Document | None:
         """Read the document of that number again."""
         task, spans, gold = self._pairs[self.counts.document_table()[number, FIRST]]
         document, value = self._predicted(task, spans, Counts())
-        if not self._join(document, value, self._gold.record(gold)):
+        if not self._join(document, value, self._gold[task.name].record(gold)):
             return None
         normalise(document, self.options)
         return document
@@ -207,9 +230,12 @@ class GoldComparison:
     def _count(self, task: Task, spans: list[Span], gold: int) -> None:
         """Count the document of some lines, or of gold that nothing was predicted for."""
         document, value = self._predicted(task, spans, self.counts)
+        index = self._gold[task.name]
         if spans:
-            gold = self._gold.find(task, value, document.text)
-        record = self._gold.record(gold) if gold != NO_GOLD else {}
+            if document.text is None and _is_result(value) and not value.get("id"):
+                document.text = self._text(value)
+            gold = index.find(value, document.text)
+        record = index.record(gold) if gold != NO_GOLD else {}
         if not spans:
             document = self._empty(task, record, self.counts)
             document.rows[SILENT] += 1
@@ -221,6 +247,15 @@ class GoldComparison:
         self._pairs.append((task, spans, gold))
         document.first = len(self._pairs) - 1
         count_document(document, self.options, self.counts, len(self._pairs))
+
+    def _text(self, value: dict[str, Any]) -> str | None:
+        """The text of a result that does not hold it, from the file that it names."""
+        try:
+            for record in self._texts({**value, "items": []}, lambda *_: None):
+                return str(record["text"])
+        except (Unusable, LookupError, TypeError):
+            pass
+        return None
 
     def _predicted(
         self, task: Task, spans: list[Span], counts: Counts

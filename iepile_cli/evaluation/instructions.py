@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """One schema batch; ``number`` is the same for equal batches of a task, and 0 for none.
 
     ``labels`` holds for each unit of the task the labels that were asked for, and nothing where
-    the schema is empty or cannot be read; ``ends`` the types of both ends that were asked for
+    the schema cannot be read; ``ends`` the types of both ends that were asked for
     under each key, for typed relations.
     """
 
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     ends: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType({})
 
 
-# A record without an instruction: it may be any batch of its text.
+# A record without an instruction, or with an empty schema: it may be any batch of its text.
 NO_BATCH = Batch(0)
 
 
@@ -44,7 +44,7 @@ class Instructions:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._by_json: dict[bytes, Batch] = {}
-        self._by_items: dict[tuple[SchemaItem, ...], Batch] = {}
+        self._by_items: dict[tuple[SchemaItem, ...], Batch] = {(): NO_BATCH}
 
     def read(self, instruction: str | None) -> tuple[Batch, str | None]:
         """The schema batch that is asked, and the text, None when it cannot be told."""
@@ -81,8 +81,8 @@ class Instructions:
             return _unreadable(written)
         batch = self._by_items.get(items)
         if batch is None:
-            labels = tuple(_labels(unit, items) for unit in self.task.units) if items else ()
-            batch = Batch(len(self._by_items) + 1, labels, _ends(items))
+            labels = tuple(_labels(unit, items) for unit in self.task.units)
+            batch = Batch(len(self._by_items), labels, _ends(items))
             self._by_items[items] = batch
         return batch
 

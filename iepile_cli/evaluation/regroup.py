@@ -25,7 +25,7 @@ def regroup(
     """Count documents with a repeated key anew, and restore the order of the file."""
     import numpy as np
 
-    digests = counts.document_table()[:, DIGEST]
+    digests = counts.document_table()[:, DIGEST].copy()
     _, inverse, times = np.unique(digests, return_inverse=True, return_counts=True)
     if (times == 1).all():
         return {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from iepile_cli.errors import DataError, IEPileError, PartialFailure, UsageError
 from iepile_cli.evaluation.counts import ANSWERS, SILENT, UNLABELLED, Counts
 from iepile_cli.evaluation.documents import Document
-from iepile_cli.evaluation.gold import GoldComparison, GoldIndex, read_gold
+from iepile_cli.evaluation.gold import GoldComparison
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.predictions import PredictionFile, plain_file
 from iepile_cli.files import STDIN, display_name
@@ -84,13 +84,13 @@ def evaluate(
     *,
     by: tuple[str, ...] = (),
     gold: str | None = None,
-    gold_format: str = "auto",
+    gold_form: str = "auto",
     baseline: str | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Score a file; inside the context its documents can be read again.
 
-    ``gold`` is annotated data in any of the forms that ``convert`` reads (``gold_format`` names
+    ``gold`` is annotated data in any of the forms that ``convert`` reads (``gold_form`` names
     one); without it, the predictions hold their gold. ``tick`` is called with numbers of bytes
     read. Raises ``DataError`` when nothing can be scored and ``UsageError`` for options that do
     not go together.
@@ -108,9 +108,8 @@ def evaluate(
             if gold is None:
                 files = PredictionFile(plain, options)
             else:
-                index = GoldIndex(read_gold(gold, gold_format), gold)
-                stack.callback(index.close)
-                files = GoldComparison(plain, index, options)
+                files = GoldComparison(plain, gold, options, gold_form)
+                stack.callback(files.close)
             _check(files.count(tick), options, path, files)
             return files
 
