@@ -317,8 +317,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score predictions, as ``iepile eval PREDICTIONS --json -``; gives that report.
 
-    ``options`` are fields of ``evaluation.EvalOptions``. Raises ``UsageError``, or ``DataError`` where
-    nothing can be scored.
+    ``options`` are fields of ``evaluation.EvalOptions``. Raises ``UsageError``, or ``DataError``
+    where nothing can be scored.
     """
     from iepile_cli import evaluation as scoring
     from iepile_cli.evaluation.report import as_json

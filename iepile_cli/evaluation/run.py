@@ -108,7 +108,8 @@ def evaluate(
             if gold is None:
                 files = PredictionFile(plain, options)
             else:
-                files = GoldComparison(plain, gold, options, gold_form)
+                gold_file = stack.enter_context(plain_file(gold)) if gold == STDIN else gold
+                files = GoldComparison(plain, gold_file, options, gold_form)
                 stack.callback(files.close)
             _check(files.count(tick), options, path, files)
             return files
