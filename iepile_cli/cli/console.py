@@ -182,13 +182,21 @@ class Progress:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Take the bars off the terminal while results are written to the same one."""
-        hidden = self._view is not None and sys.stdout.isatty()
-        if hidden:
+        if not sys.stdout.isatty():
+            yield
+            return
+        with self.hidden():
+            yield
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bars off the terminal while something else is shown there."""
+        if self._view is not None:
             self._view.stop()
         try:
             yield
         finally:
-            if hidden:
+            if self._view is not None:
                 self._view.start()
 
 
@@ -262,13 +270,15 @@ def run(
     output: str | None = None,
     count: Callable[[], tuple[int, int] | None] = lambda: None,
     before: Callable[[], None] = lambda: None,
+    mend: Callable[[IEPileError], bool] = lambda error: False,
 ) -> None:
     """Read items, answer those that are not done, write the results, and report.
 
     ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
     read; ``answer`` gives a result for each item, in order, and reports those without one. The
     model is opened only when something is left to do; ``before`` is called just before, while
-    a person can still be asked. ``output`` is the file that ``--resume`` goes on with, if there is
+    a person can still be asked; ``mend`` is given the error of a model that cannot be opened, and
+    says whether to try again. ``output`` is the file that ``--resume`` goes on with, if there is
     one. ``count`` gives the numbers of items and of characters, for the time left.
 
     Raises ``PartialFailure`` when some items failed, and exits with 1 when all did.
@@ -292,7 +302,7 @@ def run(
         before()
         with Progress() as progress:
             tally = _Tally(progress, noun, count() if progress.visible else None)
-            opened = open_model()
+            opened = _opened(open_model, progress, mend)
             with closing(opened.runner):
                 items = itertools.chain([first], rest)
                 for result in answer(items, opened, tally.answered, failed):
@@ -305,6 +315,18 @@ def run(
             f"{plural(len(failures), 'input')} failed; {plural(tally.items, noun)} written",
             hint="--resume tries again what failed" if resumable else "",
         )
+
+
+def _opened(
+    open_model: Callable[[], Model], progress: Progress, mend: Callable[[IEPileError], bool]
+) -> Model:
+    while True:
+        try:
+            return open_model()
+        except IEPileError as error:
+            with progress.hidden():
+                if not mend(error):
+                    raise
 
 
 class _Tally:
