@@ -234,7 +234,7 @@ def decode(data: bytes, encoding: str | None = None) -> str:
 
     Nothing is decoded approximately; raises ``DataError``.
     """
-    name = _encoding_of(data, encoding)
+    name = text_encoding(data, encoding)
     mark = len(codecs.BOM_UTF8) if name == "utf-8-sig" else 0
     try:
         return data[mark:].decode(UTF8 if mark else name)
@@ -250,7 +250,7 @@ def decoded_lines(
     In UTF-8, a line that does not decode is given as its error and the rest goes on; in other
     encodings, and for what is no text at all, ``DataError`` is raised and ends the stream.
     """
-    name = _encoding_of(stream.peek(_SNIFFED)[:_SNIFFED], encoding)
+    name = text_encoding(stream.peek(_SNIFFED)[:_SNIFFED], encoding)
     if not name.startswith(UTF8):
         yield from _wrapped_lines(stream, name)
         return
@@ -277,7 +277,58 @@ def _wrapped_lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[int, 
         wrapped.detach()
 
 
-def _encoding_of(head: bytes, encoding: str | None) -> str:
+def utf8_stream(stream: io.BufferedReader) -> io.BufferedReader:
+    """The bytes of a stream as UTF-8 without a byte order mark; marked UTF-16 and 32 are recoded.
+
+    Raises ``DataError``, without a path, for what is no text by how it begins.
+    """
+    encoding = text_encoding(stream.peek(_SNIFFED)[:_SNIFFED])
+    if encoding == "utf-8-sig":
+        stream.read(len(codecs.BOM_UTF8))
+    elif encoding != UTF8:
+        return io.BufferedReader(_Recoded(stream, encoding))
+    return stream
+
+
+class _Recoded(io.RawIOBase):
+    """A stream in another encoding, as UTF-8."""
+
+    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
+        self._stream, self._name, self._held = stream, encoding, b""
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            block = self._stream.read(_SNIFFED)
+            try:
+                self._held = self._decoder.decode(block, final=not block).encode()
+            except UnicodeError as error:
+                raise _undecodable(error, self._name, b"") from None
+            if not block:
+                break
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        return count
+
+
+def decode_json(data: bytes | str) -> Any:
+    """The value of a JSON text, by the one rule of the package: RFC 8259 in valid Unicode.
+
+    ``NaN``, ``Infinity`` and lone surrogates (``"\\ud800"``) are refused, as no other program
+    need read them. Raises ``DataError``, without a path.
+    """
+    import orjson
+
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg}") from None
+
+
+def text_encoding(head: bytes, encoding: str | None = None) -> str:
     """The encoding of bytes that begin with ``head``; raises ``DataError`` for what is no text."""
     for magic, what, hint in _NOT_TEXT:
         if head.startswith(magic):

@@ -11,8 +11,8 @@ from iepile_cli.cli import complete, console
 from iepile_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
+    from iepile_cli.conversion.pipeline import Progress
     from iepile_cli.conversion.report import Report
-    from iepile_cli.conversion.run import Progress
 
 EXAMPLES = """
 Examples:
@@ -42,7 +42,7 @@ def convert(
     schema: Annotated[
         list[str] | None,
         typer.Option(
-            help="Schema file, or names; auto derives it from the data. Default: schema.json "
+            help="Schema file, or names; auto infers it from the data. Default: schema.json "
             "beside SRC."
         ),
     ] = None,
@@ -97,12 +97,18 @@ def convert(
     triggers: Annotated[
         str, typer.Option(help="Show given triggers (EEA) in: train, always or never.")
     ] = "train",
-    readings: Annotated[
+    label_aliases: Annotated[
         Path | None,
         typer.Option(
             help="File of other names and coarser labels, drawn for each training record."
         ),
     ] = None,
+    rename_labels: Annotated[
+        Path | None, typer.Option(help='File of new names for labels: {"old": "new"}.')
+    ] = None,
+    dev_share: Annotated[
+        float, typer.Option(help="Share of the documents whose rows go to OUTPUT.dev instead.")
+    ] = 0.0,
     sample: Annotated[
         float, typer.Option(help="Convert only this share of the records, drawn.")
     ] = 1.0,
@@ -127,11 +133,11 @@ def convert(
     the IEPile download. Records that cannot be used are named, counted and left out; the exit
     code is then 3.
     """
-    from iepile_cli.conversion.jobs import Job
-    from iepile_cli.conversion.jobs import convert as convert_all
+    from iepile_cli.conversion import ConvertOptions
+    from iepile_cli.conversion import convert as convert_all
     from iepile_cli.models import resolve_data
 
-    job = Job(
+    options = ConvertOptions(
         path=None if src == "-" else resolve_data(src),
         output=None if output == "-" else Path(output),
         schema=tuple(schema or ()),
@@ -147,7 +153,9 @@ def convert(
         split_arguments=split_arguments,
         triggers=triggers,
         sample=sample,
-        readings=readings,
+        label_aliases=label_aliases,
+        rename_labels=rename_labels,
+        dev_share=dev_share,
         seed=seed,
         source=source,
         workers=workers,
@@ -161,7 +169,7 @@ def convert(
             bar = bars.add_task(name, total=size or 1)
             return lambda done, total: bars.update(bar, completed=done, total=total or None)
 
-        reports = convert_all(job, show)
+        reports = convert_all(options, show)
     _tell(reports)
 
 
@@ -170,7 +178,7 @@ def _tell(reports: list[Report]) -> None:
     for report in reports:
         if report.error:
             console.print_error(report.summary())
-        elif len(reports) == 1 or report.counts or report.notes:
+        elif len(reports) == 1 or report.problem_counts or report.notes:
             console.note("\n".join((report.summary(), *report.problems())))
     if len(reports) > 1 and not console.verbosity.quiet:
         _table(reports)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -53,19 +52,6 @@ def offer_download(error: IEPileError) -> bool:
         return False
     _fetch_name(error.name)
     return True
-
-
-def offer(name: str | None = None, adapters: Sequence[str] = ()) -> None:
-    """Offer to download what a model and its adapters lack, where somebody can answer."""
-    from iepile_cli.models import resolve_model
-
-    while console.may_ask():
-        try:
-            resolve_model(name, adapters)
-        except IEPileError as error:
-            if offer_download(error):
-                continue
-        return
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:

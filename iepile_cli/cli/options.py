@@ -155,13 +155,23 @@ def given_values(context: typer.Context, of: type) -> tuple[dict[str, Any], dict
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", envvar="IEPILE_QUIET", rich_help_panel=GENERAL, help="Show only errors."
+        "--quiet",
+        "-q",
+        envvar="IEPILE_QUIET",
+        show_envvar=False,
+        rich_help_panel=GENERAL,
+        help="Show only errors.",
     ),
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", envvar="IEPILE_VERBOSE", rich_help_panel=GENERAL, help="Show details."
+        "--verbose",
+        "-v",
+        envvar="IEPILE_VERBOSE",
+        show_envvar=False,
+        rich_help_panel=GENERAL,
+        help="Show details.",
     ),
 ]
 
@@ -217,12 +227,22 @@ class Command(TyperCommand):
         for title, records in (*sections.items(), (GENERAL, general)):
             if records:
                 with formatter.section(title):
-                    formatter.write_dl(records)
+                    formatter.write_dl(records, col_max=_column(formatter.width))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; for completion values stay as they are, as converting them loads much."""
         _leave_values(self, ctx)
         return super().parse_args(ctx, args)
+
+
+def help_settings() -> dict[str, Any]:
+    """How help is shown: by -h too, as wide as the terminal and at most 100 columns."""
+    return {"help_option_names": ["-h", "--help"], "terminal_width": min(console.width() - 1, 100)}
+
+
+def _column(width: int) -> int:
+    """The widest column of option names, on a terminal so wide."""
+    return 30 if width >= 60 else 12
 
 
 class Group(TyperGroup):

@@ -1,68 +1,75 @@
-"""Records of one set into rows, one record after the other; knows no files and no processes."""
+"""Records of one dataset into rows, one after the other; knows no files and no processes."""
 
 from __future__ import annotations
 
-import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import orjson
 
-from iepile_cli.conversion.choosing import (
-    Batch,
-    Chooser,
-    Dice,
-    Key,
-    Own,
-    Parts,
-    item_of,
-    key_of,
-    seed_for,
-)
 from iepile_cli.conversion.gold import (
     NO_GOLD,
     NOT_IN_SCHEMA,
-    NOT_JSON,
+    GoldLabels,
+    GoldSlots,
+    Key,
     Unusable,
     distinct_entries,
-    doubts,
+    gold_labels,
+    item_of,
     key_of_gold,
-    parts_of,
-    read_gold,
+    read_annotation,
+    read_json,
     text_of,
+    warnings,
 )
-from iepile_cli.conversion.plan import Plan
+from iepile_cli.conversion.label_aliases import (
+    NAMINGS,
+    LabelAliases,
+    Naming,
+    draw_naming,
+    rename_entries,
+)
+from iepile_cli.conversion.options import Plan
 from iepile_cli.conversion.rows import (
-    Face,
-    Faces,
-    Flat,
+    BatchTemplate,
     FlatReader,
-    flat_answer,
-    flat_roles,
+    Placed,
+    RowWriter,
+    flat_names,
+    id_of,
     inner,
     nested,
-    test_row,
-    train_row,
 )
-from iepile_cli.task.instruction import answer_json, dumps
+from iepile_cli.conversion.sampling import Sampler, rng_for
+from iepile_cli.conversion.typed import RecordDecoder, gold_of
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import Roles
 
 Report: TypeAlias = Callable[[str, str], None]
-# Rows, and for each whether its whole answer is empty.
-Rows: TypeAlias = tuple[list[bytes], list[bool]]
 
-_BARE = Parts()
+_BARE = GoldSlots()
+# In JSON text, what Python may write otherwise than it stands there: escapes, fractions.
+_REWRITTEN = re.compile(rb"\\|\d[.eE]")
 
 
-def read_json(raw: bytes) -> Any:
-    """Decode one record; raises ``Unusable``."""
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Unusable(NOT_JSON, error.msg) from None
+class Converted(NamedTuple):
+    """The rows of a record, for each whether its whole answer is empty, and what identifies it.
+
+    ``id`` and ``doc_id`` are the record's own.
+    """
+
+    rows: list[bytes]
+    empty: list[bool]
+    text: str
+    id: Any = None
+    doc_id: Any = None
 
 
 class Converter:
@@ -72,128 +79,197 @@ class Converter:
         self.plan = plan
         self.task = plan.task
         self.field = self.task.layout.field
-        self.chooser = Chooser(plan)
+        self.sampler = Sampler(plan)
         self.trains = plan.split == "train"
-        usual = flat_roles(self.task.shape) is not None
+        self.writer = RowWriter(self.sampler)
         odd = any(item.trigger is False for item in plan.items)
-        self.flat = FlatReader(self.task) if fast and usual and not odd else None
-        self.faces = Faces(plan)
-        self._random = random.Random()
-        self._whole = {
-            language: [self.faces.of_batch(batch, language) for batch in self.chooser.whole]
-            for language in self.task.instruction
-        }
+        layout = self.task.layout
+        self.flat = (
+            FlatReader(self.task.shape, typed=bool(layout.subject_type), unique=bool(layout.unique))
+            if flat_names(self.task.shape) is not None and not odd
+            else None
+        )
+        usable = fast and not plan.renames and (self.flat is not None or bool(self.task.slots))
+        self.decoder = RecordDecoder(self.task, raw=not self.trains) if usable else None
+        self._whole: dict[int, list[BatchTemplate]] = {}
 
-    def convert(self, record: Any, number: int, report: Report) -> Rows:
-        """The rows of one decoded record, and for each whether its whole answer is empty.
+    def convert(self, raw: bytes, number: int, report: Report) -> Converted:
+        """The rows of one record, in JSON.
 
         ``number`` is the record's place in its file, from which its randomness comes. What is odd
         but kept goes to ``report``. Raises ``Unusable``.
         """
+        if self.decoder is not None:
+            try:
+                record = self.decoder.decode(raw)
+                if record.entries is not None:
+                    converted = self._typed(record, number, report)
+                    if converted is not None:
+                        return converted
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass
+        return self.convert_value(read_json(raw), number, report)
+
+    def convert_value(self, record: Any, number: int, report: Report) -> Converted:
+        """``convert`` for a decoded record of whatever form."""
         text = text_of(record)
+        known = record.get("id"), record.get("doc_id")
         entries = record.get(self.field)
         if entries is None:
             if self.trains:
                 raise Unusable(NO_GOLD, f"no {self.field!r}")
-            return self._test_rows(self._faces(self._batches(None, number), text), text, None)
-        if self.flat is not None and type(entries) is list:
-            things = self.flat.things(entries, text)
-            if things is not None:
-                return self._flat_rows(text, entries, things, number, report)
-        return self._general_rows(text, entries, number, report)
+            batches = self._batches(None, number)
+            return Converted(*self._test_rows(batches, text, None), text, *known)
+        entries = rename_entries(entries, self.field, self.plan.renames)
+        entries = distinct_entries(self.task.layout, entries)
+        gold = read_annotation(self.task, entries, self.plan.items)
+        return Converted(*self._rows(text, gold, entries, number, report), text, *known)
+
+    # ----------------------------------------------------------------- records of the usual form
+
+    def _typed(self, record: Any, number: int, report: Report) -> Converted | None:
+        """The quick way, for records that hold nothing unusual; None for all others."""
+        text = record.text
+        raw, entries = b"", record.entries
+        if not self.trains:
+            assert self.decoder is not None
+            raw, entries = self.decoder.entries_of(record)
+        if self.flat is not None:
+            found = self.flat.read(entries, text)
+            if found is None:
+                return None
+            rows = self._flat_rows(text, raw, len(entries), found, number, report)
+        else:
+            gold = gold_of(self.task, entries)
+            if gold is None:
+                return None
+            shown = None if self.trains else orjson.loads(raw)
+            rows = self._rows(text, gold, shown, number, report)
+        return Converted(*rows, text, record.id, record.doc_id)
 
     def _flat_rows(
         self,
         text: str,
-        entries: list[Any],
-        things: dict[Key, list[Flat]],
+        raw: bytes,
+        count: int,
+        found: dict[Key, list[Placed]],
         number: int,
         report: Report,
-    ) -> Rows:
-        """The quick way, for records that hold nothing unusual."""
-        known = self.chooser.items
-        strays = [key for key in things if key not in known]
-        for key in strays:
-            for _ in things[key]:
+    ) -> tuple[list[bytes], list[bool]]:
+        known = self.sampler.items
+        unknown = [key for key in found if key not in known]
+        for key in unknown:
+            for _ in found[key]:
                 report(NOT_IN_SCHEMA, repr(item_of(key).type))
-        language = self._language(text)
-        if self.chooser.same_for_all and not (strays and self.trains):
-            faces = self._whole[language]
+        batches: Sequence[BatchTemplate]
+        if self.sampler.asks_all and not (unknown and self.trains):
+            batches = self._whole_schema(number)
         else:
-            own = dict.fromkeys(things, _BARE)
-            batches = self.chooser.key_batches(own, self._dice(number))
-            faces = [self.faces.of_keys(keys, language) for keys in batches]
+            batches = self._batches(dict.fromkeys(found, _BARE), number)
         if not self.trains:
-            if sum(map(len, things.values())) < len(entries):
-                entries = distinct_entries(self.task.layout, entries)
-            return self._test_rows(faces, text, entries)
-        return _train_rows(faces, text, [flat_answer(face, things) for face in faces])
+            repeated = sum(map(len, found.values())) < count
+            if repeated or _REWRITTEN.search(raw):
+                entries = distinct_entries(self.task.layout, orjson.loads(raw))
+                return self._test_rows(batches, text, inner(dumps(entries)))
+            # What needs no rewriting is in Python's layout already, or differs in blanks alone.
+            return self._test_rows(
+                batches, text, inner(msgspec.json.format(raw, indent=0).decode())
+            )
+        return self._train_rows(batches, text, self.writer.flat_answers(batches, found))
 
-    def _general_rows(self, text: str, entries: Any, number: int, report: Report) -> Rows:
-        entries = distinct_entries(self.task.layout, entries)
-        gold = read_gold(self.task, entries, self.plan.items)
-        for kind, what in doubts(self.task, gold, text, self.chooser.items):
+    # ------------------------------------------------------------------------- any gold, any task
+
+    def _rows(
+        self, text: str, gold: list[Gold], entries: Any, number: int, report: Report
+    ) -> tuple[list[bytes], list[bool]]:
+        for kind, what in warnings(self.task, gold, text, self.sampler.items):
             report(kind, what)
         if self.task.gold_types_only and not gold:
             return [], []
-        batches = self._batches(parts_of(self.task, gold, text), number)
-        faces = self._faces(batches, text)
+        batches = self._batches(gold_labels(self.task, gold, text), number)
         if not self.trains:
-            return self._test_rows(faces, text, entries)
-        answers = [
-            self._answer(face, batch, gold, text)
-            for face, batch in zip(faces, batches, strict=True)
-        ]
-        return _train_rows(faces, text, answers)
-
-    def _answer(self, face: Face, batch: Batch, gold: Sequence[Gold], text: str) -> bytes:
+            return self._test_rows(batches, text, inner(dumps(entries)))
         by_key: dict[Key, list[Roles]] = {}
-        for thing in gold:
-            key = key_of_gold(thing)
-            if key in face.place:
-                by_key.setdefault(key, []).append(thing.roles)
-        if not by_key:
-            return face.empty
-        found = [(item, by_key.get(key_of(item), [])) for item in batch]
-        return inner(dumps(answer_json(self.task, found, text)))
+        for one in gold:
+            by_key.setdefault(key_of_gold(one), []).append(one.roles)
+        answers = [self.writer.answer(batch, by_key, text) for batch in batches]
+        return self._train_rows(batches, text, answers)
 
-    def _test_rows(self, faces: Sequence[Face], text: str, entries: Any) -> Rows:
-        identity, shown = id_of(text), nested(text)
-        label = None if entries is None else inner(dumps(entries))
-        made = [test_row(face, identity, shown, label) for face in faces]
-        return made, [False] * len(made)
+    def _batches(self, gold: GoldLabels | None, number: int) -> Sequence[BatchTemplate]:
+        sampler = self.sampler
+        if sampler.asks_all and not (self.trains and sampler.out_of_schema(gold or {})):
+            return self._whole_schema(number)
+        return [self.writer.batch(batch) for batch in sampler.batches(gold, number)]
 
-    def _language(self, text: str) -> str:
+    def _whole_schema(self, number: int) -> list[BatchTemplate]:
+        order = self.sampler.order_of(number)
+        if order not in self._whole:
+            self._whole[order] = [self.writer.batch(one) for one in self.sampler.whole(order)]
+        return self._whole[order]
+
+    def _start(self, text: str) -> bytes:
         language = self.plan.language
-        return detect_language(text) if language == "auto" else language
+        return self.writer.start[detect_language(text) if language == "auto" else language]
 
-    def _batches(self, own: Own | None, number: int) -> Sequence[Batch]:
-        return self.chooser.batches(own, self._dice(number))
+    def _test_rows(
+        self, batches: Sequence[BatchTemplate], text: str, label: bytes | None
+    ) -> tuple[list[bytes], list[bool]]:
+        identity, shown, start = id_of(text).encode(), nested(text), self._start(text)
+        row = self.writer.test_row
+        rows = [row(start, batch, shown, identity, label) for batch in batches]
+        return rows, [False] * len(rows)
 
-    def _dice(self, number: int) -> Dice:
-        """The record's randomness, made when it is first asked for: most records need none."""
-        seeded: list[random.Random] = []
-
-        def dice() -> random.Random:
-            if not seeded:
-                self._random.seed(seed_for(self.plan.seed, number))
-                seeded.append(self._random)
-            return seeded[0]
-
-        return dice
-
-    def _faces(self, batches: Sequence[Batch], text: str) -> list[Face]:
-        language = self._language(text)
-        return [self.faces.of_batch(batch, language) for batch in batches]
-
-
-def _train_rows(faces: Sequence[Face], text: str, answers: Sequence[bytes]) -> Rows:
-    shown = nested(text)
-    pairs = list(zip(faces, answers, strict=True))
-    made = [train_row(face, shown, answer) for face, answer in pairs]
-    return made, [answer == face.empty for face, answer in pairs]
+    def _train_rows(
+        self,
+        batches: Sequence[BatchTemplate],
+        text: str,
+        answers: Sequence[tuple[bytes, bool]],
+    ) -> tuple[list[bytes], list[bool]]:
+        shown, start, row = nested(text), self._start(text), self.writer.train_row
+        rows = [
+            row(start, batch, shown, answer)
+            for batch, (answer, _) in zip(batches, answers, strict=True)
+        ]
+        return rows, [empty for _, empty in answers]
 
 
-def id_of(text: str) -> str:
-    """A record's id: the sha256 of its text, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+class AliasConverter:
+    """Does what ``Converter`` does, with the names that label aliases give to labels.
+
+    Namings come from the plan's seed, and which one a record gets from its place in its file.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.aliases = plan.aliases or LabelAliases()
+        self.labels = tuple(dict.fromkeys(item.type for item in plan.items))
+        self._made: dict[int, tuple[Naming, Converter | None]] = {}
+
+    def convert(self, raw: bytes, number: int, report: Report) -> Converted:
+        """The rows of one record, as ``Converter.convert``; none if nothing is asked."""
+        which = rng_for(self.plan.seed ^ NAMINGS, number).randrange(NAMINGS)
+        if which not in self._made:
+            self._made[which] = self._make(which)
+        naming, converter = self._made[which]
+        record = read_json(raw)
+        if converter is None:
+            return Converted([], [], text_of(record))
+        if isinstance(record, dict) and converter.field in record:
+            layout = converter.task.layout
+            entries = rename_entries(record[layout.field], layout.field, self.plan.renames)
+            record = {**record, layout.field: naming.entries(entries, layout)}
+        return converter.convert_value(record, number, report)
+
+    def _make(self, which: int) -> tuple[Naming, Converter | None]:
+        plan = self.plan
+        naming = draw_naming(self.aliases, self.labels, random.Random(f"{plan.seed}/{which}"))
+        items = naming.items(plan.items)
+        named = replace(
+            plan,
+            items=items,
+            aliases=None,
+            renames={},
+            hard=naming.hard(plan.hard),
+            split_num=naming.split_num if plan.split_num is None else plan.split_num,
+        )
+        return naming, Converter(named) if items else None

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.choosing import Key, Parts
+import orjson
+
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import SchemaItem, slot_name
 from iepile_cli.task.table import Layout, Task
 
-# Kinds of problem. Records with one of the first kinds cannot be used; the others are kept.
+# What gold must agree in to answer a schema item: its type, for typed relations all three.
+Key: TypeAlias = str | tuple[str, str, str]
+
+# Kinds of problem with records that cannot be used ...
 NOT_JSON = "not JSON"
 NO_TEXT = "no text"
 NO_GOLD = "not annotated"
 BAD_GOLD = "annotation that cannot be read"
 UNFIT = "cannot be read as a record"
+# ... of what is kept all the same ...
 NOT_IN_TEXT = "mention not in the text"
 NOT_IN_SCHEMA = "type not in the schema"
 SAME_ID = "id used before"
-KEPT = (NOT_IN_TEXT, NOT_IN_SCHEMA, SAME_ID)
+PART_LOST = "part of the annotation left out"
+KEPT = (NOT_IN_TEXT, NOT_IN_SCHEMA, SAME_ID, PART_LOST)
+# ... and of records that are left out on purpose, so that nothing is missing.
+NOT_ACCEPTED = "not accepted by the annotator"
+LEFT_OUT = (NOT_ACCEPTED,)
 
 
 class Unusable(Exception):
@@ -33,11 +42,46 @@ class Unusable(Exception):
 
 
 class Problem(NamedTuple):
-    """Something wrong with a record: where (line), which kind, what."""
+    """Something wrong with a record: where (line, from 1), which kind, what."""
 
     line: int
     kind: str
     what: str
+
+
+class GoldSlots(NamedTuple):
+    """What a record's gold of one type has: slot names and trigger words, first ones first."""
+
+    slots: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+
+
+GoldLabels: TypeAlias = Mapping[Key, GoldSlots]
+
+
+def key_of(item: SchemaItem) -> Key:
+    """The key under which gold answers an item."""
+    typed = item.subject_type or item.object_type
+    return (item.type, item.subject_type, item.object_type) if typed else item.type
+
+
+def item_of(key: Key) -> SchemaItem:
+    """A bare schema item for a type that the schema lacks."""
+    return SchemaItem(key) if isinstance(key, str) else SchemaItem(key[0], (), key[1], key[2])
+
+
+def key_of_gold(gold: Gold) -> Key:
+    """The key of the schema item that gold answers."""
+    typed = gold.subject_type or gold.object_type
+    return (gold.type, gold.subject_type, gold.object_type) if typed else gold.type
+
+
+def read_json(raw: bytes) -> Any:
+    """Decode one record; raises ``Unusable``."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Unusable(NOT_JSON, error.msg) from None
 
 
 def text_of(record: Any) -> str:
@@ -72,68 +116,62 @@ def distinct_entries(layout: Layout, entries: Any) -> Any:
     return kept
 
 
-def read_gold(task: Task, entries: Any, items: Sequence[SchemaItem]) -> list[Gold]:
+def read_annotation(task: Task, entries: Any, items: Sequence[SchemaItem]) -> list[Gold]:
     """Read an annotation list; raises ``Unusable`` when an entry cannot be read."""
     problems: list[str] = []
     gold = read_annotations(task, entries, problems)
     if problems:
         raise Unusable(BAD_GOLD, problems[0])
     if task.layout.by_head:
-        return [thing if thing.type else _typed(thing, items) for thing in gold]
+        return [one if one.type else _typed(one, items) for one in gold]
     return gold
 
 
-def _typed(thing: Gold, items: Sequence[SchemaItem]) -> Gold:
+def _typed(gold: Gold, items: Sequence[SchemaItem]) -> Gold:
     """Give a head without a type the first type that has the most of its attributes.
 
     Upstream's records name no type for heads and its converter puts all under the first type of
     the schema (bug C07d).
     """
-    own = {slot_name(role) for role, _ in thing.roles[1:]}
+    own = {slot_name(role) for role, _ in gold.roles[1:]}
     best = max(items, key=lambda item: len(own.intersection(item.slots)), default=None)
-    return thing._replace(type=best.type) if best is not None else thing
+    return gold._replace(type=best.type) if best is not None else gold
 
 
-def key_of_gold(thing: Gold) -> Key:
-    """The key of the schema item that a thing answers."""
-    typed = thing.subject_type or thing.object_type
-    return (thing.type, thing.subject_type, thing.object_type) if typed else thing.type
-
-
-def parts_of(task: Task, gold: Iterable[Gold], text: str) -> dict[Key, Parts]:
+def gold_labels(task: Task, gold: Iterable[Gold], text: str) -> dict[Key, GoldSlots]:
     """What the gold has of each type, slots and triggers, in order of first appearance."""
     fixed = {role for role, _ in task.layout.roles}
-    own: dict[Key, tuple[dict[str, None], dict[str, None]]] = {}
-    for thing in gold:
-        slots, triggers = own.setdefault(key_of_gold(thing), ({}, {}))
-        for role, mention in thing.roles:
+    labels: dict[Key, tuple[dict[str, None], dict[str, None]]] = {}
+    for one in gold:
+        slots, triggers = labels.setdefault(key_of_gold(one), ({}, {}))
+        for role, mention in one.roles:
             if role in fixed:
                 triggers[mention] = None
             else:
                 slots[slot_name(role)] = None
     return {
-        key: Parts(tuple(slots), tuple(sorted(triggers, key=text.find)))
-        for key, (slots, triggers) in own.items()
+        key: GoldSlots(
+            tuple(slots),
+            tuple(sorted(triggers, key=text.find)) if len(triggers) > 1 else tuple(triggers),
+        )
+        for key, (slots, triggers) in labels.items()
     }
 
 
-def doubts(
+def warnings(
     task: Task, gold: Iterable[Gold], text: str, known: Mapping[Key, SchemaItem]
 ) -> Iterator[tuple[str, str]]:
     """What is odd about gold that is kept all the same: kinds of problem, and what exactly."""
     fixed = {role for role, _ in task.layout.roles}
-    for thing in gold:
-        for _, mention in thing.roles:
+    for one in gold:
+        for _, mention in one.roles:
             if mention not in text:
-                yield NOT_IN_TEXT, f"{mention!r} ({thing.type})"
-        item = known.get(key_of_gold(thing))
+                yield NOT_IN_TEXT, f"{mention!r} ({one.type})"
+        item = known.get(key_of_gold(one))
         if item is None:
-            yield NOT_IN_SCHEMA, repr(thing.type)
+            yield NOT_IN_SCHEMA, repr(one.type)
         elif task.slots:
-            strange = dict.fromkeys(
-                name
-                for role, _ in thing.roles
-                if role not in fixed and (name := slot_name(role)) not in item.slots
-            )
-            for name in strange:
-                yield NOT_IN_SCHEMA, f"{name!r} of {thing.type!r}"
+            names = dict.fromkeys(slot_name(role) for role, _ in one.roles if role not in fixed)
+            for name in names:
+                if name not in item.slots:
+                    yield NOT_IN_SCHEMA, f"{name!r} of {one.type!r}"

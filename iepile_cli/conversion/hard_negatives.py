@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.conversion.mining import MOST
-from iepile_cli.conversion.outputs import open_output
-from iepile_cli.conversion.plan import HardNegatives
+from iepile_cli.conversion.options import HardNegatives
 from iepile_cli.errors import DataError
+from iepile_cli.files import decode_json, read_text, write_atomic
 
 
 def read_hard_negatives(path: Path, task_name: str, source: str) -> HardNegatives:
@@ -25,11 +25,9 @@ def read_hard_negatives(path: Path, task_name: str, source: str) -> HardNegative
     Raises ``DataError`` for a file of another form.
     """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from None
-    except ValueError as error:
-        raise DataError(f"not JSON: {error}", path=path) from None
+        value = decode_json(read_text(path))
+    except DataError as error:
+        raise DataError(error.reason, path=path, hint=error.hint) from None
     if not isinstance(value, dict):
         raise _unknown(path)
     if all(isinstance(part, list) for part in value.values()):
@@ -100,8 +98,7 @@ def write_hard_negatives(path: Path, by_set: Mapping[tuple[str, str], HardNegati
         nested.setdefault(task_name, {})[source] = {
             label: list(others) for label, others in sorted(dictionary.items())
         }
-    with open_output(path) as file:
-        file.write(json.dumps(nested, ensure_ascii=False, indent=2).encode() + b"\n")
+    write_atomic(path, json.dumps(nested, ensure_ascii=False, indent=2) + "\n")
 
 
 def _unknown(path: Path) -> DataError:

@@ -1,13 +1,14 @@
-"""Hard negatives mined from the data: which labels are easily mistaken for which.
+"""What the annotation of a dataset has, and hard negatives mined from it.
 
-IEPile's dictionary was made by hand. Here a pair of labels is scored by five signs, each between
-0 and 1, which are taken together as independent evidence (noisy or):
+IEPile's dictionary of labels that are easily mistaken for each other was made by hand. Here one
+pass over the records counts, in tables of bounded size, and a pair of labels is scored by five
+signals, each between 0 and 1, which are taken together as independent evidence (noisy or):
 
-* overlap: things of both labels on the same words of the same record;
-* ambiguity: mentions that carry the one label here and the other there;
+* overlap: mentions of both labels on the same words of the same record;
+* ambiguity: mentions that have the one label here and the other there;
 * context: words in and around the mentions (cosine of their tf-idf);
 * name: words, for Chinese characters, that the labels' names share;
-* company: records that hold both more often than chance says.
+* co-occurrence: records that hold both more often than chance says.
 
 A model's confusions, where there are some, come first (``hard_negatives.py``).
 """
@@ -17,12 +18,29 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from iepile_cli.conversion.plan import HardNegatives
-from iepile_cli.conversion.survey import Pair, Survey
+from iepile_cli.conversion.gold import Key, item_of, key_of_gold, read_annotation, text_of
+from iepile_cli.conversion.label_aliases import rename_entries
+from iepile_cli.conversion.options import HardNegatives
+from iepile_cli.task.records import Gold
+from iepile_cli.task.shape import label_of, slot_name
+from iepile_cli.task.table import Task, task_named
 
-WEIGHTS = {"overlap": 0.9, "ambiguity": 0.9, "context": 0.8, "name": 0.6, "company": 0.3}
+Pair: TypeAlias = tuple[str, str]
+
+# Bounds of the tables: different mentions, and words of each label.
+MENTIONS = 200_000
+WORDS = 4_000
+# Records with more items than this (whole books) are compared only within their first ones.
+COMPARED = 200
+
+_WORD = re.compile(r"[^\W_]+")
+_HAN = re.compile("[\u3400-\u9fff]")
+
+WEIGHTS = {"overlap": 0.9, "ambiguity": 0.9, "context": 0.8, "name": 0.6, "cooccurrence": 0.3}
 # So many hard negatives of a label at most. The first few need little evidence, as every label
 # has some that are nearest to it; more are taken only where the evidence is good.
 MOST, FEW = 8, 3
@@ -34,16 +52,132 @@ _COMMON = frozenset(
 )
 
 
+@dataclass
+class Survey:
+    """Counts over the gold of a set.
+
+    ``types`` and ``slots`` are all that was seen; the rest is by label (a type, or an attribute
+    where attributes are what negatives are drawn from): items, records, records with both of a
+    pair, pairs of items that overlap, the labels of each mention, and words in and around
+    mentions.
+    """
+
+    task_name: str
+    records: int = 0
+    types: Counter[Key] = field(default_factory=Counter)
+    slots: dict[Key, Counter[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    holding: Counter[str] = field(default_factory=Counter)
+    together: Counter[Pair] = field(default_factory=Counter)
+    overlaps: Counter[Pair] = field(default_factory=Counter)
+    mentions: dict[str, set[str]] = field(default_factory=dict)
+    words: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """The task's row."""
+        return task_named(self.task_name)
+
+    def add(self, other: Survey) -> None:
+        """Take in the counts of later records."""
+        self.records += other.records
+        self.types.update(other.types)
+        for key, slots in other.slots.items():
+            self.slots.setdefault(key, Counter()).update(slots)
+        self.counts.update(other.counts)
+        self.holding.update(other.holding)
+        self.together.update(other.together)
+        self.overlaps.update(other.overlaps)
+        for mention, labels in other.mentions.items():
+            if mention in self.mentions:
+                self.mentions[mention] |= labels
+            elif len(self.mentions) < MENTIONS:
+                self.mentions[mention] = set(labels)
+        for label, words in other.words.items():
+            known = self.words.setdefault(label, Counter())
+            known.update(words)
+            if len(known) > 2 * WORDS:
+                self.words[label] = Counter(dict(known.most_common(WORDS)))
+
+    def add_record(self, record: Any, renames: Mapping[str, str]) -> None:
+        """Count one decoded record, labels under their new names; raises ``Unusable``."""
+        text = text_of(record)
+        entries = rename_entries(
+            record.get(self.task.layout.field) or [], self.task.layout.field, renames
+        )
+        self.add_gold(text, read_annotation(self.task, entries, ()))
+
+    def add_gold(self, text: str, gold: list[Gold]) -> None:
+        """Count the gold of one record."""
+        fixed = {role for role, _ in self.task.layout.roles}
+        for one in gold:
+            key = key_of_gold(one)
+            self.types[key] += 1
+            slots = self.slots.setdefault(key, Counter())
+            slots.update(slot_name(role) for role, _ in one.roles if role not in fixed)
+        labelled = list(self._labelled(gold))
+        self.records += 1
+        present = sorted({label for label, _ in labelled})
+        self.holding.update(present)
+        self.together.update(
+            (one, other) for at, one in enumerate(present) for other in present[at + 1 :]
+        )
+        for label, mentions in labelled:
+            self.counts[label] += 1
+            for mention in mentions:
+                self.mentions.setdefault(mention, set()).add(label)
+                self.words.setdefault(label, Counter()).update(_words(text, mention))
+        self._compare(labelled[:COMPARED])
+
+    def _labelled(self, gold: list[Gold]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each item with its label and the mentions that make it what it is."""
+        fixed = {role for role, _ in self.task.layout.roles}
+        by_slot = "types" not in self.task.negatives
+        for one in gold:
+            heads = tuple(text for role, text in one.roles if role in fixed)
+            if by_slot:
+                yield from (
+                    (slot_name(role), (text,)) for role, text in one.roles if role not in fixed
+                )
+            else:
+                yield label_of(item_of(key_of_gold(one))), heads
+
+    def _compare(self, labelled: list[tuple[str, tuple[str, ...]]]) -> None:
+        for at, (one, mentions) in enumerate(labelled):
+            for other, others in labelled[at + 1 :]:
+                if one != other and _overlap(mentions, others):
+                    self.overlaps[(one, other) if one < other else (other, one)] += 1
+
+
+def _overlap(mentions: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Whether each mention lies in its counterpart: the same words under two labels."""
+    return len(mentions) == len(others) > 0 and all(
+        one in other or other in one for one, other in zip(mentions, others, strict=True)
+    )
+
+
+def _words(text: str, mention: str) -> Iterator[str]:
+    """The words of a mention and the one before and after it, each marked by its place."""
+    at = text.find(mention)
+    inside = mention.lower()
+    yield from (_HAN.findall(inside) if _HAN.search(inside) else _WORD.findall(inside))
+    if at >= 0:
+        before = _WORD.findall(text[max(0, at - 24) : at].lower())
+        after = _WORD.findall(text[at + len(mention) : at + len(mention) + 24].lower())
+        yield from ("<" + word[-4:] for word in before[-1:])
+        yield from (">" + word[:4] for word in after[:1])
+
+
 def mined(survey: Survey, labels: Iterable[str], *, most: int = MOST) -> HardNegatives:
     """The hard negatives of each label, the hardest first; labels without any are left out."""
     labels = sorted(set(labels))
-    signs = scores(survey, labels)
+    signals = scores(survey, labels)
     dictionary: HardNegatives = {}
     for label in labels:
         ranked = sorted(
             (-total, other)
             for other in labels
-            if other != label and (total := _total(signs.get(_pair(label, other)))) >= LEAST
+            if other != label and (total := _total(signals.get(_pair(label, other)))) >= LEAST
         )
         if ranked:
             dictionary[label] = tuple(
@@ -67,21 +201,21 @@ def scores(survey: Survey, labels: list[str]) -> dict[Pair, dict[str, float]]:
     found: dict[Pair, dict[str, float]] = {}
     for at, one in enumerate(labels):
         for other in labels[at + 1 :]:
-            signs = {
-                "overlap": _share(survey.overlaps[one, other], survey.things, one, other),
+            signals = {
+                "overlap": _share(survey.overlaps[one, other], survey.counts, one, other),
                 "ambiguity": _share(shared[one, other], of_label, one, other),
                 "context": _cosine(vectors[one], vectors[other]),
                 "name": name_likeness(one, other),
-                "company": _company(survey, one, other),
+                "cooccurrence": _cooccurrence(survey, one, other),
             }
-            found[one, other] = {sign: value for sign, value in signs.items() if value > 0}
+            found[one, other] = {signal: value for signal, value in signals.items() if value > 0}
     return found
 
 
-def _total(signs: Mapping[str, float] | None) -> float:
+def _total(signals: Mapping[str, float] | None) -> float:
     rest = 1.0
-    for sign, value in (signs or {}).items():
-        rest *= 1 - WEIGHTS[sign] * min(1.0, value)
+    for signal, value in (signals or {}).items():
+        rest *= 1 - WEIGHTS[signal] * min(1.0, value)
     return 1 - rest
 
 
@@ -94,7 +228,7 @@ def _share(both: int, of_label: Mapping[str, int], one: str, other: str) -> floa
     return both / (min(of_label.get(one, 0), of_label.get(other, 0)) + 2)
 
 
-def _company(survey: Survey, one: str, other: str) -> float:
+def _cooccurrence(survey: Survey, one: str, other: str) -> float:
     """How far records with both exceed what independence predicts, as a share of the rarer."""
     rarer = min(survey.holding[one], survey.holding[other])
     expected = survey.holding[one] * survey.holding[other] / max(survey.records, 1)

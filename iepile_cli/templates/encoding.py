@@ -131,9 +131,9 @@ def control_id(token: str, tokenizer: Tokenizer, *, template: str = "") -> int:
     """Id of a control token; raises ``ModelError`` if the tokenizer does not have it."""
     found = tokenizer.control(token)
     if found is None:
-        asking = f"the template {template!r}" if template else "the prompt"
+        needing = f"the template {template!r}" if template else "the prompt"
         raise ModelError(
-            f"{asking} needs the control token {token}, which this model does not have",
+            f"{needing} needs the control token {token}, which this model does not have",
             hint="--template auto takes the model's own template",
         )
     return found
@@ -182,7 +182,7 @@ class _Plain:
     def ids(self, text: str, *, continues: bool = False) -> list[int]:
         ids = self._continuation(text) if continues else self.tokenizer.text(text)
         found = {i for i in set(ids) if self._is_forbidden(i)}
-        # One character cannot be cut; it is then the unknown token, which asks for nothing.
+        # One character cannot be cut; it then becomes the unknown token, which has no effect.
         if not found or len(text) < 2:
             return ids
         result: list[int] = []
@@ -198,7 +198,7 @@ class _Plain:
         )
 
     def _cut(self, text: str, found: set[int]) -> Iterator[str]:
-        """Cut behind the first character of every name of the tokens found, else in the middle."""
+        """Cut after the first character of every name of the tokens found, else in the middle."""
         named = {**self.tokenizer.controls(), **self.names}
         strings = sorted((s for s, i in named.items() if i in found), key=len, reverse=True)
         pattern = "|".join(map(re.escape, strings))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from conftest import SHARED, vector_cases
 
-from iepile_cli.conversion import Job, Plan, convert
-from iepile_cli.conversion.converter import Converter, id_of
+from iepile_cli.conversion import ConvertOptions, Plan, convert
+from iepile_cli.conversion.converter import Converter
+from iepile_cli.conversion.rows import id_of
 from iepile_cli.task.schema import from_lists
 from iepile_cli.task.table import task_named
 
@@ -38,7 +39,7 @@ def run_files(case: dict[str, Any], folder: Path, split: str) -> list[dict[str, 
     schema.write_text("".join(json.dumps(part) + "\n" for part in case["schema"]))
     output = folder / "out" / "rows.json"
     arguments = case.get("args", {})
-    job = Job(
+    options = ConvertOptions(
         path=source,
         output=output,
         schema=(str(schema),),
@@ -49,7 +50,7 @@ def run_files(case: dict[str, Any], folder: Path, split: str) -> list[dict[str, 
         neg_ratio=arguments.get("neg_schema", 1),
         workers=1,
     )
-    convert(job)
+    convert(options)
     return [json.loads(line) for line in output.read_bytes().splitlines()]
 
 
@@ -70,8 +71,8 @@ def run_general(case: dict[str, Any], split: str) -> list[dict[str, Any]]:
     converter = Converter(plan, fast=False)
     rows: list[dict[str, Any]] = []
     for number, record in enumerate(case["records"], 1):
-        made, _ = converter.convert(record, number, lambda kind, what: None)
-        rows += map(json.loads, made)
+        made = converter.convert_value(record, number, lambda kind, what: None)
+        rows += map(json.loads, made.rows)
     return rows
 
 

@@ -13,8 +13,7 @@ from iepile_cli.conversion.hard_negatives import (
     read_hard_negatives,
     write_hard_negatives,
 )
-from iepile_cli.conversion.mining import mined, name_likeness
-from iepile_cli.conversion.survey import Survey
+from iepile_cli.conversion.mining import Survey, mined, name_likeness
 from iepile_cli.errors import DataError
 from iepile_cli.task.records import Gold
 
@@ -85,7 +84,7 @@ def test_names_that_share_words_are_alike() -> None:
 def survey_of(*records: tuple[str, list[tuple[str, str]]]) -> Survey:
     survey = Survey("NER")
     for text, entities in records:
-        survey.take(text, [Gold(kind, (("mention", one),)) for one, kind in entities])
+        survey.add_gold(text, [Gold(kind, (("mention", one),)) for one, kind in entities])
     return survey
 
 

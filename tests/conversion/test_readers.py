@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iepile_cli.conversion.readers import form_of, open_records
-from iepile_cli.conversion.readers.bio import spans
+from iepile_cli.conversion.readers.bio import tag_spans
 from iepile_cli.errors import DataError, UsageError
 
 
@@ -45,7 +45,7 @@ def entities(record: dict[str, Any]) -> list[tuple[str, str]]:
     ],
 )
 def test_tag_schemes(tags: str, found: list[tuple[int, int, str]]) -> None:
-    assert list(spans(tags.split())) == found
+    assert list(tag_spans(tags.split())) == found
 
 
 def test_conll_columns(tmp_path: Path) -> None:
@@ -120,6 +120,10 @@ def test_prodigy_relations(tmp_path: Path) -> None:
             "relation": "works for",
             "tail": "IBM",
             "tail_type": "O",
+            "head_start": 0,
+            "head_end": 3,
+            "tail_start": 13,
+            "tail_end": 16,
         }
     ]
 

@@ -14,7 +14,7 @@ from conftest import SHARED
 
 from iepile_cli.conversion import Plan
 from iepile_cli.conversion.converter import Converter
-from iepile_cli.conversion.gold import distinct_entries, read_gold
+from iepile_cli.conversion.gold import distinct_entries, read_annotation
 from iepile_cli.task.instruction import answer_json, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, distinct, read_annotations, write_annotations
 from iepile_cli.task.schema import read_schema_file
@@ -82,9 +82,10 @@ def test_corpora_come_back(folder: Path, name: str, ratio: float) -> None:
     plan = Plan(task.name, items, source="s", neg_ratio=ratio, shuffle=ratio < 1).check()
     converter = Converter(plan)
     for number, record in enumerate(records_of(folder), 1):
-        rows, _ = converter.convert(record, number, lambda kind, what: None)
+        raw = json.dumps(record).encode()
+        rows = converter.convert(raw, number, lambda kind, what: None).rows
         entries = distinct_entries(task.layout, record[task.layout.field])
-        gold = read_gold(task, entries, items)
+        gold = read_annotation(task, entries, items)
         # What no answer can show: events without any argument, where triggers are given.
         shown = [thing for thing in gold if not task.gold_types_only or len(thing.roles) > 1]
         back: list[Gold] = []

@@ -10,9 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.choosing import Chooser, dice_for
-from iepile_cli.conversion.converter import Converter, id_of
-from iepile_cli.conversion.gold import distinct_entries, key_of_gold, parts_of, read_gold
+from iepile_cli.conversion.converter import Converter
+from iepile_cli.conversion.gold import (
+    distinct_entries,
+    gold_labels,
+    key_of_gold,
+    read_annotation,
+)
+from iepile_cli.conversion.rows import id_of
+from iepile_cli.conversion.sampling import Sampler
 from iepile_cli.task.instruction import answer_json, dumps, instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
@@ -26,10 +32,11 @@ def plain_rows(plan: Plan, record: dict[str, Any], number: int) -> list[bytes]:
     """What a record becomes, written with ``task/instruction.py`` and ``json.dumps`` alone."""
     task, text = plan.task, record["text"]
     entries = distinct_entries(task.layout, record[task.layout.field])
-    gold = read_gold(task, entries, plan.items)
-    dice = dice_for(plan.seed, number)
+    gold = read_annotation(task, entries, plan.items)
     rows = []
-    for batch in Chooser(plan).batches(parts_of(task, gold, text), lambda: dice):
+    sampler = Sampler(plan)
+    for requests in sampler.batches(gold_labels(task, gold, text), number):
+        batch = tuple(map(sampler.item, requests))
         asked = instruction_json(task, batch, text, plan.language)
         row: dict[str, Any] = {"task": task.name, "source": plan.source, "instruction": asked}
         if plan.split == "test":
@@ -102,9 +109,11 @@ def test_quick_rows_are_the_bytes_of_plain_ones(
         expected = plan_rows
     else:
         expected = plain_rows(plan, record, number)
-    rows, empty = Converter(plan).convert(record, number, lambda kind, what: None)
+    raw = dumps(record).encode()
+    rows, empty, *_ = Converter(plan).convert(raw, number, lambda kind, what: None)
     assert rows == expected
-    assert Converter(plan, fast=False).convert(record, number, lambda k, w: None)[0] == expected
+    general = Converter(plan, fast=False).convert(raw, number, lambda k, w: None)
+    assert general.rows == expected
     if plan.split == "train":
         answers = [json.loads(json.loads(row)["output"]) for row in rows]
         assert empty == [not any(answer.values()) for answer in answers]
@@ -116,19 +125,22 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
     plan = Plan("NER", tuple(map(SchemaItem, kinds)), source="s", language="en")
     converter = Converter(plan)
     assert converter.flat is not None
+    assert converter.decoder is not None
     for number in range(1, 300):
         tokens = [dice.choice(["Ann", "Bob", "of", "Rome", "IBM", "the"]) for _ in range(30)]
         entries = [
             {"entity": dice.choice(tokens), "entity_type": dice.choice(kinds)} for _ in range(4)
         ]
         record = {"text": " ".join(tokens), "entity": entries}
-        assert converter.flat.things(entries, record["text"]) is not None
-        made, _ = converter.convert(record, number, lambda kind, what: None)
-        assert made == plain_rows(plan, record, number)
+        raw = json.dumps(record).encode()
+        decoded = converter.decoder.decode(raw)
+        assert converter.flat.read(decoded.entries, decoded.text) is not None
+        made = converter.convert(raw, number, lambda kind, what: None)
+        assert made.rows == plain_rows(plan, record, number)
 
 
 def test_gold_keys_tell_typed_relations_apart() -> None:
     task = TASKS["SPO"]
     entry = {"head": "a", "head_type": "S", "relation": "r", "tail": "b", "tail_type": "O"}
-    (gold,) = read_gold(task, [entry], ())
+    (gold,) = read_annotation(task, [entry], ())
     assert key_of_gold(gold) == ("r", "S", "O")

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from iepile_cli.extraction.grounding import (
     Grounded,
     Occurrences,
-    everywhere,
+    at_all_places,
     ground,
     joint_score,
+    with_occurrences,
 )
 from iepile_cli.task import TASKS, Roles, SchemaItem
 from iepile_cli.task.passages import Passage
@@ -133,14 +134,14 @@ def test_joint_score(scores: list[float | None], expected: float | None) -> None
     assert joint_score(scores) == (expected if expected is None else pytest.approx(expected))
 
 
-def test_everywhere() -> None:
+def test_items_at_all_places_and_parts_with_all_occurrences() -> None:
     text = "Bob met Ann. Bob left."
     single = grounded("NER", text, mentions("Bob")).items
     pair = grounded("RE", text, [(("subject", "Bob"), ("object", "Ann"))]).items
     document = "\n" * 1000 + text
-    found = everywhere(single, document, spread=True)
+    found = at_all_places(single, document)
     assert [item.roles[0][1].start for item in found] == [1000, 1013]
-    (related,) = everywhere(pair, document, spread=False)
+    (related,) = with_occurrences(pair, document)
     assert related.roles[0][1].occurrences == ((1000, 1003), (1013, 1016))
     assert related.roles[0][1].start == 1000
 

@@ -95,7 +95,7 @@ def test_bad_records_are_named_and_the_rest_is_answered(
     said = capsys.readouterr().err
     for line, what in ((1, "'instruction'"), (2, "not JSON"), (3, "XYZ"), (4, "no task"), (6, "")):
         assert any(f"test.jsonl:{line}: " in row and what in row for row in said.splitlines())
-    assert "5 records have no answer; the other 1 are written" in said
+    assert "5 inputs failed; 1 record written" in said
 
 
 @pytest.mark.model
@@ -147,7 +147,11 @@ def test_a_file_that_is_no_prediction_is_not_written_into(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "test.jsonl", [record("NER"), record("KG")])
+    other = write(tmp_path / "other.jsonl", [record("NER"), record("KG")])
     before = path.read_bytes()
-    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 1
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(other), "--resume"]) == 1
     assert "no output that can be resumed" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert run([*EXTRACT, "--instructions", str(path), "-o", str(path), "--resume"]) == 2
+    assert "would overwrite what is read from it" in capsys.readouterr().err
     assert path.read_bytes() == before

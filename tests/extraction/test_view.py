@@ -36,7 +36,7 @@ def viewed(text: str, *items: Item, task: str = "NER", width: int = 80, **consol
 def test_plain() -> None:
     shown = viewed("Bob lives in Rome.", item("person", ("mention", "Bob", 0)))
     assert [line.rstrip() for line in shown.splitlines()] == [
-        "a.txt: 1 named entities",
+        "a.txt: 1 named entity",
         "Bob lives in Rome.",
         "type     text    at   score",
         "───────────────────────────",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from hub.hub_server import COMMIT, LARGE, HubServer
+from terminal import Terminal
 
 from iepile_cli.models import resolve_model
 
@@ -318,6 +319,26 @@ def wait_for(condition: object, limit: float = 20) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_missing_model_is_offered_to_a_person(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    hub.add("owner/small-gguf", {"model.gguf": b"GGUF, and no more"})
+    text = tmp_path / "a.txt"
+    text.write_text("Ada Lovelace met Charles Babbage in London.")
+    command = [sys.executable, "-m", "iepile_cli", "extract", "--schema", "person", str(text)]
+    command += ["--model", "owner/small-gguf"]
+    with Terminal(command, environment(hub)) as terminal:
+        terminal.wait_for(r"The model owner/small-gguf \(size unknown\) is not on this machine\. ")
+        terminal.press("n\n")
+        terminal.wait_for("get it with: iepile download owner/small-gguf")
+    assert not (store / "owner--small-gguf").exists()
+    with Terminal(command, environment(hub)) as terminal:
+        terminal.wait_for("Download it now")
+        terminal.press("y\n")
+        terminal.wait_for("owner/small-gguf: 17 B in ")
+        # It is opened then, and this one is no model.
+        terminal.wait_for(r"iepile: .*model\.gguf")
+    assert (store / "owner--small-gguf" / "model.gguf").exists()
 
 
 @pytest.mark.model

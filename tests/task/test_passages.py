@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.errors import ModelError
-from iepile_cli.task.passages import Passage, passages
+from iepile_cli.task.passages import Passage, passages, units
 from iepile_cli.task.segment import segment
-from iepile_cli.task.sentences import units
 
 HOSTILE = st.lists(
     st.one_of(

@@ -1,27 +1,55 @@
 """Forms that annotated data comes in, each read into unified records.
 
-``open_records`` gives the records of a file or folder as chunks, whatever their form:
-
-* ``iepile``: unified records, published IEPile rows, InstructIE records; told apart by what a
-  record has;
-* ``bio``: columns of tokens and tags; ``spacy``: JSON spans or a ``DocBin``; ``brat``: standoff.
+``open_records`` gives the records of a file or folder as chunks, whatever their form;
+``read_gold`` gives what they are annotated with. The form follows from the file's name and from
+what its first record holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.inputs import Chunk, json_chunks, numbered_chunks, open_input
-from iepile_cli.conversion.readers.bio import read_bio
+from iepile_cli.conversion.chunks import Chunk, json_chunks, numbered_chunks
+from iepile_cli.conversion.gold import (
+    BAD_GOLD,
+    KEPT,
+    NOT_IN_TEXT,
+    Problem,
+    Unusable,
+    read_json,
+    text_of,
+)
+from iepile_cli.conversion.offsets import GoldItem, gold_items
+from iepile_cli.conversion.readers.bio import TAG_KEYS, TOKEN_KEYS, read_bio, token_reader
 from iepile_cli.conversion.readers.brat import brat_documents, read_brat
-from iepile_cli.conversion.readers.published import is_published, read_published
-from iepile_cli.conversion.readers.spacy import read_doc_bin, read_spacy
-from iepile_cli.errors import UsageError
+from iepile_cli.conversion.readers.doccano import doccano_records
+from iepile_cli.conversion.readers.label_studio import label_studio_records
+from iepile_cli.conversion.readers.parquet import feature_names, read_parquet
+from iepile_cli.conversion.readers.published import is_row, read_published
+from iepile_cli.conversion.readers.results import ResultReader
+from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
+from iepile_cli.conversion.readers.spans import RecordReader, read_records
+from iepile_cli.errors import DataError, UsageError
+from iepile_cli.files import StrPath, display_name, open_input, suffix, utf8_stream
+from iepile_cli.task.table import TASKS, Task
 
-FORMS = ("auto", "iepile", "bio", "spacy", "brat")
+FORMS = (
+    "auto",
+    "iepile",
+    "bio",
+    "brat",
+    "spacy",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "tokens",
+    "results",
+)
 
 _BY_SUFFIX = {
     ".bio": "bio",
@@ -32,20 +60,71 @@ _BY_SUFFIX = {
     ".spacy": "spacy",
     ".ann": "brat",
 }
+_PARQUET = ".parquet"
+_DOC_BIN = ".spacy"
+_NAMES = {"label-studio": "a Label Studio task", "tokens": "a record of tokens and tags"}
 
 Opened: TypeAlias = tuple[Iterator[Chunk], int]
 
 
 def form_of(path: Path | None, form: str = "auto") -> str:
-    """The form of a file: as named, or by its suffix. Raises ``UsageError``."""
+    """The form of a file: as named, by its suffix, or by its first record.
+
+    Raises ``UsageError`` for an unknown name; a file that cannot be read is ``iepile``.
+    """
     if form not in FORMS:
         raise UsageError(f"--from {form} is not known", hint=f"one of {', '.join(FORMS)}")
-    if form != "auto" or path is None:
-        return "iepile" if form == "auto" else form
+    if form != "auto":
+        return form
+    named = _form_by_name(path)
+    if named != "auto" or path is None or not path.is_file():
+        return "iepile" if named == "auto" else named
+    try:
+        with _open_json(path) as (chunks, _):
+            return _form_of_record(next(_first_record(chunks), None))
+    except DataError:
+        return "iepile"
+
+
+def _form_by_name(path: Path | None) -> str:
+    if path is None:
+        return "auto"
     if path.is_dir():
         return "brat" if any(path.rglob("*.ann")) else "iepile"
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
-    return _BY_SUFFIX.get(suffixes[-1].lower(), "iepile") if suffixes else "iepile"
+    return _BY_SUFFIX.get(suffix(path), "auto")
+
+
+def _form_of_record(value: Any) -> str:
+    """The form of a decoded record, by the keys that no other form has together."""
+    if not isinstance(value, dict) or any(task.layout.field in value for task in TASKS.values()):
+        return "iepile"
+    label, data = value.get("label", value.get("labels")), value.get("data")
+    if isinstance(data, dict) and {"annotations", "predictions", "completions"} & value.keys():
+        return "label-studio"
+    if any(key in value for key in TOKEN_KEYS) and any(key in value for key in TAG_KEYS):
+        return "tokens"
+    if {"task", "answer", "items"} <= value.keys():
+        return "results"
+    if "text" not in value:
+        return "iepile"
+    if isinstance(label, list) and "spans" not in value:
+        regions = bool(label) and isinstance(label[0], dict)
+        return "label-studio" if regions else "doccano"
+    entities = value.get("entities")
+    if isinstance(entities, list) and "relations" in value:
+        return "doccano"
+    if "ents" in value or "paragraphs" in value:
+        return "spacy"
+    return "prodigy" if "spans" in value else "iepile"
+
+
+def _first_record(chunks: Iterator[Chunk]) -> Iterator[Any]:
+    for chunk in chunks:
+        for _, raw in chunk.records():
+            try:
+                yield read_json(raw)
+            except Unusable:
+                return
 
 
 @contextmanager
@@ -55,32 +134,144 @@ def open_records(path: Path | None, form: str, task_name: str | None) -> Iterato
     ``task_name`` picks the rows of one task out of published files. Raises ``DataError`` for what
     cannot be opened.
     """
-    form = form_of(path, form)
-    name = path if path is not None else "stdin"
+    # A pipe can be read only once: what its first record holds is looked at below.
+    form = form_of(path, form) if form != "auto" else _form_by_name(path)
     if form == "brat":
-        documents = brat_documents(path)
-        yield numbered_chunks(read_brat(documents), lambda: 0), 0
+        yield numbered_chunks(read_brat(brat_documents(path)), lambda: 0), 0
         return
-    if form == "spacy" and path is not None and path.suffix == ".spacy":
+    if form == "spacy" and path is not None and suffix(path) == _DOC_BIN:
         yield numbered_chunks(read_doc_bin(path), lambda: 0), 0
         return
-    with open_input(path) as source:
-        if form == "bio":
-            yield numbered_chunks(read_bio(source, name), source.tell), source.size
-            return
-        chunks = json_chunks(source, name)
-        if form == "spacy":
-            yield numbered_chunks(read_spacy(chunks), source.tell), source.size
-            return
+    if form == "bio":
+        with open_input(path) as opened:
+            source = opened._replace(stream=_text_stream(opened.stream, path))
+            yield numbered_chunks(read_bio(source, display_name(path)), source.tell), source.size
+        return
+    with _open_json(path) as (chunks, size):
         first = next(chunks, None)
-        if first is not None and is_published(first):
-            rows = read_published(_with(first, chunks), task_name)
-            yield numbered_chunks(rows, source.tell), source.size
+        if first is None:
+            yield iter(()), size
+            return
+        rest = itertools.chain([first], chunks)
+        record = next(_first_record(iter([first])), None)
+        if form == "auto":
+            form = _form_of_record(record)
+        # How far the file is read shows in its chunks.
+        position = [0]
+        watched = _watched(rest, position)
+        if form != "iepile":
+            named = _NAMES.get(form, f"{form} annotation")
+            records = read_records(watched, _record_reader(form, path), named)
+        elif isinstance(record, dict) and is_row(record):
+            records = read_published(watched, task_name)
         else:
-            yield _with(first, chunks), source.size
+            yield rest, size
+            return
+        yield numbered_chunks(records, lambda: position[0]), size
 
 
-def _with(first: Chunk | None, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    if first is not None:
-        yield first
-    yield from chunks
+def _watched(chunks: Iterable[Chunk], position: list[int]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        position[0] = chunk.position
+        yield chunk
+
+
+def _record_reader(form: str, path: Path | None) -> RecordReader:
+    match form:
+        case "doccano":
+            return doccano_records
+        case "label-studio":
+            return label_studio_records
+        case "tokens":
+            return token_reader(feature_names(path))
+        case "results":
+            return ResultReader(path.parent if path is not None else Path())
+        case _:
+            return spacy_records
+
+
+@contextmanager
+def _open_json(path: Path | None) -> Iterator[Opened]:
+    """The records of a file of JSON, or of a Parquet file, as they are."""
+    if path is not None and suffix(path) == _PARQUET:
+        yield numbered_chunks(read_parquet(path), lambda: 0), 0
+        return
+    with open_input(path) as opened:
+        source = opened._replace(stream=_text_stream(opened.stream, path))
+        yield json_chunks(source), source.size
+
+
+def _text_stream(stream: BufferedReader, path: Path | None) -> BufferedReader:
+    try:
+        return utf8_stream(stream)
+    except DataError as error:
+        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+
+
+# ------------------------------------------------------------------------------------------- gold
+
+
+class GoldRecord(NamedTuple):
+    """What one record is annotated with for one task.
+
+    ``items`` have the spans in ``text`` where the form has them. ``problems`` are what is wrong
+    with the record, each with its line; a record that cannot be used has no ``task`` and no items.
+    """
+
+    id: str | None
+    text: str
+    items: tuple[GoldItem, ...]
+    task: Task | None
+    problems: tuple[Problem, ...] = ()
+
+
+def read_gold(path: StrPath, form: str = "auto", task: Task | None = None) -> Iterator[GoldRecord]:
+    """The annotation in a file or folder of whatever form, record by record.
+
+    A record makes one ``GoldRecord`` for each task that it has a field for: with ``task`` only
+    that one, else the first task of each annotated field. Raises ``DataError`` for a file that
+    cannot be read.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise DataError("no such file or folder", path=display_name(path))
+    first = {one.layout.field: one for one in reversed(TASKS.values())}
+    tasks = [task] if task else list(first.values())
+    with open_records(place, form, task.name if task else None) as (chunks, _):
+        for chunk in chunks:
+            problems: dict[int, list[Problem]] = {}
+            for problem in chunk.problems:
+                if problem.kind in KEPT:
+                    problems.setdefault(problem.line, []).append(problem)
+                else:
+                    yield GoldRecord(None, "", (), None, (problem,))
+            for index, raw in chunk.records():
+                line = chunk.line_of(index)
+                yield from _gold_records(raw, line, tasks, problems.get(line, []))
+
+
+def _gold_records(
+    raw: bytes, line: int, tasks: Sequence[Task], notes: Sequence[Problem]
+) -> Iterator[GoldRecord]:
+    try:
+        record = read_json(raw)
+        text = text_of(record)
+    except Unusable as problem:
+        yield GoldRecord(None, "", (), None, (Problem(line, problem.kind, problem.what),))
+        return
+    named = record.get("id")
+    for task in tasks:
+        if record.get(task.layout.field) is None:
+            continue
+        wrong: list[str] = []
+        items = gold_items(task, record[task.layout.field], text, wrong)
+        problems = [*notes, *(Problem(line, BAD_GOLD, what) for what in wrong)]
+        problems += [
+            Problem(line, NOT_IN_TEXT, f"{mention!r} ({one.gold.type})")
+            for one in items
+            for _, mention in one.gold.roles
+            if mention not in text
+        ]
+        yield GoldRecord(
+            None if named is None else str(named), text, tuple(items), task, tuple(problems)
+        )

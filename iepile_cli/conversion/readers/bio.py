@@ -1,85 +1,124 @@
-"""Columns of tokens and tags (CoNLL, BIO, BIOES, BILOU, IOB1), a blank line between sentences."""
+"""Tokens with tags (BIO, BIOES, BILOU, IOB1): columns of CoNLL files, and lists in records."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from iepile_cli.conversion.gold import UNFIT, Problem
-from iepile_cli.conversion.inputs import LONGEST, Source, check_text
+from iepile_cli.conversion.chunks import LONGEST
+from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
+from iepile_cli.conversion.readers.spans import Note
 from iepile_cli.errors import DataError
+from iepile_cli.files import Input
 from iepile_cli.task.instruction import dumps
 
-_TAG = re.compile(r"O|[BIESLUM]-\S+")
+_TAG = re.compile(r"O|[BIESLUM]-\S.*")
+# Columns are parted by tabs or by blanks; a no-break space belongs to its token.
+_BLANKS = re.compile(r"[ \t]+")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
-_WORD = re.compile(r"[A-Za-z0-9]")
+
+TOKEN_KEYS = ("tokens", "words")
+TAG_KEYS = ("ner_tags", "tags", "labels")
 
 
-def read_bio(source: Source, name: Path | str) -> Iterator[tuple[int, bytes] | Problem]:
+class _Row(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+def read_bio(source: Input, name: str) -> Iterator[tuple[int, bytes] | Problem]:
     """Unified records, one for each sentence, with character offsets.
 
     Which columns hold tokens and tags is found out from the first sentence: tags are the last
-    column of ``O`` and ``B-...``, tokens the first one that does not count them. Raises
-    ``DataError`` when no column holds tags.
+    column of ``O`` and ``B-...``, tokens the first one that does not count them. After a
+    ``-DOCSTART-``, records have the document's number as ``doc_id``. Raises ``DataError`` when no
+    column holds tags.
     """
     columns: tuple[int, int] | None = None
-    for start, lines in _sentences(source, name):
-        cells = [_cells(line) for line in lines]
-        columns = columns or _columns(cells, start, name)
+    for document, rows in _sentences(source, name):
+        columns = columns or _columns(rows, name)
         token, tag = columns
-        short = next((at for at, row in enumerate(cells) if len(row) <= max(columns)), None)
+        short = next((row for row in rows if len(row.cells) <= max(columns)), None)
         if short is not None:
-            yield Problem(start + short, UNFIT, f"no column {max(columns) + 1}")
+            yield Problem(short.line, UNFIT, f"no column {max(columns) + 1}")
             continue
-        tags = [row[tag] for row in cells]
-        wrong = next((at for at, one in enumerate(tags) if not _TAG.fullmatch(one)), None)
+        wrong = next((row for row in rows if not _TAG.fullmatch(row.cells[tag])), None)
         if wrong is not None:
-            yield Problem(start + wrong, UNFIT, f"{tags[wrong]!r} is no tag")
+            yield Problem(wrong.line, UNFIT, f"{wrong.cells[tag]!r} is no tag")
             continue
-        record = tagged_record([row[token] for row in cells], tags)
-        yield start, dumps(record).encode()
+        record = tagged_record([row.cells[token] for row in rows], [row.cells[tag] for row in rows])
+        if document:
+            record = {"doc_id": document, **record}
+        yield rows[0].line, dumps(record).encode()
 
 
-def _sentences(source: Source, name: Path | str) -> Iterator[tuple[int, list[str]]]:
-    lines: list[str] = []
-    start = 1
-    for number, raw in enumerate(iter(lambda: source.file.readline(LONGEST), b""), 1):
-        if number == 1:
-            raw = check_text(raw, name)
+def _sentences(source: Input, name: str) -> Iterator[tuple[int, list[_Row]]]:
+    """The rows of each sentence, and the number of its document (0: none is named)."""
+    rows: list[_Row] = []
+    document = 0
+    for number, raw in enumerate(iter(lambda: source.stream.readline(LONGEST), b""), 1):
         try:
             line = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8: {error.reason}", path=name, line=number) from None
-        if line.startswith("-DOCSTART-") or (line.startswith("# ") and " = " in line):
+        if line.startswith("# ") and " = " in line:
             continue
-        if line.strip():
-            start = start if lines else number
-            lines.append(line)
-        elif lines:
-            yield start, lines
-            lines = []
-    if lines:
-        yield start, lines
+        starts_document = line.startswith("-DOCSTART-")
+        if line.strip(" \t") and not starts_document:
+            rows.append(_Row(number, _cells(line)))
+            continue
+        if rows:
+            yield document, rows
+            rows = []
+        document += starts_document
+    if rows:
+        yield document, rows
 
 
 def _cells(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    return line.split("\t") if "\t" in line else _BLANKS.split(line.strip(" "))
 
 
-def _columns(cells: Sequence[Sequence[str]], line: int, name: Path | str) -> tuple[int, int]:
-    width = min(len(row) for row in cells)
-    tags = [at for at in range(width) if all(_TAG.fullmatch(row[at]) for row in cells)]
-    counts = [str(number) for number in range(1, len(cells) + 1)]
+def _columns(rows: Sequence[_Row], name: str) -> tuple[int, int]:
+    width = min(len(row.cells) for row in rows)
+    tags = [at for at in range(width) if all(_TAG.fullmatch(row.cells[at]) for row in rows)]
+    counts = [str(number) for number in range(1, len(rows) + 1)]
     tokens = [
-        at for at in range(width) if at not in tags[-1:] and [row[at] for row in cells] != counts
+        at
+        for at in range(width)
+        if at not in tags[-1:] and [row.cells[at] for row in rows] != counts
     ]
     if not tags or not tokens:
         raise DataError(
-            "no column of tags (O, B-..., I-...) beside one of tokens", path=name, line=line
+            "no column of tags (O, B-..., I-...) beside one of tokens",
+            path=name,
+            line=rows[0].line,
         )
     return tokens[0], tags[-1]
+
+
+def token_reader(names: Sequence[str]) -> Callable[[Any, Note], Iterator[dict[str, Any]]]:
+    """A reader of records with lists of tokens and of tags; ``names`` are those of numbered tags.
+
+    ``{"tokens": ["Ann", "left"], "ner_tags": ["B-PER", "O"]}``, as Hugging Face datasets have.
+    """
+
+    def read(value: Any, note: Note) -> Iterator[dict[str, Any]]:
+        tokens = next(value[key] for key in TOKEN_KEYS if key in value)
+        tags = next(value[key] for key in TAG_KEYS if key in value)
+        if tags and isinstance(tags[0], int):
+            if not names:
+                raise Unusable(UNFIT, "tags are numbers, and no dataset_info.json names them")
+            tags = [names[tag] for tag in tags]
+        wrong = next((tag for tag in tags if not _TAG.fullmatch(tag)), None)
+        if wrong is not None or len(tags) != len(tokens):
+            what = "as many tags as tokens" if wrong is None else f"{wrong!r} is no tag"
+            raise Unusable(UNFIT, what if wrong is not None else f"not {what}")
+        kept = {key: value[key] for key in ("id", "doc_id") if value.get(key) is not None}
+        yield {**kept, **tagged_record(list(map(str, tokens)), tags, value.get("text"))}
+
+    return read
 
 
 def tagged_record(
@@ -98,7 +137,7 @@ def tagged_record(
             "start": places[first][0],
             "end": places[last][1],
         }
-        for first, last, kind in spans(tags)
+        for first, last, kind in tag_spans(tags)
     ]
     return {"text": text, "entity": entities}
 
@@ -133,7 +172,7 @@ def _apart(before: str, after: str) -> bool:
     return not chinese
 
 
-def spans(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+def tag_spans(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """The spans of a tag sequence in any of the usual schemes: first token, last token, type."""
     start, kind = -1, ""
     for at, tag in enumerate(tags):

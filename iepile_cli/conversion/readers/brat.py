@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from iepile_cli.conversion.gold import UNFIT, Problem
+from iepile_cli.conversion.gold import PART_LOST, UNFIT, Problem
+from iepile_cli.conversion.readers.spans import LabelledSpan, relation_entry
 from iepile_cli.errors import DataError
 from iepile_cli.task.instruction import dumps
 
 _NUMBER = re.compile(r"\d+$")
+
+# The (role, target) pairs of an event; the first one is its type and its trigger.
+_Arguments: TypeAlias = list[tuple[str, str]]
 
 
 def brat_documents(path: Path | None) -> list[Path]:
@@ -29,8 +33,10 @@ def read_brat(documents: Sequence[Path]) -> Iterator[tuple[int, bytes] | Problem
     for number, path in enumerate(documents, 1):
         try:
             text = path.with_suffix(".txt").read_bytes().decode("utf-8-sig")
-            lines = path.read_bytes().decode("utf-8-sig").splitlines()
-            record = _record(text, lines)
+            # Only line feeds part lines: a mention may hold U+2028.
+            lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+            lost: list[str] = []
+            record = _record(text, lines, lost)
         except OSError as error:
             yield Problem(number, UNFIT, f"{path.with_suffix('.txt')}: {error.strerror}")
         except UnicodeDecodeError:
@@ -38,73 +44,93 @@ def read_brat(documents: Sequence[Path]) -> Iterator[tuple[int, bytes] | Problem
         except (ValueError, KeyError, IndexError) as error:
             yield Problem(number, UNFIT, f"{path}: {error}")
         else:
+            yield from (Problem(number, PART_LOST, f"{path}: {what}") for what in lost)
             yield number, dumps({"id": path.stem, **record}).encode()
 
 
-def _record(text: str, lines: Sequence[str]) -> dict[str, Any]:
+def _record(text: str, lines: Sequence[str], lost: list[str]) -> dict[str, Any]:
     """Entities (T), relations (R) and events (E) of a document; other annotation is passed over.
 
     A mention in several pieces becomes the text from its first to its last character. Entities
-    that only serve as an event's trigger are no entities.
+    that only serve as an event's trigger are no entities. An event as a relation's end, or as
+    another event's argument, stands for its trigger. What cannot be followed is put in ``lost``.
     """
     parts = [line.split("\t") for line in lines if line.strip()]
     spans = {part[0]: _span(text, part[1]) for part in parts if part[0][:1] == "T"}
     events = {part[0]: _arguments(part[1]) for part in parts if part[0][:1] == "E"}
-    triggers = {words[0][1] for words in events.values()}
-    relations = [_relation(part[1], spans) for part in parts if part[0][:1] == "R"]
+    ends = dict(spans)
+    for name, arguments in events.items():
+        if arguments and arguments[0][1] in spans:
+            start, end, _ = spans[arguments[0][1]]
+            ends[name] = LabelledSpan(start, end, arguments[0][0])
+        else:
+            lost.append(f"event {name} without a trigger")
+    triggers = {arguments[0][1] for name, arguments in events.items() if name in ends}
+    relations = [
+        relation
+        for part in parts
+        if part[0][:1] == "R" and (relation := _relation(text, part, ends, lost))
+    ]
     return {
         "text": text,
         "entity": [
-            {"entity": mention, "entity_type": kind, "start": start, "end": end}
-            for name, (mention, kind, start, end) in spans.items()
+            {"entity": text[start:end], "entity_type": label, "start": start, "end": end}
+            for name, (start, end, label) in spans.items()
             if name not in triggers
         ],
         "relation": relations,
-        "event": [_event(words, spans, events) for words in events.values()],
+        "event": [
+            _event(text, name, arguments, ends, lost)
+            for name, arguments in events.items()
+            if name in ends
+        ],
     }
 
 
-def _span(text: str, place: str) -> tuple[str, str, int, int]:
-    kind, _, offsets = place.partition(" ")
+def _span(text: str, place: str) -> LabelledSpan:
+    label, _, offsets = place.partition(" ")
     numbers = [int(number) for number in re.split("[ ;]", offsets)]
     start, end = numbers[0], numbers[-1]
     if not 0 <= start < end <= len(text):
         raise ValueError(f"span {offsets} is not in the text")
-    return text[start:end], kind, start, end
+    return LabelledSpan(start, end, label)
 
 
-def _arguments(line: str) -> list[tuple[str, str]]:
+def _arguments(line: str) -> _Arguments:
     pairs = [part.partition(":") for part in line.split()]
     return [(_NUMBER.sub("", role), target) for role, _, target in pairs]
 
 
-def _relation(line: str, spans: dict[str, tuple[str, str, int, int]]) -> dict[str, str]:
-    kind, *ends = line.split()
-    head, tail = (spans[end.partition(":")[2]] for end in ends[:2])
-    return {
-        "head": head[0],
-        "head_type": head[1],
-        "relation": kind,
-        "tail": tail[0],
-        "tail_type": tail[1],
-    }
+def _relation(
+    text: str, part: Sequence[str], ends: Mapping[str, LabelledSpan], lost: list[str]
+) -> dict[str, Any] | None:
+    label, *targets = part[1].split()
+    found = [ends.get(target.partition(":")[2]) for target in targets[:2]]
+    if len(found) < 2 or found[0] is None or found[1] is None:
+        lost.append(f"relation {part[0]}: an end is not there")
+        return None
+    return relation_entry(text, found[0], label, found[1])
 
 
 def _event(
-    words: list[tuple[str, str]],
-    spans: dict[str, tuple[str, str, int, int]],
-    events: dict[str, list[tuple[str, str]]],
+    text: str,
+    name: str,
+    arguments: _Arguments,
+    ends: Mapping[str, LabelledSpan],
+    lost: list[str],
 ) -> dict[str, Any]:
-    (kind, trigger), *arguments = words
-    mention, _, start, end = spans[trigger]
+    (label, _), *others = arguments
+    start, end, _ = ends[name]
     filled = []
-    for role, target in arguments:
-        # An event as argument stands in for its trigger.
-        named = spans[events[target][0][1] if target in events else target]
-        filled.append({"argument": named[0], "role": role, "start": named[2], "end": named[3]})
+    for role, target in others:
+        if target not in ends:
+            lost.append(f"event {name}: {role} {target} is not there")
+            continue
+        first, last, _ = ends[target]
+        filled.append({"argument": text[first:last], "role": role, "start": first, "end": last})
     return {
-        "event_trigger": mention,
-        "event_type": kind,
+        "event_trigger": text[start:end],
+        "event_type": label,
         "arguments": filled,
         "start": start,
         "end": end,

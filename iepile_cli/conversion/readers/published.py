@@ -11,28 +11,16 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from iepile_cli.conversion.converter import read_json
-from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
-from iepile_cli.conversion.inputs import Chunk
+from iepile_cli.conversion.chunks import Chunk
+from iepile_cli.conversion.gold import UNFIT, Problem, Unusable, read_json
 from iepile_cli.errors import UnknownName
 from iepile_cli.task.instruction import Instruction, dumps, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, write_annotations
 from iepile_cli.task.table import Task, task_named
 
 
-def is_published(chunk: Chunk) -> bool:
-    """Whether the first record of a chunk is a row with an instruction."""
-    for raw in chunk.data.split(b"\n"):
-        if raw.strip():
-            try:
-                record = read_json(raw)
-            except Unusable:
-                return False
-            return isinstance(record, dict) and _is_row(record)
-    return False
-
-
-def _is_row(record: dict[str, Any]) -> bool:
+def is_row(record: dict[str, Any]) -> bool:
+    """Whether a record is a converted row: an instruction with an output or a label."""
     asked = record.get("instruction")
     return (
         isinstance(asked, str)
@@ -79,16 +67,14 @@ def read_published(
 def _rows(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
     for chunk in chunks:
         yield from ((problem.line, problem) for problem in chunk.problems)
-        for index, raw in enumerate(chunk.data.split(b"\n")):
-            if not raw.strip():
-                continue
+        for index, raw in chunk.records():
             line = chunk.line_of(index)
             try:
                 row = read_json(raw)
             except Unusable as problem:
                 yield line, Problem(line, problem.kind, problem.what)
                 continue
-            if isinstance(row, dict) and _is_row(row):
+            if isinstance(row, dict) and is_row(row):
                 yield line, row
             else:
                 yield line, Problem(line, UNFIT, "no row with an instruction and an output")
@@ -103,27 +89,27 @@ def _gold(task: Task, row: dict[str, Any]) -> tuple[Instruction, list[dict[str, 
         return ask, label
     answer = json.loads(row["output"])
     problems: list[str] = []
-    found = parse_answer(task, ask.items, _today(task, answer), problems)
+    found = parse_answer(task, ask.items, _current_keys(task, answer), problems)
     gold = []
-    for item, things in found:
+    for item, items in found:
         # Items that share a key share its answer: it is taken once, for the first of them.
         first = next(other for other in ask.items if other.type == item.type)
         given = item.trigger if isinstance(item.trigger, tuple) and len(item.trigger) == 1 else ()
-        for roles in things if item is first else ():
+        for roles in items if item is first else ():
             trigger = [("trigger", word) for word in given]
             whole = (*trigger, *roles) if not dict(roles).get("trigger") else roles
             gold.append(Gold(item.type, tuple(whole), item.subject_type, item.object_type))
     return ask, write_annotations(task, gold)
 
 
-def _today(task: Task, answer: Any) -> Any:
-    """An answer with the keys of older files (head and tail, events' arguments) as today's."""
+def _current_keys(task: Task, answer: Any) -> Any:
+    """An answer with the keys of older files (head and tail, events' arguments) as they are now."""
     if not isinstance(answer, dict):
         raise ValueError("the output is not an object")
     names = {key: role for role, key in task.layout.roles if key != role}
     nested = task.slots if task.gold_types_only else ""
 
-    def thing(part: Any) -> Any:
+    def current(part: Any) -> Any:
         if not isinstance(part, dict):
             return part
         if nested and isinstance(part.get(nested), dict):
@@ -133,6 +119,6 @@ def _today(task: Task, answer: Any) -> Any:
         return part
 
     return {
-        key: [thing(part) for part in value] if isinstance(value, list) else value
+        key: [current(part) for part in value] if isinstance(value, list) else value
         for key, value in answer.items()
     }

@@ -1,0 +1,111 @@
+"""Results of ``iepile extract`` as annotation: what a model answered, or a person corrected.
+
+A result names its source and the line in it; the text is read from there, unless the result holds
+it as ``text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from iepile_cli.conversion.chunks import json_chunks
+from iepile_cli.conversion.gold import UNFIT, Unusable
+from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
+from iepile_cli.conversion.readers.spans import Note
+from iepile_cli.errors import DataError
+from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, read_text, suffix
+from iepile_cli.task.records import Gold
+from iepile_cli.task.shape import fixed_roles, slot_role
+from iepile_cli.task.table import Task, task_named
+
+_RECORDS = (".json", ".jsonl", ".ndjson")
+
+
+class ResultReader:
+    """Makes unified records of results; holds one source at a time.
+
+    ``folder`` is that of the results: sources are looked for there too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._source = ""
+        self._texts: Iterator[tuple[int, str]] = iter(())
+        self._at = 0
+
+    def __call__(self, value: Any, note: Note) -> Iterator[dict[str, Any]]:
+        """The unified record of one result; raises ``Unusable``."""
+        task = task_named(str(value["task"]))
+        text = value.get("text")
+        if not isinstance(text, str):
+            text = self._text(str(value["source"]), value.get("line"))
+        items = [_item(task, one, text) for one in value["items"]]
+        named = {key: value[key] for key in ("id", "source", "line") if value.get(key) is not None}
+        yield {**named, "text": text, task.layout.field: entries_of(task, items)}
+
+    def _text(self, source: str, line: int | None) -> str:
+        if source == STDIN_NAME:
+            raise Unusable(UNFIT, "its text was read from standard input")
+        path = next((one for one in (Path(source), self.folder / source) if one.is_file()), None)
+        if path is None:
+            raise Unusable(UNFIT, f"its source {source} is not there")
+        try:
+            if line is None:
+                return read_text(path)
+            return self._line(path, line)
+        except DataError as error:
+            raise Unusable(UNFIT, str(error)) from None
+
+    def _line(self, path: Path, line: int) -> str:
+        """The text at a line; results in the order of their source read it once."""
+        if str(path) != self._source or line < self._at:
+            self._source, self._at = str(path), 0
+            self._texts = _numbered_texts(path)
+        for number, text in self._texts:
+            self._at = number
+            if number == line:
+                return text
+        self._source = ""
+        raise Unusable(UNFIT, f"{path} has no text in line {line}")
+
+
+def _numbered_texts(path: Path) -> Iterator[tuple[int, str]]:
+    with open_input(path) as source:
+        if suffix(path) not in _RECORDS:
+            for number, line in decoded_lines(source.stream):
+                if isinstance(line, str):
+                    yield number, line.rstrip("\r\n")
+            return
+        for chunk in json_chunks(source):
+            for index, raw in chunk.records():
+                record = decode_json(raw)
+                if isinstance(record, dict) and isinstance(record.get("text"), str):
+                    yield chunk.line_of(index), record["text"]
+
+
+def _item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+    fixed = fixed_roles(task.shape)
+    roles: list[tuple[str, str]] = []
+    spans: list[Span | None] = []
+
+    def add(role: str, mention: dict[str, Any]) -> None:
+        start, end = mention.get("start"), mention.get("end")
+        placed = isinstance(start, int) and isinstance(end, int)
+        if placed and text[start:end] != mention["text"]:
+            raise Unusable(UNFIT, f"{mention['text']!r} is not at {start} of its source's text")
+        roles.append((role, mention["text"]))
+        spans.append((start, end) if placed else None)  # type: ignore[arg-type]
+
+    if len(fixed) == 1 and not task.slots:
+        add(fixed[0], found)
+    else:
+        for role in fixed:
+            if isinstance(found.get(role), dict):
+                add(role, found[role])
+        for part in found.get(task.slots, ()) if task.slots else ():
+            add(slot_role(str(part["role"])), part)
+    ends = {field: str(found.get(key, "")) for key, field in task.item_keys if "_type" in field}
+    gold = Gold(str(found["type"]), tuple(roles), **ends)
+    return GoldItem(gold, tuple(spans))

@@ -1,0 +1,102 @@
+"""Records of the usual form decoded in C, by types made from a task's layout.
+
+Whatever has another form is a ``msgspec.DecodeError``: such a record is read the general way
+(``gold.py``), which says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import GenericAlias
+from typing import Any
+
+import msgspec
+
+from iepile_cli.task.records import Gold
+from iepile_cli.task.shape import Roles, slot_role
+from iepile_cli.task.table import Layout, Task
+
+
+class RecordDecoder:
+    """Decodes whole records.
+
+    What ``decode`` gives has ``text``, ``id``, ``doc_id`` and ``entries``: None where there is no
+    annotation, else a list of objects with ``kind``, ``role0``, ``role1`` (the layout's fixed
+    roles), ``subject_type``, ``object_type``, ``slots`` or ``slot`` and ``filler``, as the layout
+    has them. With ``raw``, entries are given as ``(JSON, list)`` by ``entries_of``.
+    """
+
+    def __init__(self, task: Task, *, raw: bool) -> None:
+        entries: Any = GenericAlias(list, (_entry_type(task.layout),))
+        self._raw = msgspec.json.Decoder(entries) if raw else None
+        kind: Any = msgspec.Raw | None if raw else entries | None
+        record: Any = msgspec.defstruct(
+            "Record",
+            [("text", str), ("entries", kind, None), ("id", Any, None), ("doc_id", Any, None)],
+            rename={"entries": task.layout.field},
+        )
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
+
+    def entries_of(self, record: Any) -> tuple[bytes, Any]:
+        """The JSON text of a record's annotation, and what it decodes to."""
+        assert self._raw is not None
+        text = bytes(record.entries)
+        return text, self._raw.decode(text)
+
+
+def _entry_type(layout: Layout) -> Any:
+    """The type of an annotation's entry; ``kind`` is the label, ``role0`` the first fixed role."""
+    keys = {"kind": layout.type}
+    required: list[Any] = []
+    optional: list[Any] = []
+    (optional if layout.by_head else required).append("kind")
+    for number, (_, key) in enumerate(layout.roles):
+        keys[f"role{number}"] = key
+        # Events may lack their trigger.
+        (optional if layout.slot_list or not layout.unique else required).append(f"role{number}")
+    for name in ("subject_type", "object_type"):
+        if key := getattr(layout, name):
+            keys[name] = key
+            required.append(name)
+    fields = [(name, str) for name in required]
+    if layout.by_head:
+        keys |= {"slot": layout.slot_role, "filler": layout.slot_text}
+        fields += [("slot", str), ("filler", str)]
+    fields += [(name, str, "") for name in optional]  # type: ignore[misc]
+    if layout.slot_list:
+        slot = msgspec.defstruct(
+            "Slot",
+            [("slot", str), ("filler", str)],
+            rename={"slot": layout.slot_role, "filler": layout.slot_text},
+            gc=False,
+        )
+        keys["slots"] = layout.slot_list
+        fields.append(("slots", tuple[slot, ...], ()))  # type: ignore[valid-type, arg-type]
+    return msgspec.defstruct("Entry", fields, rename=keys, gc=False)
+
+
+def gold_of(task: Task, entries: Sequence[Any]) -> list[Gold] | None:
+    """The gold of decoded entries, as ``read_annotations`` gives it; None for the general way."""
+    layout = task.layout
+    if layout.by_head:
+        return _gold_by_head(layout, entries)
+    role = layout.roles[0][0]
+    gold = []
+    for entry in entries:
+        roles: Roles = ((role, entry.role0),) if entry.role0 else ()
+        if entry.slots:
+            roles += tuple((slot_role(one.slot), one.filler) for one in entry.slots if one.filler)
+        gold.append(Gold(entry.kind, roles))
+    return gold
+
+
+def _gold_by_head(layout: Layout, entries: Sequence[Any]) -> list[Gold] | None:
+    role = layout.roles[0][0]
+    heads: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for entry in entries:
+        if not entry.kind or not entry.role0:
+            return None
+        slots = heads.setdefault((entry.kind, entry.role0), [(role, entry.role0)])
+        if entry.filler:
+            slots.append((slot_role(entry.slot), entry.filler))
+    return [Gold(kind, tuple(roles)) for (kind, _), roles in heads.items()]

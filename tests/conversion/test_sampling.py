@@ -1,0 +1,195 @@
+"""Which schema items are asked: negatives, hard negatives, order, batches."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from iepile_cli.conversion import Plan
+from iepile_cli.conversion.gold import GoldSlots
+from iepile_cli.conversion.sampling import Request, Sampler, _split_slots
+from iepile_cli.errors import UsageError
+from iepile_cli.task.instruction import batch_bounds
+from iepile_cli.task.shape import SchemaItem
+
+TYPES = [f"t{number:02d}" for number in range(12)]
+ITEMS = tuple(SchemaItem(name) for name in reversed(TYPES))
+
+
+def items_of(plan: Plan, own: Any, number: int = 1) -> list[list[SchemaItem]]:
+    sampler = Sampler(plan)
+    return [list(map(sampler.item, batch)) for batch in sampler.batches(own, number)]
+
+
+def asked(plan: Plan, own: dict[str, GoldSlots], number: int = 1) -> list[str]:
+    return [item.type for batch in items_of(plan, own, number) for item in batch]
+
+
+def own_of(*names: str) -> dict[str, GoldSlots]:
+    return {name: GoldSlots() for name in names}
+
+
+def test_everything_is_asked_in_sorted_order_for_training() -> None:
+    assert asked(Plan("NER", ITEMS), own_of("t03")) == TYPES
+
+
+def test_a_test_record_is_asked_in_the_schemas_order() -> None:
+    plan = Plan("NER", ITEMS, split="test", shuffle=True, neg_ratio=0)
+    assert asked(plan, own_of("t03")) == TYPES[::-1]
+
+
+def test_types_outside_the_schema_are_asked_in_training_only() -> None:
+    assert asked(Plan("NER", ITEMS), own_of("zz"))[-1] == "zz"
+    assert "zz" not in asked(Plan("NER", ITEMS, split="test"), own_of("zz"))
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
+def test_each_absent_type_is_asked_with_the_given_chance(ratio: float) -> None:
+    plan = Plan("NER", ITEMS, neg_ratio=ratio)
+    own = own_of("t00", "t01")
+    counts = [asked(plan, own, number) for number in range(1, 2001)]
+    for one in counts:
+        assert one == sorted(set(one))
+        assert {"t00", "t01"} <= set(one)
+    negatives = sum(len(one) - 2 for one in counts) / (2000 * 10)
+    assert negatives == pytest.approx(ratio, abs=0.02)
+
+
+def test_a_record_without_gold_is_asked_at_least_one_type() -> None:
+    plan = Plan("NER", ITEMS, neg_ratio=0.01)
+    lengths = {len(asked(plan, {}, number)) for number in range(1, 400)}
+    assert min(lengths) == 1
+
+
+def test_no_negatives_leave_a_record_without_gold_out_except_for_events() -> None:
+    assert items_of(Plan("NER", ITEMS, neg_ratio=0), {}) == []
+    events = (SchemaItem("e", ("a", "b")),)
+    assert items_of(Plan("EE", events, neg_ratio=0), {}) == [[]]
+
+
+def test_an_event_type_without_negatives_keeps_its_roles() -> None:
+    items = (SchemaItem("e", ("b", "a")), SchemaItem("f", ("c",)))
+    (batch,) = items_of(Plan("EE", items, neg_ratio=0), {"e": GoldSlots(("a",))})
+    assert [(item.type, item.slots) for item in batch] == [("e", ("a", "b"))]
+
+
+def test_attributes_of_the_gold_are_always_asked() -> None:
+    slots = tuple(f"a{number}" for number in range(10))
+    plan = Plan("KG", (SchemaItem("T", slots),), neg_ratio=0.3)
+    seen = set()
+    for number in range(1, 200):
+        (batch,) = items_of(plan, {"T": GoldSlots(("a7",))}, number)
+        assert "a7" in batch[0].slots
+        assert list(batch[0].slots) == sorted(set(batch[0].slots))
+        seen.add(len(batch[0].slots))
+    assert len(seen) > 3
+
+
+def test_every_entity_type_is_asked_with_its_own_attributes() -> None:
+    items = (SchemaItem("Person", ("employer",)), SchemaItem("Org", ("city",)))
+    own = {"Person": GoldSlots(("employer",))}
+    (batch,) = items_of(Plan("KG", items, split_num=-1), own)
+    assert [(item.type, item.slots) for item in batch] == [
+        ("Org", ("city",)),
+        ("Person", ("employer",)),
+    ]
+
+
+def test_hard_negatives_come_with_few_others() -> None:
+    hard = {"t00": ("t01", "t02", "not in the schema"), "t05": ("t00",)}
+    plan = Plan("NER", ITEMS, hard=hard, split_num=4)
+    several = set()
+    for number in range(1, 100):
+        found = asked(plan, own_of("t00"), number)
+        assert {"t00", "t01", "t02"} <= set(found) <= set(TYPES)
+        assert len(found) == 3 + 4
+        several.add(tuple(found))
+    assert len(several) > 10
+
+
+def test_a_label_that_the_dictionary_lacks_has_no_hard_negatives() -> None:
+    found = asked(Plan("NER", ITEMS, hard={}, split_num=4), own_of("t00"))
+    assert len(found) == 5
+
+
+def test_given_triggers_are_shown_where_the_plan_says() -> None:
+    items = (SchemaItem("hit", ("a",)),)
+    own = {"hit": GoldSlots(("a",), ("struck", "beat"))}
+    for split, triggers, shown in (
+        ("train", "train", True),
+        ("test", "train", False),
+        ("test", "always", True),
+        ("train", "never", False),
+    ):
+        plan = Plan("EEA", items, split=split, triggers=triggers)
+        ((item,),) = items_of(plan, own)
+        assert item.trigger == (("struck", "beat") if shown else True)
+
+
+def test_a_record_that_is_not_annotated_is_asked_the_whole_schema_of_arguments() -> None:
+    items = (SchemaItem("hit", ("a",)), SchemaItem("run", ("b",)))
+    batches = items_of(Plan("EEA", items, split="test"), None)
+    assert [item.type for batch in batches for item in batch] == ["hit", "run"]
+
+
+def test_long_argument_lists_are_split_into_different_batches() -> None:
+    items = (SchemaItem("e", tuple("abcde")), SchemaItem("f", ("x",)))
+    batches = items_of(Plan("EE", items, split_arguments=2, split_num=-1), {})
+    assert [[(item.type, item.slots) for item in batch] for batch in batches] == [
+        [("e", ("a", "b")), ("f", ("x",))],
+        [("e", ("c", "d"))],
+        [("e", ("e",))],
+    ]
+    assert _split_slots(Request("e"), 3) == [Request("e")]
+
+
+def test_descriptions_stay_with_their_slots() -> None:
+    item = SchemaItem("e", ("b", "a"), descriptions=("is b", "is a"))
+    ((asked_item,),) = items_of(Plan("EE", (item,)), {})
+    assert (asked_item.slots, asked_item.descriptions) == (("a", "b"), ("is a", "is b"))
+
+
+def test_shuffling_depends_on_the_seed_and_the_record_alone() -> None:
+    plan = Plan("NER", ITEMS, shuffle=True)
+    first = [asked(plan, {}, number) for number in range(1, 6)]
+    assert first == [asked(plan, {}, number) for number in range(1, 6)]
+    assert all(sorted(one) == TYPES for one in first)
+    assert len({tuple(one) for one in first}) == 5
+    other = Plan("NER", ITEMS, shuffle=True, seed=43)
+    assert first != [asked(other, {}, number) for number in range(1, 6)]
+
+
+def test_batches_are_cut_as_upstream_cuts_them() -> None:
+    for count, size in itertools.product(range(1, 30), (-1, 1, 2, 4, 6)):
+        items = tuple(SchemaItem(f"t{number:03d}") for number in range(count))
+        found = items_of(Plan("NER", items, split_num=size), {})
+        sizes = [stop - start for start, stop in batch_bounds(count, size)]
+        assert [len(batch) for batch in found] == sizes
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"split_num": 0},
+        {"split_num": -2},
+        {"neg_ratio": 1.5},
+        {"neg_ratio": -0.5},
+        {"neg_ratio": float("nan")},
+        {"split": "dev"},
+        {"language": "fr"},
+        {"max_empty_ratio": 1.1},
+        {"max_empty_ratio": 0.5, "split": "test"},
+        {"split_arguments": -1},
+        {"split_arguments": 3},
+        {"triggers": "both"},
+        {"items": ()},
+        {"hard": {}, "task_name": "EEA"},
+    ],
+    ids=str,
+)
+def test_plans_that_cannot_be_carried_out_are_refused(wrong: dict[str, Any]) -> None:
+    plan = {"task_name": "NER", "items": ITEMS} | wrong
+    with pytest.raises(UsageError):
+        Plan(**plan).check()
