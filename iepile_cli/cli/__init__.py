@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import completion, console, options
+from iepile_cli.cli import commands, completion, console, options
+from iepile_cli.cli.defaults import defaults_by_command
 from iepile_cli.config import config_file, read_config
 from iepile_cli.errors import IEPileError
 
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 
-class _Program(options.Group):
+class _Program(commands.Group):
     """The program, whose help needs no subcommand to be loaded."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -96,7 +97,7 @@ def _options(
     ] = False,
 ) -> None:
     given = read_config()
-    defaults = options.defaults_by_command(given, context.command) if given else {"": {}}
+    defaults = defaults_by_command(given, context.command) if given else {"": {}}
     context.default_map = defaults
     values = {"quiet": quiet, "verbose": verbose}
     for name in values:
@@ -116,7 +117,7 @@ def _app(names: Iterable[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         add_completion=False,
-        context_settings=options.help_settings(),
+        context_settings=commands.help_settings(),
         help="Schema-based information extraction: name what you want, point at text, get exactly "
         "that, as valid JSON that says where in the text each item stands.",
     )
@@ -127,7 +128,7 @@ def _app(names: Iterable[str]) -> typer.Typer:
         called = getattr(held, function)
         if not hasattr(called, "first"):
             called = options.command()(called)
-        made.command(name, cls=options.Command, short_help=about, epilog=held.EXAMPLES)(called)
+        made.command(name, cls=commands.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 
 
