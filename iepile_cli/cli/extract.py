@@ -12,7 +12,6 @@ import typer
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.cli.fetching import offer
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.requests import ExtractOptions
 
@@ -176,7 +175,6 @@ def extract(
         output=output,
         resumable=source.resumable,
         read_again=source.read_again,
-        before=(lambda: None) if base_url else functools.partial(offer, model, adapter or ()),
     )
 
 
