@@ -74,18 +74,21 @@ class Texts:
         format_ = format_ or outputs.format_for(output)
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
-            self._exclude = (output, output + outputs.PART)
+            part = output + outputs.PART
+            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
         self._documents(lambda error: None, lambda path: None)
-        writer = outputs.open_writer(format_, output, task=self.task, resume=resume, bom=bom)
-        writer.check(
-            task=self.task.name,
-            schema=schema_json(self.task, self.schema),
-            types=list(dict.fromkeys(item.type for item in self.schema)),
+        settings = {
+            "task": self.task.name,
+            "schema": schema_json(self.task, self.schema),
+            "types": list(dict.fromkeys(item.type for item in self.schema)),
+        }
+        return outputs.open_writer(
+            format_, output, task=self.task, resume=resume, bom=bom, settings=settings
         )
-        return writer
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
