@@ -317,19 +317,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score predictions, as ``iepile eval PREDICTIONS --json -``; gives that report.
 
-    ``options`` are fields of ``evaluation.Plan``. Raises ``UsageError``, or ``DataError`` where
-    nothing can be scored.
+    ``options`` are fields of ``evaluation.EvalOptions``. Raises ``UsageError``, or ``DataError``
+    where nothing can be scored.
     """
-    from iepile_cli.evaluation import Plan, evaluated, report
+    from iepile_cli import evaluation as scoring
+    from iepile_cli.evaluation.report import as_json
 
-    with evaluated(
+    with scoring.evaluate(
         fspath(predictions),
-        Plan(**options),
+        scoring.EvalOptions(**options),
         by=tuple(by),
         gold=None if gold is None else fspath(gold),
         baseline=None if baseline is None else fspath(baseline),
     ) as evaluation:
-        return report.as_json(evaluation)
+        return as_json(evaluation)
 
 
 def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:

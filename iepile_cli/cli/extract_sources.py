@@ -73,19 +73,22 @@ class Texts:
 
         format_ = format_ or outputs.format_for(output)
         if output is not None and output != "-":
-            refuse_overwriting([output], self.paths)
-            self._exclude = (output, output + outputs.PART)
+            refuse_overwriting([output], [*self.paths, *self._schema_files()])
+            part = output + outputs.PART
+            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
         self._documents(lambda error: None, lambda path: None)
-        writer = outputs.open_writer(format_, output, task=self.task, resume=resume, bom=bom)
-        writer.check(
-            task=self.task.name,
-            schema=schema_json(self.task, self.schema),
-            types=list(dict.fromkeys(item.type for item in self.schema)),
+        settings = {
+            "task": self.task.name,
+            "schema": schema_json(self.task, self.schema),
+            "types": list(dict.fromkeys(item.type for item in self.schema)),
+        }
+        return outputs.open_writer(
+            format_, output, task=self.task, resume=resume, bom=bom, settings=settings
         )
-        return writer
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
@@ -131,9 +134,13 @@ class Texts:
             on_skip=on_skip,
         )
 
+    def _schema_files(self) -> list[str]:
+        names = [given.removeprefix("@") for given in self.given]
+        return [name for name in names if os.path.isfile(name)]
+
     def named(self, error: ModelError) -> ModelError:
         """The error, with the schema files whose size may be the reason."""
-        files = [given for given in self.given if os.path.isfile(given.removeprefix("@"))]
+        files = self._schema_files()
         if not files or "schema" not in error.message:
             return error
         types = plural(len(self.schema), "type")

@@ -61,7 +61,8 @@ class Resolved:
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
     ``min_score`` is the least score (0..1) worth showing, and ``passage_tokens`` the longest
-    passage in tokens, that are known for them (0: not known).
+    passage in tokens, that are known for them (0: not known); ``tasks`` and ``languages`` are what
+    they were trained for, empty where nobody knows.
     """
 
     name: str
@@ -72,6 +73,8 @@ class Resolved:
     adapters: tuple[Path, ...] = ()
     min_score: float = 0.0
     passage_tokens: int = 0
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 class _Adapter(NamedTuple):
@@ -124,6 +127,7 @@ def resolve_model(
     templates += [adapter.template() for adapter in applied]
     # What an adapter was found to need counts, else what the model was.
     last = applied[-1].entry if applied else entry
+    known_of = last or read_adapter_settings(applied[-1].path if applied else path)
     return Resolved(
         name=entry.name if entry else chosen,
         path=_single_gguf(path) if kind == "gguf" and path.exists() else path,
@@ -132,7 +136,9 @@ def resolve_model(
         template=next(filter(None, reversed(templates)), None),
         adapters=tuple(adapter.path for adapter in applied),
         min_score=last.min_score if last else 0.0,
-        passage_tokens=_passage_tokens(last, applied[-1].path if applied else path),
+        passage_tokens=known_of.passage_tokens if known_of else 0,
+        tasks=known_of.tasks if known_of else (),
+        languages=known_of.languages if known_of else (),
     )
 
 
@@ -327,11 +333,3 @@ def _checked(found: Manifest, file: str) -> Path:
             hint=f"get it again with: iepile download {found.name}",
         )
     return path
-
-
-def _passage_tokens(entry: ModelEntry | None, path: Path) -> int:
-    """The longest passage that suits a model or adapter: as its entry or its settings say."""
-    if entry is not None and entry.passage_tokens:
-        return entry.passage_tokens
-    recorded = read_adapter_settings(path) if path.exists() else None
-    return recorded.passage_tokens if recorded else 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,7 +162,7 @@ def _as_path(text: str) -> Path | None:
         return path
     raise UsageError(
         f"--schema {text}: " + ("is a folder, not a schema file" if folder else "no such file"),
-        hint=f"a type that is called so is written --schema '{dumps([named])}'",
+        hint=f"for a type of that name, write --schema '{dumps([named])}'",
     )
 
 
@@ -208,13 +208,30 @@ def _parsed(text: str, *, yaml: bool) -> _Source:
 
 def _json(text: str, line: int | None = None) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg}", line=line or error.lineno) from None
     except RecursionError:
         raise DataError("not a schema: lists within lists without end", line=line) from None
     except ValueError as error:
         raise DataError(f"not JSON: {error}", line=line) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that comes twice the first would be lost, so it is refused."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        _refuse_repeated((key, None) for key, _ in pairs)
+    return value
+
+
+def _refuse_repeated(keys: Iterable[tuple[str, int | None]]) -> None:
+    """Raise ``DataError`` for a key of an object that came before; each key with its line."""
+    seen: set[str] = set()
+    for key, line in keys:
+        if key in seen and key != "<<":
+            raise DataError(f"the key {shown(key)} comes twice in one object", line=line)
+        seen.add(key)
 
 
 def _yaml(text: str) -> Any:
@@ -240,17 +257,21 @@ def _yaml(text: str) -> Any:
 
 
 def _unfolded(node: Any) -> int:
-    """How many values a YAML node holds with its aliases written out; they are shared in memory."""
+    """How many values a YAML node holds with its aliases written out; they are shared in memory.
+
+    Raises ``DataError`` for a key that comes twice in a mapping.
+    """
     sizes: dict[int, int] = {}
 
     def size(node: Any) -> int:
         if id(node) not in sizes:
             sizes[id(node)] = _MAX_YAML_NODES  # for an alias within itself
-            parts = node.value if isinstance(node.value, list) else ()
-            flat = (
-                part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))
-            )
-            sizes[id(node)] = 1 + sum(map(size, flat))
+            parts = node.value if isinstance(node.value, list) else []
+            if parts and isinstance(parts[0], tuple):
+                keys = (key for key, _ in parts if isinstance(key.value, str))
+                _refuse_repeated((key.value, key.start_mark.line + 1) for key in keys)
+                parts = [part for pair in parts for part in pair]
+            sizes[id(node)] = 1 + sum(map(size, parts))
         return sizes[id(node)]
 
     return size(node)

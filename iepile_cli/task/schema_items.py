@@ -186,11 +186,12 @@ def distinct_items(items: Iterable[SchemaItem]) -> list[SchemaItem]:
 # -------------------------------------------------------------------------- names, in every form
 
 
-def _name(name: Any) -> str:
-    """A name, checked; raises ``UsageError``."""
+def _name(name: Any, owner: str = "") -> str:
+    """A name, checked; raises ``UsageError``. ``owner`` is the schema item that it is part of."""
     if not isinstance(name, str):
         hint = examples() if isinstance(name, (list, dict)) else "put it in quotes"
-        raise UsageError(f"a name in a schema is text, not {shown(name)}", hint=hint)
+        of = f" of {shown(owner)}" if owner else ""
+        raise UsageError(f"a name in the schema{of} is text, not {shown(name)}", hint=hint)
     if not name.strip():
         raise UsageError("an empty name stands in the schema", hint=examples())
     if len(name) > MAX_NAME:
@@ -200,9 +201,9 @@ def _name(name: Any) -> str:
     return name
 
 
-def _names(names: Iterable[Any]) -> tuple[str, ...]:
+def _names(names: Iterable[Any], owner: str = "") -> tuple[str, ...]:
     """Names, each once."""
-    found = tuple(dict.fromkeys(map(_name, names)))
+    found = tuple(dict.fromkeys(_name(name, owner) for name in names))
     check_count(len(found))
     return found
 
@@ -219,7 +220,7 @@ def _slots(parts: Any, owner: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for text in descriptions:
         if text is not None and not isinstance(text, str):
             raise UsageError(f"schema item {shown(owner)} has {shown(text)} for a description")
-    return _names(parts), tuple(text or "" for text in descriptions)
+    return _names(parts, owner), tuple(text or "" for text in descriptions)
 
 
 def check_count(types: int) -> None:
