@@ -166,6 +166,14 @@ def extract(
             format=format_ not in (None, "jsonl"),
         )
         source = InstructionRecords(instructions, named, encoding, limit)
+
+    def before() -> None:
+        if settings.base_url:
+            return
+        offer(model, adapter or ())
+        if isinstance(source, Texts):
+            source.check_room(how, model, adapter or (), template, context)
+
     writer = source.writer(output, format_, resume=resume, bom=bom)
     run(
         source.noun,
@@ -176,7 +184,7 @@ def extract(
         output=output,
         resumable=source.resumable,
         read_again=source.read_again,
-        before=(lambda: None) if base_url else functools.partial(offer, model, adapter or ()),
+        before=before,
     )
 
 
