@@ -12,7 +12,6 @@ import typer
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.cli.fetching import offer
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.requests import ExtractOptions
 
@@ -140,14 +139,6 @@ def extract(
         verbose=console.verbosity.verbose,
         on_note=console.note,
     )
-    model_of = functools.partial(
-        open_model,
-        model,
-        adapters=adapter or (),
-        backend=backend,
-        template=template,
-        options=settings,
-    )
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
     if instructions is None:
@@ -167,24 +158,27 @@ def extract(
         )
         source = InstructionRecords(instructions, named, encoding, limit)
 
-    def before() -> None:
-        if settings.base_url:
-            return
-        offer(model, adapter or ())
-        if isinstance(source, Texts):
+    def open_model_for_schema() -> Opened:
+        if isinstance(source, Texts) and not settings.base_url:
             source.check_room(how, model, adapter or (), template, context)
+        return open_model(
+            model,
+            adapters=adapter or (),
+            backend=backend,
+            template=template,
+            options=settings,
+        )
 
     writer = source.writer(output, format_, resume=resume, bom=bom)
     run(
         source.noun,
         source.read,
         writer,
-        model_of,
+        open_model_for_schema,
         functools.partial(_answer, source, writer, how, model),
         output=output,
         resumable=source.resumable,
         read_again=source.read_again,
-        before=before,
     )
 
 
