@@ -17,7 +17,7 @@ from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task.grammar import empty_answers, lark_grammar
-from iepile_cli.task.instruction import Instruction, batches, dumps
+from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
@@ -97,6 +97,8 @@ class ExtractOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.split_num is not None:
+            list(batch_bounds(1, self.split_num))
         if self.passage_tokens and self.passage_tokens < _LEAST_PASSAGE:
             raise UsageError(
                 f"--passage-tokens {self.passage_tokens} is too low",
