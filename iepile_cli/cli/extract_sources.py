@@ -76,7 +76,7 @@ class Texts:
 
         format_ = format_ or outputs.format_for(output)
         if output is not None and output != "-":
-            refuse_overwriting([output], self.paths)
+            refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
             notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
             self._exclude = (output, part, *notes)
@@ -171,9 +171,13 @@ class Texts:
         except ModelError as error:
             raise self.named(error) from None
 
+    def _schema_files(self) -> list[str]:
+        names = [given.removeprefix("@") for given in self.given]
+        return [name for name in names if os.path.isfile(name)]
+
     def named(self, error: ModelError) -> ModelError:
         """The error, with the schema files whose size may be the reason."""
-        files = [given for given in self.given if os.path.isfile(given.removeprefix("@"))]
+        files = self._schema_files()
         if not files or "schema" not in error.message:
             return error
         types = plural(len(self.schema), "type")
