@@ -291,6 +291,35 @@ def test_what_is_no_name_is_refused(value: Any, said: str) -> None:
         parse_schema(json.dumps(value))
 
 
+@pytest.mark.parametrize(
+    ("value", "task"),
+    [
+        ({"attack": ["attacker"]}, "NER"),
+        ({"person": None}, "SPO"),
+        (["person"], "SPO"),
+        ([{"entity_type": "person", "attributes": []}], "EE"),
+        ([{"event_type": "attack", "trigger": ["hit"], "arguments": []}], "EE"),
+    ],
+)
+def test_a_form_of_another_task_than_the_one_named_is_refused(value: Any, task: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_schema(json.dumps(value), TASKS[task])
+    assert raised.value.hint
+
+
+def test_no_schema_is_refused() -> None:
+    for empty in ([], ["[]"], ["{}"], [","], [" , "], ["()"]):
+        with pytest.raises(UsageError):
+            read_schema(empty)
+
+
+def test_a_hint_says_what_to_do_with_what_is_no_name() -> None:
+    for value, hint in (("[1]", "put it in quotes"), ("[[1]]", "write it like")):
+        with pytest.raises(UsageError) as raised:
+            parse_schema(value)
+        assert hint in raised.value.hint
+
+
 def test_a_description_that_no_instruction_can_hold_is_refused() -> None:
     relation = {"subject_type": "a", "predicate": "p", "object_type": "b"}
     for value in (
