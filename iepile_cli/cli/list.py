@@ -16,7 +16,7 @@ import typer
 
 from iepile_cli.cli import console
 from iepile_cli.errors import UsageError
-from iepile_cli.formatting import Styled, readable_size
+from iepile_cli.formatting import Styled, readable_size, wrap
 
 if TYPE_CHECKING:
     from iepile_cli.models import Manifest, ModelEntry
@@ -273,7 +273,8 @@ def _show_models(rows: list[Listed]) -> None:
             optional=("size", "memory", "licence", "languages"),
         )
     if any(row.reason.startswith(_NOT_HERE) for row in rows):
-        console.put("\nWhat is not here is fetched with: iepile download NAME\n")
+        lines = wrap("What is not here is fetched with: iepile download NAME", console.width())
+        console.put("\n".join(["", *lines, ""]))
 
 
 def _lines(*texts: str) -> str:

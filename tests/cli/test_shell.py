@@ -332,6 +332,8 @@ def test_the_file_in_the_users_folder_is_read(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["templates", "backends", "models"])
 def test_listings_fit_the_terminal(kind: str, columns: int) -> None:
     environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    # It would override the terminal's width.
+    environment.pop("COLUMNS", None)
     with Terminal([*PROGRAM, "list", kind], environment, columns=columns) as terminal:
         text, code = terminal.rest()
     assert code == 0
@@ -352,6 +354,7 @@ def test_listings_say_what_is_missing_and_what_is_there() -> None:
     order = [("data" in fields[5:6], fields[2] != "yes") for fields in models.values()]
     assert order == sorted(order)
     environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environment.pop("COLUMNS", None)
     with Terminal([*PROGRAM, "list", "models"], environment, columns=120) as terminal:
         text, _ = terminal.rest()
     lines = text.splitlines()
