@@ -76,3 +76,11 @@ class PartialFailure(IEPileError):
     """Some inputs failed; what could be computed has been written."""
 
     exit_code = 3
+
+
+def install_hint(extra: str) -> str:
+    """How to install an extra of this program, which is not on a package index yet."""
+    return (
+        f"in the program's source folder: pip install '.[{extra}]', pipx install --force "
+        f"'.[{extra}]' or uv tool install '.[{extra}]'"
+    )

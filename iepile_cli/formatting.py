@@ -14,6 +14,17 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time in seconds as people say it: ``0.8 s``, ``34 s``, ``2 min 10 s``, ``3 h 5 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def readable_size(size: int | None) -> str:
     """A number of bytes for people, in decimal units: ``26.5 GB``; ``None`` is not known."""
     if size is None:

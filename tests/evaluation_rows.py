@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.evaluation import Plan, evaluated
+from iepile_cli.evaluation import EvalOptions, evaluate
 from iepile_cli.evaluation.scores import TaskScores
 
 
@@ -53,7 +53,7 @@ def scored(path: str, **settings: Any) -> TaskScores:
     by = settings.pop("by", ())
     gold = settings.pop("gold", None)
     settings.setdefault("resamples", 0)
-    with evaluated(path, Plan(**settings), by=by, gold=gold) as evaluation:
+    with evaluate(path, EvalOptions(**settings), by=by, gold=gold) as evaluation:
         (scores,) = evaluation.scores.values()
         return scores
 
@@ -61,7 +61,7 @@ def scored(path: str, **settings: Any) -> TaskScores:
 def counts(scores: TaskScores, unit: int = 0) -> tuple[int, int, float]:
     """Gold, predicted and correct of a unit."""
     micro = scores.units[unit].micro
-    return micro.gold, micro.predicted, micro.right
+    return micro.gold, micro.predicted, micro.true_predicted
 
 
 def ner(*pairs: tuple[str, str]) -> list[dict[str, str]]:

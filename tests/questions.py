@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends import Answer, Options, Request, Runner
-from iepile_cli.extraction.asking import Asker
+from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.registry import registry
 from iepile_cli.task.instruction import Instruction
 from iepile_cli.task.schema import read_schema
@@ -52,8 +52,8 @@ def _ask(schema: tuple[str, str], text: str) -> Instruction:
 
 
 def requests(runner: Runner, questions: list[Instruction], tokens: int = 40) -> list[Request]:
-    asker = Asker(runner, AUTO.bind(runner.tokenizer), answer_tokens=tokens)
-    return [asker.request(ask) for ask in questions]
+    builder = RequestBuilder(runner, AUTO, ExtractOptions(answer_tokens=tokens))
+    return [builder.request(ask) for ask in questions]
 
 
 def answers(runner: Runner, questions: list[Instruction], tokens: int = 40) -> list[Answer]:

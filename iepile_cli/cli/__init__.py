@@ -16,23 +16,33 @@ from typing import Annotated, Any
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import completion, console, options
+from iepile_cli.cli import commands, completion, console, options
+from iepile_cli.cli.defaults import defaults_by_command
 from iepile_cli.config import config_file, read_config
 from iepile_cli.errors import IEPileError
 
 INTERRUPTED = 130
 
-# Each subcommand: the module of this package that holds it, and its function there.
+# Each subcommand: the module of this package that holds it, its function there, and what it does.
 COMMANDS = {
-    "convert": ("convert", "convert"),
-    "download": ("download", "download"),
-    "eval": ("eval", "evaluate"),
-    "export": ("export", "export"),
-    "extract": ("extract", "extract"),
-    "list": ("list", "list_"),
-    "serve": ("serve", "serve"),
-    "train": ("train", "train"),
+    "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "convert": ("convert", "convert", "Build training and test data from annotated texts."),
+    "train": ("train", "train", "Fine-tune a model on converted data."),
+    "eval": ("eval", "evaluate", "Score predictions."),
+    "export": ("export", "export", "Turn a trained model into GGUF, merged weights or Ollama."),
+    "download": ("download", "download", "Fetch models, adapters and corpora."),
+    "list": ("list", "list_", "Show models, templates, backends and recipes."),
+    "serve": ("serve", "serve", "Show or run the command that serves a model."),
 }
+
+
+class _Program(commands.Group):
+    """The program, whose help needs no subcommand to be loaded."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each subcommand does."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (*_, about) in COMMANDS.items()])
 
 
 def _show_version(asked: bool) -> None:
@@ -87,7 +97,7 @@ def _options(
     ] = False,
 ) -> None:
     given = read_config()
-    defaults = options.defaults_by_command(given, context.command) if given else {"": {}}
+    defaults = defaults_by_command(given, context.command) if given else {"": {}}
     context.default_map = defaults
     values = {"quiet": quiet, "verbose": verbose}
     for name in values:
@@ -102,23 +112,23 @@ def _app(names: Iterable[str]) -> typer.Typer:
     """The command line with the named subcommands."""
     made = typer.Typer(
         name="iepile",
-        cls=options.Group,
+        cls=_Program,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings=commands.help_settings(),
         help="Schema-based information extraction: name what you want, point at text, get exactly "
         "that, as valid JSON that says where in the text each item stands.",
     )
     made.callback()(_options)
     for name in names:
-        module, function = COMMANDS[name]
+        module, function, about = COMMANDS[name]
         held = import_module(f"iepile_cli.cli.{module}")
         called = getattr(held, function)
         if not hasattr(called, "first"):
             called = options.command()(called)
-        made.command(name, cls=options.Command, epilog=held.EXAMPLES)(called)
+        made.command(name, cls=commands.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 
 
@@ -140,6 +150,8 @@ def _app_for(words: list[str]) -> typer.Typer:
     a subcommand begins. A configuration may name the options of any.
     """
     named = next((word for word in words if not word.startswith("-")), "")
+    if not named:
+        return _app([])
     if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or config_file().is_file():
         return _whole_app()
     return _app([named])

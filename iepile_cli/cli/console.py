@@ -1,24 +1,20 @@
-"""What people see: messages, errors and progress on stderr, tables, and the run of an extraction.
+"""What people see: messages, errors and progress on stderr, and tables.
 
 Data goes to stdout and never through here, tables excepted.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
-import typer
-
-from iepile_cli.errors import IEPileError, PartialFailure
-from iepile_cli.formatting import plural, table_lines
+from iepile_cli.formatting import table_lines
 
 # ---------------------------------------------------------------------------------- messages
 
@@ -80,7 +76,7 @@ def table(
     if to == "stderr" and verbosity.quiet:
         return
     if to == "stdout" and not stream.isatty():
-        for row in itertools.chain([header] if piped_header else [], rows):
+        for row in chain([header] if piped_header else [], rows):
             put("\t".join(" ".join(cell.split()) for cell in row) + "\n")
         return
     lines = table_lines(
@@ -182,13 +178,21 @@ class Progress:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Take the bars off the terminal while results are written to the same one."""
-        hidden = self._view is not None and sys.stdout.isatty()
-        if hidden:
+        if not sys.stdout.isatty():
+            yield
+            return
+        with self.hidden():
+            yield
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bars off the terminal while something else is shown there."""
+        if self._view is not None:
             self._view.stop()
         try:
             yield
         finally:
-            if hidden:
+            if self._view is not None:
                 self._view.start()
 
 
@@ -211,151 +215,6 @@ def _columns(counts: str, width: int) -> list[Any]:
     elif counts == "items":
         columns.append(progress.MofNCompleteColumn(table_column=whole))
     return [*columns, progress.TimeRemainingColumn(compact=True, table_column=whole)]
-
-
-# ------------------------------------------------------------------- the run of an extraction
-
-Item = TypeVar("Item")
-OnError = Callable[[IEPileError], None]
-OnAnswer = Callable[[int, float], None]
-
-
-class Result(Protocol):
-    """What an item comes to; ``ungrounded`` mentions were left out as not in its text."""
-
-    @property
-    def ungrounded(self) -> int:
-        """The number of such mentions."""
-
-
-class Opened(Protocol):
-    """An opened model; its runner is closed at the end of the run."""
-
-    @property
-    def runner(self) -> Any:
-        """The backend's runner; its ``notes``, if any, are shown at the end."""
-
-
-Answered = TypeVar("Answered", bound=Result)
-Model = TypeVar("Model", bound=Opened)
-
-
-class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
-    """Where results go; it knows those of an earlier run that is resumed."""
-
-    resumed: int
-
-    def done(self, item: Item) -> bool:
-        """Whether an item was answered by the earlier run."""
-
-    def write(self, result: Answered) -> None:
-        """Write a result."""
-
-
-def run(
-    noun: str,
-    read: Callable[[OnError], Iterable[Item]],
-    writing: AbstractContextManager[Writer[Item, Answered]],
-    open_model: Callable[[], Model],
-    answer: Callable[[Iterator[Item], Model, OnAnswer, OnError], Iterable[Answered]],
-    *,
-    output: str | None = None,
-    count: Callable[[], tuple[int, int] | None] = lambda: None,
-    before: Callable[[], None] = lambda: None,
-) -> None:
-    """Read items, answer those that are not done, write the results, and report.
-
-    ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
-    read; ``answer`` gives a result for each item, in order, and reports those without one. The
-    model is opened only when something is left to do; ``before`` is called just before, while
-    a person can still be asked. ``output`` is the file that ``--resume`` goes on with, if there is
-    one. ``count`` gives the numbers of items and of characters, for the time left.
-
-    Raises ``PartialFailure`` when some items failed, and exits with 1 when all did.
-    """
-    failures: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        failures.append(error)
-        print_error(error.message, error.hint)
-
-    resumable = output if output != "-" else None
-    with writing as writer, _resume_hint(resumable):
-        rest = (item for item in read(failed) if not writer.done(item))
-        first = next(rest, None)
-        if first is None:
-            if failures:
-                raise typer.Exit(1)
-            done = f"{plural(writer.resumed, noun)} done before"
-            note(f"nothing left to do: {done}" if writer.resumed else f"no {noun} to read")
-            return
-        before()
-        with Progress() as progress:
-            tally = _Tally(progress, noun, count() if progress.visible else None)
-            opened = open_model()
-            with closing(opened.runner):
-                items = itertools.chain([first], rest)
-                for result in answer(items, opened, tally.answered, failed):
-                    with progress.aside():
-                        writer.write(result)
-                    tally.finished(result.ungrounded)
-    tally.report(opened.runner)
-    if failures:
-        raise PartialFailure(
-            f"{plural(len(failures), 'input')} failed; {plural(tally.items, noun)} written",
-            hint="--resume tries again what failed" if resumable else "",
-        )
-
-
-class _Tally:
-    """What a run has done so far, and its bar."""
-
-    def __init__(self, progress: Progress, noun: str, known: tuple[int, int] | None) -> None:
-        items, characters = known or (None, None)
-        self._bar = progress.bar("opening the model", characters)
-        self._noun = noun
-        self._of = "" if items is None else f"/{items:,}"
-        self._started = time.monotonic()
-        self.items = self._tokens = self._ungrounded = 0
-
-    def answered(self, tokens: int, characters: float) -> None:
-        """Count an answer: its tokens, and the characters of text that it deals with."""
-        self._tokens += tokens
-        self._bar.advance(characters)
-        self._show()
-
-    def finished(self, ungrounded: int) -> None:
-        """Count a finished item."""
-        self.items += 1
-        self._ungrounded += ungrounded
-        self._show()
-
-    def _show(self) -> None:
-        self._bar.update(f"{self.items:,}{self._of} {self._noun}s  {self._rate():,.0f} tokens/s")
-
-    def _rate(self) -> float:
-        return self._tokens / max(1e-9, time.monotonic() - self._started)
-
-    def report(self, runner: Any) -> None:
-        """Say what a server did not accept, and what was left out; with ``-v`` also the speed."""
-        for line in getattr(runner, "notes", ()):
-            note(line)
-        if self._ungrounded:
-            left_out = plural(self._ungrounded, "mention")
-            note(f"{left_out} not found in the text, left out")
-        tokens = plural(self._tokens, "token")
-        detail(f"{plural(self.items, self._noun)}, {tokens}, {self._rate():.0f} tokens/s")
-
-
-@contextmanager
-def _resume_hint(output: str | None) -> Iterator[None]:
-    """Say, when the run is interrupted, how to go on with what is written."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if output is not None:
-            note(f"what is done stays; add --resume to go on with {output}")
-        raise
 
 
 # ------------------------- until every command has moved to Progress and table: rich as it is

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iepile_cli.cli import complete, console
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import IEPileError, UsageError
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
 # A narrower terminal gets the name, F1, its interval and the gold count only.
 _WIDE = 66
 
+FORMATS = ("table", "tsv", "markdown")
+
 EXAMPLES = """
 Examples:
 
 \b
   iepile eval predictions.jsonl
   iepile eval predictions.jsonl --by source --by type --html errors.html
+  iepile eval small.jsonl large.jsonl --format markdown
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
-  iepile eval predictions.jsonl --mode partial --match set --json scores.json
-  iepile eval results.jsonl --gold gold.jsonl
+  iepile eval results.jsonl --gold annotated.bio --mode partial --errors errors.jsonl
 """
 
 
 def evaluate(
     predictions: Annotated[
-        str,
+        list[str],
         typer.Argument(
             help="JSON Lines: converted test records with an 'output' (from extract"
-            " --instructions), or with --gold grounded results. May be gzip or zstd; - is stdin."
+            " --instructions), or with --gold also results of extract. May be gzip or zstd; - is"
+            " stdin. Several files: one table."
         ),
     ],
     task: Annotated[
@@ -57,8 +60,15 @@ def evaluate(
     mode: Annotated[
         str, typer.Option(help="What counts as found: strict, boundary, partial or type.")
     ] = "strict",
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="Compare mentions without regard to case.")
+    ] = False,
+    ignore_space: Annotated[
+        bool, typer.Option("--ignore-space", help="Compare mentions without their white space.")
+    ] = False,
     gold: Annotated[
-        str | None, typer.Option(help="Grounded gold; predictions are results of extract.")
+        str | None,
+        typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Save what can be saved of broken answers.")
@@ -66,6 +76,12 @@ def evaluate(
     asked_only: Annotated[
         bool, typer.Option("--asked-only", help="Leave out gold and answers that were not asked.")
     ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="table, tsv or markdown. Default: table on a terminal, else tsv.",
+        ),
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")
     ] = None,
@@ -73,6 +89,9 @@ def evaluate(
     html_errors: Annotated[
         int, typer.Option(help="Most documents with errors in the HTML report.", min=0)
     ] = 500,
+    errors: Annotated[
+        str | None, typer.Option(help="Write each error as JSON Lines, the most frequent first.")
+    ] = None,
     confusions: Annotated[
         str | None, typer.Option(help="Write type confusions for convert --hard-negatives.")
     ] = None,
@@ -93,48 +112,98 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score predictions: precision, recall and F1 with intervals, per source and per type."""
-    from iepile_cli.evaluation import Plan, evaluated, outputs
+    from iepile_cli.evaluation import EvalOptions, report
+    from iepile_cli.evaluation import evaluate as evaluation
 
-    plan = Plan(
+    options = EvalOptions(
         task=task,
         match=match,  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]
         repair=repair,
         asked_only=asked_only,
         literal=upstream_compatible,
+        ignore_case=ignore_case,
+        ignore_space=ignore_space,
         confusions=bool(confusions or html),
         resamples=resamples,
         seed=seed,
     )
-    for option, target in (("--html", html), ("--confusions", confusions)):
-        if target == "-":
-            raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
-    outputs.check_targets([json_file, html, confusions], [predictions, gold, baseline])
-    with (
-        _ticking(predictions) as tick,
-        evaluated(
-            predictions, plan, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
-        ) as evaluation,
-    ):
-        from iepile_cli.evaluation import report
-
-        numbers = evaluation.upstream() if upstream_compatible else report.as_json(evaluation)
-        if html:
-            outputs.write_html(evaluation, Path(html), html_errors)
-        if confusions:
-            outputs.write_json(report.confusions_json(evaluation.tally), Path(confusions))
-        if json_file and json_file != "-":
-            outputs.write_json(numbers, Path(json_file))
-        failure = evaluation.failure(fail_under)
+    if format not in (None, *FORMATS):
+        raise UsageError(f"--format {format!r} is not known", hint=f"one of {', '.join(FORMATS)}")
+    reports = {"--html": html, "--confusions": confusions, "--errors": errors}
+    _check_reports(reports, json_file, [*predictions, gold, baseline])
+    if len(predictions) > 1:
+        _check_several({**reports, "--upstream-compatible": upstream_compatible})
+    finished: list[Evaluation] = []
+    numbers: list[dict[str, Any]] = []
+    for path in predictions:
+        with (
+            _ticking(path) as tick,
+            evaluation(
+                path, options, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
+            ) as found,
+        ):
+            finished.append(found)
+            numbers.append(found.upstream() if upstream_compatible else report.as_json(found))
+            _write_reports(found, html, html_errors, confusions, errors)
+    whole = numbers[0] if len(numbers) == 1 else {"files": numbers}
+    if json_file and json_file != "-":
+        report.write_json(whole, json_file)
     if json_file == "-" or upstream_compatible:
         narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-        _put(json.dumps(numbers, ensure_ascii=narrow, indent=2) + "\n")
+        _put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
     else:
-        _show(evaluation)
-    for line in report.remarks(evaluation):
-        console.note(line)
-    if failure is not None:
-        raise failure
+        _show(finished, format or ("table" if sys.stdout.isatty() else "tsv"))
+    failures: list[IEPileError] = []
+    for found in finished:
+        for line in report.remarks(found):
+            console.note(line if len(finished) == 1 else f"{found.name}: {line}")
+        failure = found.failure(fail_under)
+        if failure is not None:
+            failures.append(failure)
+    if failures:
+        raise min(failures, key=lambda failure: failure.exit_code)
+
+
+def _check_reports(
+    reports: dict[str, str | None], json_file: str | None, read: list[str | None]
+) -> None:
+    """Raise ``UsageError`` before any work for a report that cannot be written."""
+    from iepile_cli import files
+
+    for option, target in reports.items():
+        if target == "-":
+            raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
+    targets = [target for target in (json_file, *reports.values()) if target not in (None, "-")]
+    files.refuse_overwriting(targets, read)
+    for number, target in enumerate(targets):
+        if os.path.isdir(target):
+            raise UsageError(f"{target} is a folder", hint="name a file")
+        if not Path(target).absolute().parent.is_dir():
+            raise UsageError(f"{Path(target).parent} is not there", hint="make the folder first")
+        others = targets[:number]
+        if not files.is_device(target) and any(files.is_same_file(target, one) for one in others):
+            raise UsageError(f"two reports cannot both be written to {target}")
+
+
+def _check_several(single: dict[str, Any]) -> None:
+    """Raise ``UsageError`` for an option that goes with one file of predictions only."""
+    for option, given in single.items():
+        if given:
+            raise UsageError(f"{option} takes one file of predictions")
+
+
+def _write_reports(
+    found: Evaluation, html: str | None, limit: int, confusions: str | None, errors: str | None
+) -> None:
+    from iepile_cli.evaluation import report
+
+    if html:
+        report.write_html(found, html, limit)
+    if confusions:
+        report.write_json(report.confusions_json(found.counts), confusions)
+    if errors:
+        report.write_errors(found, errors)
 
 
 @contextmanager
@@ -154,17 +223,20 @@ def _put(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _show(evaluation: Evaluation) -> None:
-    """The table: tab-separated for programs, aligned for people."""
+def _show(evaluations: list[Evaluation], format: str) -> None:
+    """The table: tab-separated for programs, aligned or in Markdown for people."""
     from iepile_cli.evaluation import report
 
-    if not sys.stdout.isatty():
-        _put("".join(f"{line}\n" for line in report.as_tsv(evaluation)))
+    if format == "tsv":
+        _put("".join(f"{line}\n" for line in report.as_tsv(evaluations)))
+        return
+    rows = report.for_people(evaluations)
+    if format == "markdown":
+        _put("".join(f"{line}\n" for line in report.as_markdown(rows)))
         return
     from rich.console import Console
 
     screen = Console(highlight=False)
-    rows = report.for_people(evaluation)
     if screen.width < _WIDE:
         rows = ((row[0], row[4], *row[5:7]) for row in rows if row[1] != "macro")
     screen.print(_table(rows))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from iepile_cli.cli import complete, console, options
-from iepile_cli.cli.fetching import offer
-from iepile_cli.cli.predicting import predict_records, refuse
-from iepile_cli.cli.watching import Watch, counting, resumable, watching
-from iepile_cli.errors import IEPileError, PartialFailure, UsageError
+from iepile_cli.cli import console, options
+from iepile_cli.cli.extract_run import run
+from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
+from iepile_cli.errors import ModelError
+from iepile_cli.extraction.requests import ExtractOptions
+
+if TYPE_CHECKING:
+    from iepile_cli.backends.opening import Opened
+    from iepile_cli.extraction.inputs import Document, OnError
+    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
 Examples:
@@ -33,94 +36,73 @@ Examples:
 """
 
 
+@options.command(first=("schema", "task", "model", "output", "format_"))
 def extract(
     files: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders or globs; - or nothing: standard input."),
     ] = None,
     schema: options.Schemas = None,
+    task: options.TaskName = None,
     instructions: Annotated[
         str | None,
         typer.Option(
             "--instructions",
+            rich_help_panel="Input",
             help="Answer the records that `iepile convert` made (- for standard input) as they "
             "are: each is written with its 'output'.",
         ),
     ] = None,
-    task: options.TaskName = None,
-    model: options.Model = None,
-    adapter: options.Adapter = None,
-    backend: options.BackendName = None,
-    template: options.TemplateName = None,
-    lang: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete.choices(("en", "zh")),
-            help="Language of the instruction: en or zh. Default: detected.",
-        ),
-    ] = None,
-    lines: Annotated[bool, typer.Option("--lines", help="Every line is a text.")] = False,
+    lines: Annotated[
+        bool, typer.Option("--lines", rich_help_panel="Input", help="Every line is a text.")
+    ] = False,
     text_field: Annotated[
         str | None,
-        typer.Option(help="The field of JSONL, CSV and TSV records that holds the text."),
+        typer.Option(
+            rich_help_panel="Input",
+            help="The field of JSONL, CSV and TSV records that holds the text.",
+        ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Encoding of the input. Default: UTF-8, or as its BOM says.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Input",
+            help="Encoding of the input. Default: UTF-8, or as its BOM says.",
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Stop after so many texts.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, rich_help_panel="Input", help="Stop after so many texts.")
+    ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
     ] = None,
     format_: Annotated[
-        str | None,
+        Literal["table", "json", "jsonl", "csv"] | None,
         typer.Option(
             "--format",
             "-f",
-            autocompletion=complete.choices(("table", "json", "jsonl", "csv")),
-            help="table, json, jsonl or csv. Default: table on a terminal, else by the file's "
-            "ending, else jsonl.",
+            help="Default: table on a terminal, else by the file's suffix, else jsonl.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what --output already holds.")
-    ] = False,
-    all_occurrences: Annotated[
-        bool, typer.Option("--all-occurrences", help="Give every place where a mention stands.")
-    ] = False,
-    constrain: Annotated[
+    bom: Annotated[
         bool,
         typer.Option(
-            "--constrain/--no-constrain",
-            help="Allow only valid, grounded answers; without it, answers are repaired.",
+            "--bom",
+            rich_help_panel="Output",
+            help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
         ),
-    ] = True,
-    min_score: Annotated[
-        float | None,
+    ] = False,
+    resume: Annotated[
+        bool,
         typer.Option(
-            min=0,
-            max=1,
-            help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+            "--resume", rich_help_panel="Output", help="Go on with what --output already holds."
         ),
-    ] = None,
-    list_prior: Annotated[
-        float | None,
-        typer.Option(
-            min=-20,
-            max=20,
-            help="Added to the log-odds of listing one thing more; above 0 more is found, and with "
-            "less certainty. Default: as was found best for the adapter, else 0.",
-        ),
-    ] = None,
-    split_num: options.SplitNum = None,
-    passage_tokens: Annotated[
-        int, typer.Option(min=16, help="Longer texts are cut at sentences into such passages.")
-    ] = 384,
-    answer_tokens: Annotated[
-        int, typer.Option(min=0, help="The longest answer; 0: as the passage and schema need.")
-    ] = 0,
-    system: Annotated[
-        str | None, typer.Option(help="A system text instead of the template's own.")
-    ] = None,
+    ] = False,
+    how: ExtractOptions = ExtractOptions(),  # noqa: B008
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    backend: options.BackendName = None,
+    template: options.TemplateName = None,
     context: options.Context = 0,
     parallel: options.Parallel = 0,
     threads: options.Threads = 0,
@@ -138,13 +120,7 @@ def extract(
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends import Options
     from iepile_cli.backends.opening import open_model
-    from iepile_cli.extraction.inputs import Document, is_piped, read_documents
-    from iepile_cli.extraction.outputs import FORMATS, PART, RESUMABLE, open_writer
-    from iepile_cli.extraction.pipeline import Asking
-    from iepile_cli.extraction.pipeline import extract as extract_documents
-    from iepile_cli.extraction.predicting import Predicting
-    from iepile_cli.task.schema import read_schema
-    from iepile_cli.task.table import LANGUAGES, task_named
+    from iepile_cli.task.table import task_named
 
     settings = Options(
         context=context,
@@ -163,129 +139,125 @@ def extract(
         verbose=console.verbosity.verbose,
         on_note=console.note,
     )
-    opening = functools.partial(
-        open_model,
-        model,
-        adapters=adapter or (),
-        backend=backend,
-        template=template,
-        options=settings,
-    )
-    if list_prior is not None and not constrain:
-        raise UsageError("--list-prior and --no-constrain do not go together")
-    if instructions is not None:
-        refuse(
+    named = task_named(task) if task else None
+    source: Texts | InstructionRecords
+    if instructions is None:
+        source = Texts(files, schema, named, lines, text_field, encoding, limit)
+    else:
+        refuse_with_instructions(
             files=files,
             schema=schema,
-            lang=lang,
+            lang=how.language,
             lines=lines,
             text_field=text_field,
-            split_num=split_num,
-            all_occurrences=all_occurrences,
+            split_num=how.split_num,
+            all_occurrences=how.all_occurrences is not None,
+            best_type=how.best_type,
+            bom=bom,
             format=format_ not in (None, "jsonl"),
         )
-        asking_as = Predicting(task_named(task) if task else None, answer_tokens, constrain, system)
-        if not base_url:
-            offer(model, adapter or ())
-        predict_records(
-            instructions,
-            asking_as,
-            opening,
-            output,
-            min_score,
-            list_prior,
-            resume=resume,
-            limit=limit,
+        source = InstructionRecords(instructions, named, encoding, limit)
+
+    def open_model_for_schema() -> Opened:
+        if isinstance(source, Texts) and not settings.base_url:
+            source.check_room(how, model, adapter or (), template, context)
+        return open_model(
+            model,
+            adapters=adapter or (),
+            backend=backend,
+            template=template,
+            options=settings,
         )
-        return
-    if not schema:
-        raise UsageError(
-            "no --schema: what is to be extracted?", hint="try --schema person,location"
-        )
-    named, items = read_schema(schema, task_named(task) if task else None)
-    if lang is not None and lang not in LANGUAGES:
-        raise UsageError(f"no instruction in {lang!r}", hint=f"--lang {' or '.join(LANGUAGES)}")
-    if not files and not is_piped():
-        raise UsageError("nothing to read", hint="name files, or pipe a text in")
-    asking = Asking(
-        named,
-        tuple(items),
-        language=lang,
-        split_num=split_num,
-        passage_tokens=passage_tokens,
-        answer_tokens=answer_tokens,
-        constrain=constrain,
-        all_occurrences=all_occurrences,
-        system=system,
+
+    writer = source.writer(output, format_, resume=resume, bom=bom)
+    run(
+        source.noun,
+        source.read,
+        writer,
+        open_model_for_schema,
+        functools.partial(_answer, source, writer, how, model),
+        output=output,
+        resumable=source.resumable,
+        read_again=source.read_again,
     )
-    form = format_ or _format_for(output, list(FORMATS))
-    failures: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        failures.append(error)
-        console.print_error(error.message, error.hint)
-
-    def read(on_error: object = None) -> Iterator[Document]:
-        return read_documents(
-            files or ["-"],
-            encoding=encoding,
-            lines=lines,
-            text_field=text_field,
-            limit=limit,
-            exclude=[output, output + PART] if output else (),
-            on_error=on_error or (lambda error: None),  # type: ignore[arg-type]
-        )
-
-    documents = read(failed)
-    with (
-        open_writer(form, output, resume=resume) as writer,
-        resumable(output if form in RESUMABLE else None),
-    ):
-        rest = (document for document in documents if not writer.done(document))
-        first = next(rest, None)
-        if first is None:
-            _nothing_left(failures, writer.resumed)
-            return
-        if not base_url:
-            offer(model, adapter or ())
-        with watching(counting(files or ["-"], read)) as watch:
-            opened = opening()
-            with closing(opened.runner):
-                for result in extract_documents(
-                    itertools.chain([first], rest),
-                    replace(
-                        asking,
-                        min_score=opened.least_score(min_score),
-                        list_prior=opened.list_prior(list_prior),
-                    ),
-                    opened.runner,
-                    opened.template,
-                    on_answer=watch.answered,
-                    on_error=failed,
-                ):
-                    with watch.aside():
-                        writer.write(result)
-                    watch.finished(result.ungrounded)
-    watch.report("documents", opened.runner)
-    _report(watch, failures, output if form in RESUMABLE else None)
 
 
-def _format_for(output: str | None, known: list[str]) -> str:
-    if output is None or output == "-":
-        return "table" if sys.stdout.isatty() else "jsonl"
-    ending = output.rsplit(".", 1)[-1].lower()
-    return ending if ending in known else "jsonl"
+def _answer(
+    source: Texts | InstructionRecords,
+    writer: Writer,
+    how: ExtractOptions,
+    model: str | None,
+    documents: Iterator[Document],
+    opened: Opened,
+    on_answer: Callable[[int, float], None],
+    on_error: OnError,
+) -> Iterator[Result]:
+    """Extract from the documents with an opened model; say once what of it may disappoint."""
+    from iepile_cli.extraction.pipeline import extract as extract_documents
+
+    writer.check(**_model_settings(opened, model))
+    results = extract_documents(
+        documents,
+        opened.runner,
+        opened.template,
+        replace(how, min_score=opened.least_score(how.min_score)),
+        task=source.task if isinstance(source, Texts) else None,
+        schema=source.schema,
+        on_answer=on_answer,
+        on_error=on_error,
+    )
+    remarks = _Remarks(opened, how)
+    try:
+        for result in results:
+            remarks.about(result)
+            yield result
+    except ModelError as error:
+        raise source.named(error) from None
 
 
-def _nothing_left(failures: list[IEPileError], resumed: int) -> None:
-    if failures:
-        raise typer.Exit(1)
-    console.note(f"nothing left to do: {resumed} documents were done" if resumed else "no text")
+class _Remarks:
+    """What is said once of a run: what its model is not good for, options that do nothing."""
+
+    def __init__(self, opened: Opened, how: ExtractOptions) -> None:
+        self._name = opened.model.name if opened.model else opened.backend
+        self._tasks = opened.model.tasks if opened.model else ()
+        self._languages = opened.model.languages if opened.model else ()
+        self._min_score = how.min_score
+        self._said: set[str] = set()
+
+    def about(self, result: Result) -> None:
+        """Say what this result is the first reason for."""
+        from iepile_cli.task import task_named
+        from iepile_cli.task.language import detect_language, seems_foreign
+
+        task, text = result.task, result.document.text
+        if self._tasks and task.name not in self._tasks:
+            best = ", ".join(task_named(name).title for name in self._tasks)
+            self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
+        if self._languages and "language" not in self._said:
+            language = "" if seems_foreign(text) else detect_language(text)
+            if language not in self._languages:
+                known = ", ".join(self._languages)
+                self._say(
+                    "language",
+                    f"{self._name} knows {known}, and the text of {result.document.source} seems "
+                    "to be in another language",
+                )
+        if self._min_score and result.items and all(item.score is None for item in result.items):
+            self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
+
+    def _say(
+        self, what: str, message: str, way_out: str = "`iepile list models` has others"
+    ) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))
 
 
-def _report(watch: Watch, failures: list[IEPileError], output: str | None) -> None:
-    if failures:
-        raise PartialFailure(
-            f"{len(failures)} inputs failed; the other {watch.documents} are written",
-            hint="--resume tries them again" if output not in (None, "-") else "",
-        )
+def _model_settings(opened: Opened, name: str | None) -> dict[str, Any]:
+    """What answers, as it is compared when the run is resumed."""
+    found = opened.model
+    if found is None or opened.remote:
+        return {"model": name or opened.backend, "template": opened.template.name}
+    adapters = [f"{path.parent.name}/{path.name}" for path in found.adapters]
+    return {"model": found.name, "adapters": adapters, "template": opened.template.name}

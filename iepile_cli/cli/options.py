@@ -1,10 +1,10 @@
-"""Options of subcommands, made from dataclasses; their help in groups; defaults from a file.
+"""Options of subcommands, made from dataclasses.
 
 A subcommand's function takes a dataclass as it takes any other parameter; ``@command`` gives the
 subcommand an option for each of its fields and the function the dataclass filled in::
 
     @command(first=("model", "output"))
-    def train(output: Annotated[str, typer.Option(...)], options: TrainOptions) -> None: ...
+    def train(training: TrainOptions, dry_run: Annotated[bool, typer.Option()] = False): ...
 """
 
 from __future__ import annotations
@@ -13,20 +13,15 @@ import dataclasses
 import enum
 import functools
 import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from iepile_cli.cli import complete, console
-from iepile_cli.config import as_bool, config_file
-from iepile_cli.errors import UsageError
+from iepile_cli.cli.commands import GENERAL
 from iepile_cli.fields import Field, option_fields
 
-GENERAL = "General"
 # No option has this name; `context` is one.
 _CONTEXT = "typer_context"
 
@@ -155,13 +150,23 @@ def given_values(context: typer.Context, of: type) -> tuple[dict[str, Any], dict
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", envvar="IEPILE_QUIET", rich_help_panel=GENERAL, help="Show only errors."
+        "--quiet",
+        "-q",
+        envvar="IEPILE_QUIET",
+        show_envvar=False,
+        rich_help_panel=GENERAL,
+        help="Show only errors.",
     ),
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", envvar="IEPILE_VERBOSE", rich_help_panel=GENERAL, help="Show details."
+        "--verbose",
+        "-v",
+        envvar="IEPILE_VERBOSE",
+        show_envvar=False,
+        rich_help_panel=GENERAL,
+        help="Show details.",
     ),
 ]
 
@@ -174,131 +179,6 @@ def set_verbosity(context: typer.Context, given: Mapping[str, bool]) -> None:
         by_hand = before is not None and before.name == "COMMANDLINE"
         if (source is not None and source.name == "COMMANDLINE") or not by_hand:
             setattr(console.verbosity, name, value)
-
-
-# -------------------------------------------------------------------------------------- help
-
-
-_METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "FILE"}
-# Limits of numbers that go without saying.
-_IDLE_LIMIT = re.compile(r"(; x>=0|  \[x>=0\]|x>=0; )")
-
-
-class Command(TyperCommand):
-    """A subcommand whose help shows its options in groups, in plain text."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        for parameter in self.params:
-            if parameter.param_type_name == "option" and parameter.metavar is None:
-                kind: Any = parameter.type_descriptor.annotation  # type: ignore[attr-defined]
-                parameter.metavar = _METAVARS.get(get_args(kind)[0] if get_args(kind) else kind)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the options that most people need, then each group."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        first = list(getattr(self.callback, "first", ()))
-        options = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            record = (record[0], _IDLE_LIMIT.sub("", record[1]))
-            if parameter.param_type_name == "argument":
-                sections["Arguments"].append(record)
-            else:
-                options[parameter.name] = (parameter, record)
-        sections["Options"] += [options.pop(name)[1] for name in first if name in options]
-        for parameter, record in options.values():
-            default = GENERAL if parameter.name == "help" else "Options"
-            group = getattr(parameter, "rich_help_panel", None) or default
-            sections.setdefault(group, []).append(_without_idle_negation(parameter, record))
-        general = sections.pop(GENERAL, [])
-        for title, records in (*sections.items(), (GENERAL, general)):
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; for completion values stay as they are, as converting them loads much."""
-        _leave_values(self, ctx)
-        return super().parse_args(ctx, args)
-
-
-class Group(TyperGroup):
-    """The program itself."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; for completion values stay as they are, as converting them loads much."""
-        _leave_values(self, ctx)
-        return super().parse_args(ctx, args)
-
-
-def _leave_values(command: Any, context: Any) -> None:
-    if context.resilient_parsing:
-        for parameter in command.get_params(context):
-            parameter.process_value = lambda context, value: value
-
-
-def _without_idle_negation(parameter: Any, record: tuple[str, str]) -> tuple[str, str]:
-    """A flag that is off by default is shown without the form that switches it off."""
-    if getattr(parameter, "secondary_opts", ()) and not parameter.default:
-        return record[0].partition(" / --no-")[0].rstrip("; "), record[1]
-    return record
-
-
-# ------------------------------------------------------------------ defaults from a configuration
-
-
-def defaults_by_command(config: Mapping[str, Any], group: Any) -> dict[str, dict[str, Any]]:
-    """Arrange a configuration as defaults for each subcommand of ``group``, by parameter name.
-
-    The group's own defaults stand under ``""``. A subcommand's own table comes before what is for
-    all. Raises ``UsageError`` for a key that no command has, or a table where a value belongs.
-    """
-    commands = {"": group, **group.commands}
-    settable = {name: dict(_settable(command)) for name, command in commands.items()}
-    defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
-    tables = {key: value for key, value in config.items() if key in group.commands}
-    for key, value in config.items():
-        if key not in tables:
-            name = key.replace("-", "_")
-            having = [command for command in commands if name in settable[command]]
-            if not having:
-                raise _unknown(key)
-            for command in having:
-                _set(defaults[command], settable[command][name], key, value)
-    for command, table in tables.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{config_file()}: {command} must be a table", hint=f"[{command}]")
-        for key, value in table.items():
-            name = key.replace("-", "_")
-            if name not in settable[command]:
-                raise _unknown(f"{command}.{key}")
-            _set(defaults[command], settable[command][name], f"{command}.{key}", value)
-    return defaults
-
-
-def _settable(command: Any) -> Iterator[tuple[str, Any]]:
-    """The options of a subcommand by the names that they have in a configuration."""
-    for option in command.params:
-        if option.param_type_name == "option" and not option.is_eager:
-            for name in option.opts:
-                if name.startswith("--"):
-                    yield name[2:].replace("-", "_"), option
-
-
-def _set(defaults: dict[str, Any], option: Any, key: str, value: Any) -> None:
-    if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
-        form = "a table" if isinstance(value, dict) else "a list"
-        raise UsageError(f"{config_file()}: {key} is {form}, not a value")
-    if option.is_flag:
-        value = as_bool(value, key)
-    defaults[option.name] = [value] if option.multiple and not isinstance(value, list) else value
-
-
-def _unknown(key: str) -> UsageError:
-    return UsageError(f"{config_file()}: no option is called {key!r}", hint="see iepile --help")
 
 
 # ----------------------------------- shared options of commands that have no dataclass for them

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from iepile_cli.cli import console
-from iepile_cli.cli.train_options import given_values, taking_options
+from iepile_cli.cli import complete, console
+from iepile_cli.cli.options import command, given_values
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.reporting import Reporter
 
 EXAMPLES = """
 Examples:
@@ -24,12 +28,27 @@ Examples:
   iepile train --recipe oneke-full --data train.jsonl -o full --nproc 8
 """
 
+_FIRST = ("data", "output", "model", "adapter", "recipe", "config", "dry_run", "epochs")
+# What is shown of a step: key of the log, label, format.
+_SHOWN = (
+    ("loss", "loss", ".4f"),
+    ("eval_loss", "held-out loss", ".4f"),
+    ("eval_f1", "F1", ".2f"),
+    ("learning_rate", "lr", ".1e"),
+    ("tokens_per_second", "tokens/s", ",.0f"),
+)
 
-@taking_options
+
+@command(first=_FIRST)
 def train(
     context: typer.Context,
+    options: TrainOptions,
     recipe: Annotated[
-        str, typer.Option(help="Start from a recipe: see `iepile list recipes`; flags override.")
+        str,
+        typer.Option(
+            help="Start from a recipe: see `iepile list recipes`; flags override.",
+            autocompletion=complete.BY_KIND["recipe"],
+        ),
     ] = "",
     config: Annotated[
         str, typer.Option(help="Options from a TOML file, such as a result's train.toml.")
@@ -37,45 +56,109 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and one example; train nothing.")
     ] = False,
-    **values: Any,
 ) -> None:
     """Fine-tune a model on converted data: LoRA, QLoRA, some layers or all weights."""
-    from iepile_cli.cli.train_view import show_example, watching_training
-    from iepile_cli.registry import registry
-    from iepile_cli.training.finetune import check_before
-    from iepile_cli.training.finetune import dry_run as plan_run
-    from iepile_cli.training.finetune import train as train_model
-    from iepile_cli.training.launching import launch
-    from iepile_cli.training.options import options_from, read_table
-    from iepile_cli.training.output import resumed_table
-    from iepile_cli.training.scaling import is_first, launched
+    from iepile_cli.training import distributed, finetune
 
-    by_file, by_hand = given_values(context, values)
-    tables = [by_file]
-    tables += [registry().get("recipe", recipe).table] if recipe else []
-    tables += [read_table(Path(config))] if config else []
-    if values["resume"] and not tables[1:]:
-        tables.append(resumed_table(values["output"], needed=not values["data"]))
-    options = options_from(*tables, by_hand)
+    by_file, by_hand = given_values(context, TrainOptions)
+    chosen = _chosen(options, by_file, by_hand, recipe, config)
+    distributed.set_waiting()
     if dry_run:
-        plan, example = plan_run(options)
-        typer.echo(plan.summary())
-        show_example(example)
+        plan, example = finetune.dry_run(chosen, given=by_hand)
+        console.put(plan.summary() + "\n")
+        _show_example(example)
         return
-    if options.nproc > 1 and not launched():
-        with watching_training() as watcher:
-            check_before(options, given=by_hand, watcher=watcher)
-        code = launch(options, given=by_hand, quiet=console.verbosity.quiet)
+    if chosen.nproc > 1 and not distributed.launched():
+        with console.Progress() as progress:
+            finetune.check_before(chosen, given=by_hand, reporter=_Shown(progress))
+        code = distributed.launch(chosen, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
         return
-    if not is_first():
+    if not distributed.is_first():
         console.verbosity.quiet = True
-    with watching_training() as watcher:
-        result = train_model(options, given=by_hand, watcher=watcher)
-    if is_first():
-        best = "" if result.best is None else f", best F1 {result.best:.2f}"
+    with console.Progress() as progress:
+        result = finetune.train(chosen, given=by_hand, reporter=_Shown(progress))
+    if distributed.is_first():
+        held_out = ""
+        if result.best is not None:
+            name, form = ("F1", ".2f") if chosen.eval_f1 else ("loss", ".4f")
+            start = "" if result.start is None else f"{result.start:{form}} -> "
+            held_out = f", held-out {name} {start}{result.best:{form}}"
         console.note(
-            f"{result.output}: {result.steps} steps, last loss {result.loss:.4f}, "
-            f"{result.tokens_per_second:.0f} tokens/s{best}"
+            f"{result.output}: {result.steps} steps, last loss {result.loss:.4f}{held_out}, "
+            f"{result.tokens_per_second:,.0f} tokens/s"
         )
+
+
+def _chosen(
+    options: TrainOptions,
+    by_file: Mapping[str, Any],
+    by_hand: Mapping[str, Any],
+    recipe: str,
+    config: str,
+) -> TrainOptions:
+    """The options by their precedence: flags, ``--config``, the recipe, the user's configuration.
+
+    ``--resume`` alone takes those of the run in the output folder.
+    """
+    from iepile_cli.registry import registry
+    from iepile_cli.training.options import options_from, read_table
+    from iepile_cli.training.output import resumed_table
+
+    tables: list[Mapping[str, Any]] = [by_file]
+    tables += [registry().get("recipe", recipe).table] if recipe else []
+    tables += [read_table(Path(config))] if config else []
+    if options.resume and not tables[1:]:
+        tables.append(resumed_table(options.output, needed=not options.data))
+    return options_from(*tables, by_hand)
+
+
+class _Shown(Reporter):
+    """Shows a run's progress on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, progress: console.Progress) -> None:
+        self._progress = progress
+        self._bar = progress.bar("opening the model")
+        self._encoded = self._steps = 0
+
+    def note(self, message: str) -> None:
+        """Write it above the progress bar."""
+        self._progress.note(message)
+
+    def encoding(self) -> None:
+        """Count encoded examples."""
+        self._encoded += 1
+        if self._encoded % 100 == 0:
+            self._bar.update(f"tokenising: {self._encoded:,} examples")
+
+    def started(self, steps: int, done: int) -> None:
+        """Begin the bar."""
+        self._steps = steps
+        self._bar.update("training", total=steps, done=done)
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Show loss, learning rate and speed."""
+        text = f"step {record['step']}/{self._steps}"
+        for key, label, form in _SHOWN:
+            if key in record:
+                text += f"  {label} {record[key]:{form}}"
+        self._bar.update(text, done=record["step"])
+        scored = "eval_loss" in record or "eval_f1" in record
+        tenth = max(1, self._steps // 10)
+        if scored or (not self._progress.visible and record["step"] % tenth == 0):
+            self.note(text)
+
+
+def _show_example(runs: Sequence[tuple[str, bool]]) -> None:
+    """Write an example with what is learnt marked: by colour on a terminal, else by lines."""
+    console.put("\nan example; what is learnt is marked:\n")
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        parts = [(text, "bold green" if learnt else "dim") for text, learnt in runs]
+        Console(highlight=False).print(Text.assemble(*parts))
+        return
+    for text, learnt in runs:
+        console.put(f"[{'learnt' if learnt else 'masked'}] {text}\n")

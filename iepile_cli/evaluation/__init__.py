@@ -1,6 +1,6 @@
 """Scores that people can trust: predictions against gold, with intervals, errors and reports."""
 
-from iepile_cli.evaluation.evaluate import Evaluation, evaluated
-from iepile_cli.evaluation.plan import Plan
+from iepile_cli.evaluation.options import EvalOptions
+from iepile_cli.evaluation.run import Evaluation, evaluate
 
-__all__ = ["Evaluation", "Plan", "evaluated"]
+__all__ = ["EvalOptions", "Evaluation", "evaluate"]

@@ -1,7 +1,8 @@
-"""Bytes and strings that came from outside, decoded without ever raising.
+"""Records and answers decoded: the common case into its types by msgspec, all else with patience.
 
-``orjson`` reads what is well-formed; what it refuses (NaN, lone surrogates, broken UTF-8) goes to
-the standard library's more patient reader; ``mend`` is the lenient parsing behind ``--repair``.
+A typed decoder refuses whatever is not exactly as its type says (another kind of value, NaN, a
+lone surrogate, broken UTF-8) with one of ``NOT_TYPED``; its caller then takes ``decode``, which
+never raises, and sorts out what there is. ``mend`` is the lenient parsing behind ``--repair``.
 """
 
 from __future__ import annotations
@@ -10,18 +11,98 @@ import json
 import re
 from typing import Any
 
-import orjson
+import msgspec
+
+from iepile_cli.task.instruction import dumps
+from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots
 
 # json-repair takes quadratic time on some garbage; real answers are far below this.
 MENDABLE = 200_000
 
-# Stands for an answer that cannot be decoded: no JSON value is this object.
+# Stands for text that cannot be decoded: no JSON value is this object.
 BROKEN = object()
+
+# What typed decoders raise for what is not of their type.
+NOT_TYPED = (ValueError, TypeError, RecursionError)
 
 # As a float, a number of any length is read in linear time.
 _PATIENT = json.JSONDecoder(parse_int=float)
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Row(msgspec.Struct, gc=False):
+    """One record of a prediction file: a schema batch put to a text, its gold and its answer."""
+
+    task: str | None = None
+    source: str | None = None
+    id: str | None = None
+    instruction: str | None = None
+    label: str | None = None
+    output: str | None = None
+    truncated: bool = False
+
+
+class Instruction(msgspec.Struct, gc=False):
+    """An instruction string: what is asked, as it is written, and the text."""
+
+    schema: msgspec.Raw
+    input: str
+
+
+decode_row = msgspec.json.Decoder(Row).decode
+decode_instruction = msgspec.json.Decoder(Instruction).decode
+
+
+def row_of(value: dict[str, Any]) -> Row:
+    """A row whose fields are of any kind; a gold list or an answer may be JSON instead of text."""
+    get = value.get
+    output = get("output")
+    return Row(
+        task=get("task"),
+        source=_name(get("source")),
+        id=_name(get("id")),
+        instruction=_text(get("instruction")),
+        label=_text(get("label")),
+        output=dumps(output) if isinstance(output, dict) else output,
+        truncated=get("truncated") is True,
+    )
+
+
+def _name(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else dumps(value)
+
+
+def answer_type(node: Node) -> Any:
+    """The type of the JSON value under one key of a task's answers.
+
+    Records become structs whose fields stand in the node's order.
+    """
+    match node:
+        case Mention():
+            return str
+        case Each(element):
+            return list[answer_type(element)]  # type: ignore[misc]
+        case Keyed(_, inner):
+            return dict[str, answer_type(inner)]  # type: ignore[misc]
+        case Slots():
+            return dict[str, str | list[str]]
+        case Record(fields):
+            return msgspec.defstruct(
+                "Answer",
+                [(name, answer_type(inner), _missing(inner)) for name, inner in fields],
+                gc=False,
+            )
+
+
+def _missing(node: Node) -> Any:
+    return "" if isinstance(node, Mention) else msgspec.field(default_factory=dict)
 
 
 def decode(text: str | bytes) -> Any:
@@ -31,27 +112,27 @@ def decode(text: str | bytes) -> Any:
     ``json`` has it.
     """
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return decode_patiently(text)
+        return _decode_any(text)
+    except NOT_TYPED:
+        return _decode_patiently(text)
 
 
-def decode_patiently(text: str | bytes) -> Any:
-    """What ``decode`` does with text that ``orjson`` refuses."""
+def decode_answer(output: str) -> Any:
+    """What an answer holds, or ``BROKEN``: looks no further at what does not end as an object."""
+    try:
+        return _decode_any(output)
+    except NOT_TYPED:
+        # Most broken answers end too early; looking for what else they are is slow.
+        return _decode_patiently(output) if output.rstrip().endswith("}") else BROKEN
+
+
+def _decode_patiently(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", errors="replace")
     try:
         return _PATIENT.decode(text)
     except (ValueError, RecursionError):
         return BROKEN
-
-
-def decode_object(output: Any) -> Any:
-    """The object that an output is which ``orjson`` refuses, or another value for none."""
-    if type(output) is not str:
-        return output
-    # Most broken answers end too early; looking for what else they are is slow.
-    return decode_patiently(output) if output.rstrip().endswith("}") else BROKEN
 
 
 def mend(text: str) -> Any:

@@ -1,19 +1,21 @@
 """Answers and gold labels as facts: tuples that are equal exactly when a point is scored.
 
-Goes in: a decoded answer, or a label's entries. Comes out: for each unit of the task a list of
-facts, each the values of the unit's ``label`` and then of its ``mentions``. Which values those
-are is read from the task's row and its answer shape; no task is known by name.
+Goes in: the string of an answer, or of a gold label. Comes out: for each unit of the task a list
+of facts, each the values of the unit's ``label`` and then of its ``mentions``. Which values those
+are is read from the task's row and its answer shape; no task is known by name. Common answers and
+labels are decoded into types (``_typed``), all others step by step, to the same facts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-import orjson
+import msgspec
+from msgspec.structs import astuple
 
-from iepile_cli.evaluation.decoding import decode
+from iepile_cli.evaluation.decoding import NOT_TYPED, answer_type, decode
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import (
     NAN,
@@ -26,22 +28,22 @@ from iepile_cli.task.shape import (
     Slots,
     fixed_roles,
     label_of,
+    slot_name,
 )
 from iepile_cli.task.table import Layout, Task, Unit
 
 Fact: TypeAlias = tuple[Any, ...]
 Facts: TypeAlias = list[list[Fact]]
-# One extracted thing: the texts of its fixed roles, and its slots with their fillers.
-Thing: TypeAlias = tuple[tuple[str, ...], Iterable[tuple[str, Any]]]
-# The type of the thing and of both its ends, and the thing.
-Typed: TypeAlias = tuple[str, str, str, Thing]
-Read: TypeAlias = Callable[[Any, Facts], None]
+# One extracted item: the texts of its fixed roles, and its slots with their fillers.
+Item: TypeAlias = tuple[tuple[str, ...], Iterable[tuple[str, Any]]]
+# The type of the item and of both its ends, and the item.
+TypedItem: TypeAlias = tuple[str, str, str, Item]
 
 _FIELDS = ("type", "subject_type", "object_type", "slot", "filler")
 
 
-class Fields:
-    """Where a unit's values stand in the flat tuple of a thing, and how to pick them."""
+class _Fields:
+    """Where a unit's values stand in the flat tuple of an item, and how to pick them."""
 
     def __init__(self, unit: Unit, task: Task) -> None:
         names = (*_FIELDS, *fixed_roles(task.shape))
@@ -54,7 +56,7 @@ class Fields:
             self.pick = itemgetter(*places)
 
 
-class Reader:
+class FactReader:
     """Reads the answers and the labels of one task into facts.
 
     ``literal``: as the IEPile repository's script does, where "NAN" is a trigger like any other,
@@ -64,28 +66,77 @@ class Reader:
     def __init__(self, task: Task, *, literal: bool = False) -> None:
         self.task = task
         self.literal = literal
-        self.fields = [Fields(unit, task) for unit in task.units]
         self.labels = [len(unit.label) for unit in task.units]
-        self._single = len(task.units) == 1
-        self.typed = ["subject_type" in unit.label for unit in task.units]
-        # Things that are one and the same however often they come: keys of an object.
+        self.typed_ends = ["subject_type" in unit.label for unit in task.units]
+        # Items that are one and the same however often they come: keys of an object.
         self.distinct = [isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units]
         # The main unit that has mentions: what types are confused over.
         self.named_unit = next(n for n, unit in enumerate(task.units) if unit.mentions)
-        self.answer: Read = _direct(task) or self._answer
-        # Takes the one fact of a plain entry of a label; None where that takes more.
-        self.pick = _picker(task)
-        self.unusual = any(self.typed) or any(self.distinct)
-        self.things = _things(task.shape, literal)
+        self._fields = [_Fields(unit, task) for unit in task.units]
+        self._items = _items(task.shape, literal)
+        self._typed = _typed(task, literal)
 
     def empty(self) -> Facts:
         """A list for each unit."""
-        return [[]] if self._single else [[] for _ in self.fields]
+        return [[] for _ in self._fields]
 
-    def _answer(self, answer: Any, facts: Facts) -> None:
+    def read_answer(self, output: str, facts: Facts) -> bool:
+        """Add the facts of a usual answer; False, and nothing added, for ``read_value``."""
+        if self._typed is None:
+            return False
+        try:
+            self._typed.read_answer(self._typed.decode_answer(output), facts)
+        except NOT_TYPED:
+            return False
+        return True
+
+    def read_value(self, answer: dict[str, Any], facts: Facts) -> None:
+        """Add the facts of any decoded answer; what does not fit the task is left out."""
         for key, value in answer.items():
-            for thing in self.things(value):
-                self.add((key, "", "", thing), facts)
+            for item in self._items(value):
+                self.add((key, "", "", item), facts)
+
+    def add(self, typed: TypedItem, facts: Facts) -> None:
+        """Add what one item says to the facts of each unit."""
+        kind, subject_type, object_type, (fixed, slots) = typed
+        for fields, into in zip(self._fields, facts, strict=True):
+            if fields.slotted:
+                for slot, filler in slots:
+                    into.append(
+                        fields.pick((kind, subject_type, object_type, slot, filler, *fixed))
+                    )
+            else:
+                into.append(fields.pick((kind, subject_type, object_type, "", "", *fixed)))
+
+    def read_label(self, label: str) -> tuple[Facts | None, list[Fact]]:
+        """The gold facts of a label, None when it is not a list; and those that are optional.
+
+        Optional is what no training target can hold (an event without arguments where the
+        answer is arguments only): right when predicted, not missed when not.
+        """
+        if self._typed is not None:
+            try:
+                return self._typed.read_label(self._typed.decode_label(label)), []
+            except NOT_TYPED:
+                pass
+        entries = decode(label)
+        return self.read_entries(entries) if isinstance(entries, list) else (None, [])
+
+    def read_entries(self, entries: list[Any]) -> tuple[Facts, list[Fact]]:
+        """The gold facts of a list of annotations, and those that are optional."""
+        facts = self.empty()
+        optional: list[Fact] = []
+        if self.literal:
+            for typed in _literal_gold(self.task, entries):
+                self.add(typed, facts)
+            return facts, optional
+        for gold in read_annotations(self.task, entries, []):
+            typed = gold_item(self.task, gold)
+            if typed[3] == ((), []):
+                optional.append(self._fields[0].pick((*typed[:3], "", "")))
+            else:
+                self.add(typed, facts)
+        return facts, optional
 
     def label_name(self, fact: Fact) -> str:
         """What a fact of the unit that types are confused over says of its mentions, in a word.
@@ -95,69 +146,13 @@ class Reader:
         """
         number = self.named_unit
         label = [str(part) for part in fact[: self.labels[number]]]
-        if self.typed[number]:
+        if self.typed_ends[number]:
             return label_of(SchemaItem(label[0], subject_type=label[1], object_type=label[2]))
         return " / ".join(label)
 
-    def add(self, typed: Typed, facts: Facts) -> None:
-        """Add what one thing says to the facts of each unit."""
-        kind, subject_type, object_type, (fixed, slots) = typed
-        for fields, into in zip(self.fields, facts, strict=True):
-            if fields.slotted:
-                for slot, filler in slots:
-                    into.append(
-                        fields.pick((kind, subject_type, object_type, slot, filler, *fixed))
-                    )
-            else:
-                into.append(fields.pick((kind, subject_type, object_type, "", "", *fixed)))
 
-    def plain_gold(self, label: str) -> list[Fact] | None:
-        """The gold facts of a label, in few steps; None for one that is to be read with care."""
-        if self.pick is None:
-            return None
-        if label == "[]":
-            return []
-        try:
-            entries = orjson.loads(label)
-            facts = list(map(self.pick, entries))
-            for fact in facts:
-                # Joining is the quickest way to find what is not a string.
-                "".join(fact)
-                if "" in fact:
-                    return None
-        except (ValueError, KeyError, TypeError, IndexError):
-            return None
-        return facts if type(entries) is list else None
-
-    def label(self, label: str) -> tuple[Facts | None, list[Fact]]:
-        """The gold facts of a label, None when it is not a list; and those that are optional.
-
-        Optional is what no training target can hold (an event without arguments where the
-        answer is arguments only): right when predicted, not missed when not.
-        """
-        plain = self.plain_gold(label)
-        if plain is not None:
-            return [plain], []
-        entries = decode(label)
-        if type(entries) is not list:
-            return None, []
-        facts = self.empty()
-        optional: list[Fact] = []
-        if self.literal:
-            for typed in _literal_gold(self.task, entries):
-                self.add(typed, facts)
-            return facts, optional
-        for gold in read_annotations(self.task, entries, []):
-            typed = gold_thing(self.task, gold)
-            if typed[3] == ((), []):
-                optional.append(self.fields[0].pick((*typed[:3], "", "")))
-            else:
-                self.add(typed, facts)
-        return facts, optional
-
-
-def gold_thing(task: Task, gold: Gold) -> Typed:
-    """A gold thing as answers have it.
+def gold_item(task: Task, gold: Gold) -> TypedItem:
+    """A gold item as answers have it.
 
     An absent word stands for nothing on both sides, and a repeated slot value counts once: so it
     is in the targets that models are trained on.
@@ -165,19 +160,21 @@ def gold_thing(task: Task, gold: Gold) -> Typed:
     fixed = fixed_roles(task.shape)
     known = {role for role, _ in task.layout.roles}
     named = dict(pair for pair in gold.roles if pair[0] in known)
-    slots = [pair for pair in gold.roles if pair[0] not in known and pair[1] != NAN]
+    slots = [
+        (slot_name(role), text) for role, text in gold.roles if role not in known and text != NAN
+    ]
     texts = tuple("" if named.get(role) == NAN else named.get(role, "") for role in fixed)
     return gold.type, gold.subject_type, gold.object_type, (texts, list(dict.fromkeys(slots)))
 
 
-def _literal_gold(task: Task, entries: list[Any]) -> Iterator[Typed]:
+def _literal_gold(task: Task, entries: list[Any]) -> Iterator[TypedItem]:
     layout = task.layout
     keys = dict(layout.roles)
     for entry in entries:
         if not isinstance(entry, dict):
             continue
-        fixed = tuple(hashable(entry.get(keys[role], "")) for role in fixed_roles(task.shape))
-        yield hashable(entry.get(layout.type, "")), "", "", (fixed, list(_parts(layout, entry)))
+        fixed = tuple(_hashable(entry.get(keys[role], "")) for role in fixed_roles(task.shape))
+        yield _hashable(entry.get(layout.type, "")), "", "", (fixed, list(_parts(layout, entry)))
 
 
 def _parts(layout: Layout, entry: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -185,94 +182,149 @@ def _parts(layout: Layout, entry: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, dict):
             yield (
-                hashable(part.get(layout.slot_role, "")),
-                hashable(part.get(layout.slot_text, "")),
+                _hashable(part.get(layout.slot_role, "")),
+                _hashable(part.get(layout.slot_text, "")),
             )
 
 
-def hashable(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     """The value itself, or its spelling in a form that equals no string."""
     return ("", repr(value)) if isinstance(value, (dict, list)) else value
 
 
-# ------------------------------------------------------------------- the common case, in few steps
+# ------------------------------------------------------------------------------- the common case
 
 
-def _direct(task: Task) -> Read | None:
-    """A reader without detours for one unit that is a key and its mentions."""
-    unit = task.units[0]
-    if len(task.units) > 1 or unit.label != ("type",):
-        return None
-    match task.shape:
-        case Each(Mention(absent=None)):
-            return _read_mentions
-        case Each(Record(((first, Mention(absent=None)), (second, Mention(absent=None))))):
-            return _pair_reader(first, second)
+class _Typed(NamedTuple):
+    """Decoders of a task's usual answers and labels, and what makes facts of their values.
+
+    Each raises one of ``NOT_TYPED``, before anything is added, for what is not usual.
+    """
+
+    decode_answer: Callable[[str], Any]
+    read_answer: Callable[[Any, Facts], None]
+    decode_label: Callable[[str], Any]
+    read_label: Callable[[Any], Facts]
+
+
+def _typed(task: Task, literal: bool) -> _Typed | None:
+    """How the usual answers of a task are read; None where all take the general way."""
+    read_label: Callable[[Any], Facts]
+    match task.shape, [(unit.label, unit.mentions) for unit in task.units]:
+        case Each(Mention(absent=None)), [(("type",), (_,))]:
+            read_answer, read_label = _read_mentions, _read_plain_label
+        case (
+            Each(Record(((_, Mention(absent=None)), (_, Mention(absent=None))))),
+            [(("type",), (_, _))],
+        ):
+            read_answer, read_label = _read_pairs, _read_plain_label
+        case (
+            Each(Record(((_, Mention(absent="NAN")), (_, Slots("NAN"))))),
+            [(("type",), (_,)), (("type", "slot"), ("filler",))],
+        ) if not literal:
+            read_answer, read_label = _read_events, _read_event_label
         case _:
             return None
+    return _Typed(
+        msgspec.json.Decoder(dict[str, answer_type(task.shape)]).decode,  # type: ignore[misc]
+        read_answer,
+        msgspec.json.Decoder(list[_entry_type(task.layout)]).decode,  # type: ignore[misc]
+        read_label,
+    )
+
+
+def _entry_type(layout: Layout) -> Any:
+    """The type of a gold entry: its type, its fixed roles and its slots, in this order."""
+    fields: list[Any] = [("type", str)]
+    keys = {"type": layout.type}
+    for role, key in layout.roles:
+        # A missing trigger is an empty one; of other mentions, one that lacks is no gold.
+        fields.append((role, str, "") if layout.slot_list else (role, str))
+        keys[role] = key
+    if layout.slot_list:
+        slot = msgspec.defstruct(
+            "Slot",
+            [("role", str), ("text", str)],
+            rename={"role": layout.slot_role, "text": layout.slot_text},
+            gc=False,
+        )
+        fields.append(("slots", list[slot], msgspec.field(default_factory=list)))  # type: ignore[valid-type]
+        keys["slots"] = layout.slot_list
+    return msgspec.defstruct("Entry", fields, rename=keys, gc=False)
 
 
 def _read_mentions(answer: Any, facts: Facts) -> None:
-    into = facts[0]
-    for key, values in answer.items():
-        if values and type(values) is list:
-            for value in values:
-                if type(value) is str:
-                    into.append((key, value))
+    facts[0] += [(key, value) for key, values in answer.items() for value in values]
 
 
-def _pair_reader(first: str, second: str) -> Read:
-    def read(answer: Any, facts: Facts) -> None:
-        into = facts[0]
-        for key, values in answer.items():
-            if values and type(values) is list:
-                for value in values:
-                    if type(value) is dict:
-                        one, other = value.get(first, ""), value.get(second, "")
-                        if type(one) is str and type(other) is str:
-                            into.append((key, one, other))
-
-    return read
+def _read_pairs(answer: Any, facts: Facts) -> None:
+    facts[0] += [(key, *astuple(pair)) for key, values in answer.items() for pair in values]
 
 
-def _picker(task: Task) -> Callable[[Any], Fact] | None:
-    layout = task.layout
-    if len(task.units) > 1 or task.units[0].label != ("type",) or layout.slot_role:
-        return None
-    return itemgetter(layout.type, *(key for _, key in layout.roles))
+def _read_events(answer: Any, facts: Facts) -> None:
+    events, arguments = facts
+    for kind, values in answer.items():
+        for event in values:
+            trigger, slots = astuple(event)
+            events.append((kind, "" if trigger == NAN else trigger))
+            for role, filler in slots.items():
+                if type(filler) is list:
+                    arguments += [(kind, role, part) for part in filler if part and part != NAN]
+                elif filler and filler != NAN:
+                    arguments.append((kind, role, filler))
 
 
-# -------------------------------------------------------------------------- things, by their shape
+def _read_plain_label(entries: Any) -> Facts:
+    facts = list(map(astuple, entries))
+    for fact in facts:
+        if "" in fact[1:]:
+            raise ValueError("a mention is empty")
+    return [facts]
 
 
-def _things(node: Node, literal: bool) -> Callable[[Any], Iterable[Thing]]:
-    """What reads the value under one key of an answer: things, with what does not fit left out."""
+def _read_event_label(entries: Any) -> Facts:
+    events: list[Fact] = []
+    arguments: list[Fact] = []
+    for kind, trigger, slots in map(astuple, entries):
+        events.append((kind, "" if trigger == NAN else trigger))
+        # A repeated argument counts once within its event.
+        arguments += dict.fromkeys(
+            (kind, slot.role, slot.text) for slot in slots if slot.text and slot.text != NAN
+        )
+    return [events, arguments]
+
+
+# -------------------------------------------------------------------------- items, by their shape
+
+
+def _items(node: Node, literal: bool) -> Callable[[Any], Iterable[Item]]:
+    """What reads the value under one key of an answer: items, with what does not fit left out."""
     match node:
         case Each(element):
-            read = _thing(element, literal)
+            read = _item(element, literal)
             return lambda value: _listed(read, value)
         case Keyed(_, inner):
-            fill = _thing(inner, literal)
+            fill = _item(inner, literal)
             return lambda value: _keyed(fill, value)
         case _:
             raise TypeError(f"{type(node).__name__} cannot answer a schema item")
 
 
-def _listed(read: Callable[[Any], Thing | None], value: Any) -> Iterator[Thing]:
+def _listed(read: Callable[[Any], Item | None], value: Any) -> Iterator[Item]:
     for part in value if isinstance(value, list) else ():
-        thing = read(part)
-        if thing is not None:
-            yield thing
+        item = read(part)
+        if item is not None:
+            yield item
 
 
-def _keyed(fill: Callable[[Any], Thing | None], value: Any) -> Iterator[Thing]:
+def _keyed(fill: Callable[[Any], Item | None], value: Any) -> Iterator[Item]:
     for head, part in value.items() if isinstance(value, dict) else ():
-        thing = fill(part)
-        yield (head,), thing[1] if thing else ()
+        item = fill(part)
+        yield (head,), item[1] if item else ()
 
 
-def _thing(node: Node, literal: bool) -> Callable[[Any], Thing | None]:
-    """What reads one thing: None for a value of the wrong kind.
+def _item(node: Node, literal: bool) -> Callable[[Any], Item | None]:
+    """What reads one item: None for a value of the wrong kind.
 
     A missing mention is "", so a relation that lacks one end still counts as predicted.
     """
@@ -289,7 +341,7 @@ def _thing(node: Node, literal: bool) -> Callable[[Any], Thing | None]:
             raise TypeError(f"{type(node).__name__} cannot stand inside an answer")
 
 
-def _record(fields: tuple[tuple[str, Node], ...], value: Any, literal: bool) -> Thing | None:
+def _record(fields: tuple[tuple[str, Node], ...], value: Any, literal: bool) -> Item | None:
     if not isinstance(value, dict):
         return None
     texts: list[str] = []
@@ -320,6 +372,6 @@ def _fillers(slots: dict[str, Any], absent: str | None, literal: bool) -> Iterat
             if absent is not None and part == absent:
                 continue
             if literal:
-                yield slot, hashable(part)
+                yield slot, _hashable(part)
             elif part not in ("", None) and not isinstance(part, (dict, list)):
                 yield slot, part

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.evaluation.counts import GROUP, Counts
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
-from iepile_cli.evaluation.sheet import CONFUSION
-from iepile_cli.evaluation.tally import DOCUMENT, GROUP, Tally
+from iepile_cli.files import atomic_write, write_atomic
 
 if TYPE_CHECKING:
-    from iepile_cli.evaluation.evaluate import Evaluation
+    from iepile_cli.evaluation.run import Evaluation
 
 HEADER = (
     "task",
@@ -33,19 +35,21 @@ ALL = "*"
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """The whole report; ``docs/eval.md`` names its keys."""
-    plan = evaluation.plan
+    options = evaluation.options
     report: dict[str, Any] = {
         "predictions": evaluation.name,
         "settings": {
-            "match": plan.match,
-            "mode": plan.mode,
-            "repair": plan.repair,
-            "asked_only": plan.asked_only,
-            "resamples": plan.resamples,
-            "seed": plan.seed,
+            "match": options.match,
+            "mode": options.mode,
+            "repair": options.repair,
+            "asked_only": options.asked_only,
+            "ignore_case": options.ignore_case,
+            "ignore_space": options.ignore_space,
+            "resamples": options.resamples,
+            "seed": options.seed,
         },
-        "unreadable": evaluation.tally.unreadable,
-        "skipped": evaluation.tally.skipped,
+        "unreadable": evaluation.counts.unreadable,
+        "skipped": evaluation.counts.skipped,
         "tasks": {
             task: task_json(scores, evaluation) for task, scores in evaluation.scores.items()
         },
@@ -146,11 +150,29 @@ def _two(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
-def as_tsv(evaluation: Evaluation) -> Iterator[str]:
-    """The table as lines of tab-separated values."""
-    yield "\t".join(HEADER)
-    for row in table(evaluation):
-        yield "\t".join(map(_plain, row))
+def as_tsv(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """The tables of some files as lines of tab-separated values; several: with their names."""
+    several = len(evaluations) > 1
+    yield "\t".join((*(("file",) if several else ()), *HEADER))
+    for evaluation in evaluations:
+        name = (evaluation.name,) if several else ()
+        for row in table(evaluation):
+            yield "\t".join(map(_plain, (*name, *row)))
+
+
+def as_markdown(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """A header and rows as a Markdown table."""
+    for number, row in enumerate(rows):
+        yield f"| {' | '.join(_markdown(cell) for cell in row)} |"
+        if number == 0:
+            right = ("---" if name in ("what", "average") else "--:" for name in row)
+            yield f"| {' | '.join(right)} |"
+
+
+def _markdown(cell: str) -> str:
+    shown = cell.lstrip()
+    indent = "\u2003" if shown != cell else ""
+    return indent + re.sub(r"([\\|*_`<>\[\]])", r"\\\1", shown)
 
 
 def _plain(cell: str) -> str:
@@ -158,16 +180,15 @@ def _plain(cell: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
 
 
-def confusion_table(tally: Tally) -> dict[tuple[str, str], dict[str, dict[str, int]]]:
+def confusion_table(counts: Counts) -> dict[tuple[str, str], dict[str, dict[str, int]]]:
     """(task, source) -> gold type -> predicted type -> times; "" is nothing, missed or spurious."""
     import numpy as np
 
-    documents = np.array(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
-    rows = np.array(tally.confusions, dtype=np.int64).reshape(-1, CONFUSION)
-    rows[:, 0] = documents[rows[:, 0], GROUP]
-    groups, labels = list(tally.groups), list(tally.labels)
+    rows = np.array(counts.confusion_table(), dtype=np.int64)
+    rows[:, 0] = counts.document_table()[rows[:, 0], GROUP]
+    groups, labels = list(counts.groups), list(counts.labels)
     result: dict[tuple[str, str], dict[str, dict[str, int]]] = {}
-    distinct, times = np.unique(rows[:, :3], axis=0, return_counts=True)
+    distinct, times = np.unique(rows, axis=0, return_counts=True)
     for (group, gold, predicted), count in zip(distinct.tolist(), times.tolist(), strict=True):
         of_gold = result.setdefault(groups[group], {})
         named, other = (labels[label][2] if label >= 0 else "" for label in (gold, predicted))
@@ -175,10 +196,10 @@ def confusion_table(tally: Tally) -> dict[tuple[str, str], dict[str, dict[str, i
     return result
 
 
-def confusions_json(tally: Tally) -> dict[str, Any]:
+def confusions_json(counts: Counts) -> dict[str, Any]:
     """What ``convert --hard-negatives`` reads: gold type -> wrong type -> times, per source."""
     result: dict[str, Any] = {}
-    for (task, source), of_gold in sorted(confusion_table(tally).items()):
+    for (task, source), of_gold in sorted(confusion_table(counts).items()):
         wrong = {
             gold: dict(
                 sorted(
@@ -197,9 +218,26 @@ def confusions_json(tally: Tally) -> dict[str, Any]:
     return result
 
 
-def for_people(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """The table for a terminal: a header, then rows with fewer and shorter columns."""
-    yield ("what", "average", "P", "R", "F1", "95 %", "gold", "pred", "right")
+def for_people(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, ...]]:
+    """The table for people: a header, then rows with fewer and shorter columns.
+
+    Several files stand one under the other, so that the same score of each can be compared.
+    """
+    yield ("what", "average", "P", "R", "F1", "95 %", "gold", "pred", "correct")
+    several = len(evaluations) > 1
+    found = [list(_shown_rows(evaluation)) for evaluation in evaluations]
+    if not several:
+        yield from found[0]
+        return
+    names = list(dict.fromkeys(row[:2] for rows in found for row in rows))
+    for name in names:
+        for evaluation, rows in zip(evaluations, found, strict=True):
+            for row in rows:
+                if row[:2] == name:
+                    yield (f"{name[0]} · {_plain(evaluation.name)}", *row[1:])
+
+
+def _shown_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
     several = len(evaluation.scores) > 1
     for row in table(evaluation):
         task, unit, source, kind, average, precision, recall, f1, low, high, *counts, _ = row
@@ -211,7 +249,7 @@ def for_people(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         yield (_plain(what), average, precision, recall, f1, span, *counts)
 
 
-def many(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """So many of something."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
@@ -220,20 +258,21 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
     """What else there is to know, a line each, for people."""
     for task, scores in evaluation.scores.items():
         rows = scores.rows
-        said = f"{task}: {many(scores.documents, 'document')}, {many(rows['answers'], 'answer')}"
+        documents, answers = scores.documents, rows["answers"]
+        said = f"{task}: {plural(documents, 'document')}, {plural(answers, 'answer')}"
         for name in ("malformed", "truncated", "repaired", "without_output", "unlabelled"):
             if rows[name]:
                 said += f", {rows[name]:,} {name.replace('_', ' ')}"
         invented = sum(unit.micro.hallucinated for unit in scores.units)
-        yield said + (f", {many(invented, 'prediction')} not in the text" if invented else "")
+        yield said + (f", {plural(invented, 'prediction')} not in the text" if invented else "")
         strict = evaluation.unrepaired.get(task)
         if strict is not None and rows["repaired"]:
             for unit in strict.units:
                 yield f"{task} {unit.name} without repair: F1 {unit.micro.f1:.2f}"
-    if evaluation.tally.unreadable:
-        yield f"{many(evaluation.tally.unreadable, 'line')} could not be read"
-    if evaluation.tally.skipped:
-        yield f"{many(evaluation.tally.skipped, 'record')} of other tasks left out"
+    if evaluation.counts.unreadable:
+        yield f"{plural(evaluation.counts.unreadable, 'line')} could not be read"
+    if evaluation.counts.skipped:
+        yield f"{plural(evaluation.counts.skipped, 'record')} of other tasks left out"
     yield from _comparison_remarks(evaluation.comparison)
 
 
@@ -245,10 +284,38 @@ def _comparison_remarks(comparison: dict[str, Any]) -> Iterator[str]:
                 f"{task} {unit} against {comparison['predictions']}: F1 {result['f1']:.2f} -"
                 f" {result['baseline_f1']:.2f} = {result['difference']:+.2f}"
                 f" (95 % {low:+.2f} to {high:+.2f}), p = {result['p']:.4f},"
-                f" {many(part['documents'], 'document')}"
+                f" {plural(part['documents'], 'document')}"
             )
         if part["only_in_one"]:
-            yield f"{task}: {many(part['only_in_one'], 'document')} in one of the two files only"
+            yield f"{task}: {plural(part['only_in_one'], 'document')} in one of the two files only"
         if part["other_gold"]:
-            other = many(part["other_gold"], "document")
+            other = plural(part["other_gold"], "document")
             yield f"{task}: {other} with another gold in the baseline"
+
+
+# ---------------------------------------------------------------------------------- report files
+
+
+def write_json(value: Any, path: str) -> None:
+    """Write a JSON file, as a whole or not at all."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_html(evaluation: Evaluation, path: str, limit: int) -> None:
+    """Write the HTML report with at most ``limit`` documents that have errors."""
+    from iepile_cli.evaluation.html import render
+
+    _write_parts(render(evaluation, limit), path)
+
+
+def write_errors(evaluation: Evaluation, path: str) -> None:
+    """Write each error as a line of JSON, the most frequent first."""
+    from iepile_cli.evaluation.error_list import error_lines
+
+    _write_parts(error_lines(evaluation), path)
+
+
+def _write_parts(parts: Iterable[str], path: str) -> None:
+    with atomic_write(path) as file:
+        for part in parts:
+            file.write(part.encode("utf-8", "backslashreplace"))

@@ -57,10 +57,10 @@ def f1_parts(sums: Table) -> tuple[Table, Table, Table]:
     """Precision, recall and F1 in percent from sums whose last axis is ``SUMS``; 0/0 is 0."""
     import numpy as np
 
-    gold, predicted, found, right = np.moveaxis(sums, -1, 0)
+    gold, predicted, true_gold, true_predicted = np.moveaxis(sums, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(predicted > 0, 100 * right / predicted, 0.0)
-        recall = np.where(gold > 0, 100 * found / gold, 0.0)
+        precision = np.where(predicted > 0, 100 * true_predicted / predicted, 0.0)
+        recall = np.where(gold > 0, 100 * true_gold / gold, 0.0)
         both = precision + recall
         f1 = np.where(both > 0, 2 * precision * recall / both, 0.0)
     return precision, recall, f1

@@ -1,4 +1,4 @@
-"""Scores from tallies: micro and macro precision, recall and F1, with their intervals.
+"""Scores from counts: micro and macro precision, recall and F1, with their intervals.
 
 Micro counts every fact alike; macro is the plain mean over the types that occur in the gold or in
 the predictions. All in percent.
@@ -7,21 +7,30 @@ the predictions. All in percent.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iepile_cli.evaluation.document import FOUND, GOLD, PREDICTED, RIGHT
-from iepile_cli.evaluation.plan import Plan
+from iepile_cli.errors import DataError
+from iepile_cli.evaluation.counts import (
+    DIGEST,
+    GOLD,
+    GROUP,
+    PREDICTED,
+    ROW_COUNTS,
+    TRUE_GOLD,
+    TRUE_PREDICTED,
+    Counts,
+)
+from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.resampling import (
     SUMS,
     blocked,
+    compare,
     draws,
     f1_parts,
     interval,
     resampled,
 )
-from iepile_cli.evaluation.sheet import CELL, ROW_COUNTS
-from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, GROUP, Tally, added
 from iepile_cli.task.table import TASKS
 
 if TYPE_CHECKING:
@@ -29,38 +38,42 @@ if TYPE_CHECKING:
 
 # Types resampled together; bounds the memory where there are thousands.
 _COLUMNS = 256
-_SUMMED = (GOLD, PREDICTED, FOUND, RIGHT)
+_SUMMED = (GOLD, PREDICTED, TRUE_GOLD, TRUE_PREDICTED)
 
 
 @dataclass
 class Score:
-    """Counts of one set of facts, and what follows from them."""
+    """Counts of one set of facts, and what follows from them.
+
+    ``true_gold`` and ``true_predicted`` are true positives by gold and by prediction: the credit
+    of gold facts and of predicted ones, which differ by type where labels may differ.
+    """
 
     gold: int = 0
     predicted: int = 0
-    found: float = 0
-    right: float = 0
+    true_gold: float = 0
+    true_predicted: float = 0
     hallucinated: int = 0
     intervals: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, counts: Iterable[int]) -> None:
-        """Add one type's counts; credits come in halves."""
-        gold, predicted, found, right, invented = counts
+    def add(self, sums: Iterable[int]) -> None:
+        """Add one type's sums; credits come in halves."""
+        gold, predicted, true_gold, true_predicted, hallucinated = sums
         self.gold += gold
         self.predicted += predicted
-        self.found += found / 2
-        self.right += right / 2
-        self.hallucinated += invented
+        self.true_gold += true_gold / 2
+        self.true_predicted += true_predicted / 2
+        self.hallucinated += hallucinated
 
     @property
     def precision(self) -> float:
         """In percent; 0 when nothing was predicted."""
-        return 100 * self.right / self.predicted if self.predicted else 0.0
+        return 100 * self.true_predicted / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
         """In percent; 0 when there is no gold."""
-        return 100 * self.found / self.gold if self.gold else 0.0
+        return 100 * self.true_gold / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
@@ -70,7 +83,8 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """The form of the report."""
-        correct = int(self.right) if self.right == int(self.right) else self.right
+        whole = int(self.true_predicted)
+        correct = whole if whole == self.true_predicted else self.true_predicted
         shown = {
             "P": round(self.precision, 2),
             "R": round(self.recall, 2),
@@ -117,139 +131,143 @@ def macro(types: dict[str, Score]) -> dict[str, float]:
     }
 
 
-class _Condensed(NamedTuple):
-    """Counts of cells, added up over the documents of one block.
+class _Sums(NamedTuple):
+    """Sums of outcomes over the documents of one block, one group and one label.
 
-    ``block``, ``group`` and ``label`` say whose each row is; ``blocks`` is how many blocks each
-    task has.
+    ``block``, ``group`` and ``label`` say whose each row of ``sums`` is; ``blocks`` is how many
+    blocks each task has.
     """
 
-    counts: Any
+    sums: Any
     block: Any
     group: Any
     label: Any
     blocks: dict[str, int]
 
 
-def task_scores(tally: Tally, plan: Plan) -> dict[str, TaskScores]:
-    """Score everything in a tally, task by task."""
+def task_scores(counts: Counts, options: EvalOptions) -> dict[str, TaskScores]:
+    """Score everything that was counted, task by task."""
     import numpy as np
 
-    documents = np.frombuffer(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
     result: dict[str, TaskScores] = {}
-    of_group = np.bincount(documents[:, GROUP], minlength=len(tally.groups)).tolist()
-    for (task, source), number in tally.groups.items():
+    group_of = counts.document_table()[:, GROUP]
+    of_group = np.bincount(group_of, minlength=len(counts.groups)).tolist()
+    for (task, source), number in counts.groups.items():
         scores = result.setdefault(task, TaskScores(task, rows=dict.fromkeys(ROW_COUNTS, 0)))
         scores.documents += of_group[number]
         scores.source_documents[source] = of_group[number]
-        rows = dict(zip(ROW_COUNTS, tally.row_counts[number], strict=True))
+        rows = dict(zip(ROW_COUNTS, counts.rows[number], strict=True))
         scores.source_rows[source] = rows
         for name, count in rows.items():
             scores.rows[name] += count
-    labels, groups = list(tally.labels), list(tally.groups)
+    labels, groups = list(counts.labels), list(counts.groups)
     for scores in result.values():
         scores.units = [UnitScores(unit.name) for unit in TASKS[scores.task].units]
-    condensed = _condensed(tally, documents, plan)
-    for group, label, counts in _summed(condensed, len(labels)):
+    sums = _block_sums(counts, group_of, options)
+    for group, label, total in _totals(sums, len(labels)):
         task, unit, kind = labels[label]
         into = result[task].units[unit]
         source = groups[group][1]
-        into.micro.add(counts)
-        into.types.setdefault(kind, Score()).add(counts)
-        into.sources.setdefault(source, Score()).add(counts)
-        into.source_types.setdefault(source, {}).setdefault(kind, Score()).add(counts)
+        into.micro.add(total)
+        into.types.setdefault(kind, Score()).add(total)
+        into.sources.setdefault(source, Score()).add(total)
+        into.source_types.setdefault(source, {}).setdefault(kind, Score()).add(total)
     for scores in result.values():
         for unit_scores in scores.units:
             for source in scores.source_documents:
                 unit_scores.sources.setdefault(source, Score())
             unit_scores.macro = macro(unit_scores.types)
-        if plan.resamples and scores.documents:
-            _add_intervals(scores, tally, condensed, plan)
+        if options.resamples and scores.documents:
+            _add_intervals(scores, counts, sums, options)
     return result
 
 
-def _condensed(tally: Tally, documents: Any, plan: Plan) -> _Condensed:
-    """The cells of a tally, added up over the documents of one block, or of all without any."""
+def _block_sums(counts: Counts, group_of: Any, options: EvalOptions) -> _Sums:
+    """Sums over the documents of one block, or over all where nothing is resampled."""
     import numpy as np
 
-    cells = np.frombuffer(tally.cells, dtype=np.int32).reshape(-1, CELL)
-    groups, labels = len(tally.groups), max(1, len(tally.labels))
-    block = np.zeros(len(documents), dtype=np.int64)
+    block = np.zeros(len(counts), dtype=np.int64)
     blocks: dict[str, int] = {}
-    for task in dict.fromkeys(task for task, _ in tally.groups) if plan.resamples else ():
-        ours = [number for number, (other, _) in enumerate(tally.groups) if other == task]
-        mine = slice(None) if len(ours) == groups else np.isin(documents[:, GROUP], ours)
-        count = len(block[mine])
-        block[mine], blocks[task] = blocked(np.arange(count), count)
-    key = (block * groups + documents[:, GROUP])[cells[:, 0]] * labels + cells[:, 1]
-    distinct, counts = added(key, cells[:, 2:])
-    both, label = distinct // labels, distinct % labels
-    return _Condensed(counts, both // max(1, groups), both % max(1, groups), label, blocks)
+    for task in dict.fromkeys(task for task, _ in counts.groups) if options.resamples else ():
+        ours = [number for (other, _), number in counts.groups.items() if other == task]
+        mine = np.flatnonzero(np.isin(group_of, ours))
+        block[mine], blocks[task] = blocked(np.arange(len(mine)), len(mine))
+    groups = max(1, len(counts.groups))
+    both, label, sums = counts.sums(block * groups + group_of)
+    return _Sums(sums, both // groups, both % groups, label, blocks)
 
 
-def _summed(condensed: _Condensed, labels: int) -> Iterable[tuple[int, int, list[int]]]:
-    """Sums over all: (group, label, counts) of every group and label that occur."""
-    key = condensed.group * max(1, labels) + condensed.label
-    distinct, sums = added(key, condensed.counts)
-    for both, counts in zip(distinct.tolist(), sums.tolist(), strict=True):
-        yield both // labels, both % labels, list(map(int, counts))
+def _totals(sums: _Sums, labels: int) -> Iterable[tuple[int, int, list[int]]]:
+    """Sums over all blocks: (group, label, sums) of every group and label that occur."""
+    import numpy as np
+
+    distinct, place = np.unique(sums.group * max(1, labels) + sums.label, return_inverse=True)
+    totals = np.zeros((len(distinct), sums.sums.shape[1]))
+    np.add.at(totals, place, sums.sums)
+    for both, total in zip(distinct.tolist(), totals.tolist(), strict=True):
+        yield both // labels, both % labels, list(map(int, total))
 
 
-def _add_intervals(scores: TaskScores, tally: Tally, condensed: _Condensed, plan: Plan) -> None:
+def _add_intervals(scores: TaskScores, counts: Counts, sums: _Sums, options: EvalOptions) -> None:
     """Resample the documents of one task and write down 95 % intervals."""
     import numpy as np
 
-    blocks = condensed.blocks[scores.task]
-    weights = draws(blocks, plan.resamples, plan.seed)
+    blocks = sums.blocks[scores.task]
+    weights = draws(blocks, options.resamples, options.seed)
     for number, unit in enumerate(scores.units):
         # Where each type, and each source, of this unit stands in the table of sums.
         kinds = {kind: place for place, kind in enumerate(unit.types)}
         sources = {source: place for place, source in enumerate(unit.sources)}
-        kind_of = np.full(len(tally.labels), -1)
-        for (task, label_unit, kind), label in tally.labels.items():
+        kind_of = np.full(len(counts.labels), -1)
+        for (task, label_unit, kind), label in counts.labels.items():
             if (task, label_unit) == (scores.task, number):
                 kind_of[label] = kinds.get(kind, -1)
-        source_of = np.array([sources.get(source, -1) for _, source in tally.groups])
-        here = kind_of[condensed.label] >= 0
-        some = condensed.counts[here][:, _SUMMED]
-        where = condensed.block[here]
-        kind_place = kind_of[condensed.label[here]]
-        source_place = source_of[condensed.group[here]]
-        all_kinds = _sums(some, where, 0 * kind_place, 0, 1, blocks)
-        _write([unit.micro], resampled(weights, all_kinds))
-        means = np.zeros((plan.resamples, 3))
-        occurring = np.zeros((plan.resamples, 1))
+        source_of = np.array([sources.get(source, -1) for _, source in counts.groups])
+        here = kind_of[sums.label] >= 0
+        table = _BlockTable(sums.sums[here][:, _SUMMED], sums.block[here], blocks)
+        _write([unit.micro], resampled(weights, table.columns(0 * sums.label[here], 0, 1)))
+        means = np.zeros((options.resamples, 3))
+        occurring = np.zeros((options.resamples, 1))
+        kind_place = kind_of[sums.label[here]]
         for start in range(0, len(kinds), _COLUMNS):
             chunk = list(unit.types.values())[start : start + _COLUMNS]
-            sums = resampled(weights, _sums(some, where, kind_place, start, len(chunk), blocks))
-            for part, values in enumerate(_write(chunk, sums)):
+            drawn = resampled(weights, table.columns(kind_place, start, len(chunk)))
+            for part, values in enumerate(_write(chunk, drawn)):
                 means[:, part] += values.sum(axis=1)
             # A type that a resample does not hold is no part of its mean.
-            there = sums[..., :2].sum(axis=2) > 0
+            there = drawn[..., :2].sum(axis=2) > 0
             occurring[:, 0] += there.sum(axis=1)
         if kinds:
             bounds = interval(means / np.maximum(1, occurring))
             unit.macro["interval_95"] = dict(zip(("P", "R", "F1"), bounds, strict=True))
+        source_place = source_of[sums.group[here]]
         for start in range(0, len(sources), _COLUMNS):
             chunk = list(unit.sources.values())[start : start + _COLUMNS]
-            table = _sums(some, where, source_place, start, len(chunk), blocks)
-            _write(chunk, resampled(weights, table))
+            _write(chunk, resampled(weights, table.columns(source_place, start, len(chunk))))
 
 
-def _sums(counts: Any, block: Any, place: Any, start: int, size: int, blocks: int) -> Table:
-    """Sums of counts whose ``place`` is in [start, start + size): blocks x size x ``SUMS``."""
-    import numpy as np
+class _BlockTable(NamedTuple):
+    """Sums, the block of each row, and how many blocks there are."""
 
-    here = (place >= start) & (place < start + size)
-    key = block[here] * size + place[here] - start
-    columns = [
-        np.bincount(key, weights=counts[here, column], minlength=blocks * size)
-        for column in range(SUMS)
-    ]
-    table: Table = np.stack(columns, axis=-1).reshape(blocks, size, SUMS).astype(np.float64)
-    # Credits are counted in halves.
-    table[..., 2:] /= 2
-    return table
+    sums: Any
+    block: Any
+    blocks: int
+
+    def columns(self, place: Any, start: int, size: int) -> Table:
+        """Sums of rows whose ``place`` is in [start, start + size): blocks x size x ``SUMS``."""
+        import numpy as np
+
+        here = (place >= start) & (place < start + size)
+        key = self.block[here] * size + place[here] - start
+        columns = [
+            np.bincount(key, weights=self.sums[here, column], minlength=self.blocks * size)
+            for column in range(SUMS)
+        ]
+        shape = (self.blocks, size, SUMS)
+        table: Table = np.stack(columns, axis=-1).reshape(shape).astype(np.float64)
+        # Credits are counted in halves.
+        table[..., 2:] /= 2
+        return table
 
 
 def _write(scores: list[Score], sums: Table) -> tuple[Table, Table, Table]:
@@ -261,22 +279,82 @@ def _write(scores: list[Score], sums: Table) -> tuple[Table, Table, Table]:
     return parts
 
 
-def unit_sums(tally: Tally, task: str, unit: int) -> tuple[Table, Any]:
+# ----------------------------------------------------------------------------- two systems
+
+
+def compared(system: Counts, baseline: Counts, options: EvalOptions) -> dict[str, Any]:
+    """For each task and unit, the difference on the documents that are in both files.
+
+    Raises ``DataError`` when the files have no document in common.
+    """
+    result: dict[str, Any] = {}
+    for task in dict.fromkeys(task for task, _ in system.groups):
+        units: dict[str, Any] = {}
+        shared = alone = other_gold = 0
+        for number, unit in enumerate(TASKS[task].units):
+            mine, names = _unit_sums(system, task, number)
+            theirs, other_names = _unit_sums(baseline, task, number)
+            left, right = _common(names, other_names)
+            shared, alone = len(left), len(names) + len(other_names) - 2 * len(left)
+            if not shared:
+                continue
+            other_gold += int((mine[left][:, 0] != theirs[right][:, 0]).sum())
+            difference = compare(
+                mine[left],
+                theirs[right],
+                shuffles=options.shuffles,
+                resamples=options.resamples,
+                seed=options.seed,
+            )
+            units[unit.name] = asdict(difference)
+        if units:
+            result[task] = {
+                "documents": shared,
+                "only_in_one": alone,
+                "other_gold": other_gold,
+                "units": units,
+            }
+    if not result:
+        raise DataError(
+            "the baseline has no document in common with the predictions",
+            hint="both files need the same records: task, source and id",
+        )
+    return result
+
+
+def _unit_sums(counts: Counts, task: str, unit: int) -> tuple[Table, Any]:
     """Sums of one unit for each document of a task, and these documents' digests."""
     import numpy as np
 
-    documents = np.frombuffer(tally.documents, dtype=np.int64).reshape(-1, DOCUMENT)
-    cells = np.frombuffer(tally.cells, dtype=np.int32).reshape(-1, CELL)
-    wanted = np.array(
-        [(name, number) == (task, unit) for name, number, _ in tally.labels], dtype=bool
-    )
-    mine = cells[wanted[cells[:, 1]]] if len(wanted) else cells[:0]
-    table = np.zeros((len(documents), SUMS))
-    for place, column in enumerate(_SUMMED):
-        table[:, place] = np.bincount(
-            mine[:, 0], weights=mine[:, 2 + column], minlength=len(documents)
-        )
-    table[:, 2:] /= 2
-    ours = [number for number, (name, _) in enumerate(tally.groups) if name == task]
+    documents = counts.document_table()
+    ours = [number for (name, _), number in counts.groups.items() if name == task]
     keep = np.isin(documents[:, GROUP], ours)
-    return table[keep], documents[keep][:, DIGEST]
+    table = counts.document_sums(task, unit)[keep][:, _SUMMED]
+    table[:, 2:] /= 2
+    return table, documents[keep][:, DIGEST]
+
+
+def _common(first: Any, second: Any) -> tuple[Any, Any]:
+    """Places of equal names in two lists; the n-th of a name goes with the n-th."""
+    import numpy as np
+
+    _, left, right = np.intersect1d(
+        _numbered(first), _numbered(second), assume_unique=True, return_indices=True
+    )
+    order = np.argsort(left, kind="stable")
+    return left[order], right[order]
+
+
+def _numbered(names: Any) -> Any:
+    """Each name with how often it came before, as one structured array."""
+    import numpy as np
+
+    order = np.argsort(names, kind="stable")
+    ordered = names[order]
+    fresh = np.ones(len(names), dtype=bool)
+    fresh[1:] = ordered[1:] != ordered[:-1]
+    starts = np.maximum.accumulate(np.where(fresh, np.arange(len(names)), 0))
+    keys = np.zeros(len(names), dtype=[("name", "i8"), ("time", "i8")])
+    keys["name"] = names
+    keys["time"][order] = np.arange(len(names)) - starts
+    return keys

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-from iepile_cli.task.passages import Passage
+from iepile_cli.task.passages import SENTENCE, Passage, full_stop, units
 from iepile_cli.task.segment import segment
-from iepile_cli.task.sentences import SENTENCE, units
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Roles, SchemaItem
 
-# An extracted thing with a score for each of its roles (None where the backend gives none).
+# The roles of an extracted item with a score for each (None where the backend gives none).
 Scored: TypeAlias = tuple[Roles, Sequence[float | None]]
 Found: TypeAlias = tuple[SchemaItem, Sequence[Scored]]
 
@@ -40,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One extracted thing: what was asked for, its roles in reading order, and a score in 0..1."""
+    """What was extracted: the schema item, its roles in reading order, and a score in 0..1."""
 
     item: SchemaItem
     roles: tuple[tuple[str, Span], ...]
@@ -48,7 +47,7 @@ class Item:
 
     @property
     def texts(self) -> Roles:
-        """The roles with their mentions only: the thing as it stands in an answer."""
+        """The roles with their mentions only: the item as it stands in an answer."""
         return tuple((role, span.text) for role, span in self.roles)
 
 
@@ -110,21 +109,21 @@ class Occurrences:
 def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
     """Find the mentions of parsed answers in their passage.
 
-    The n-th listing of the same thing under a schema item goes to its n-th place. A thing of
+    The n-th listing of the same item under a schema item goes to its n-th place. An item of
     several parts goes where its parts stand closest together, if possible in one sentence: its
     first part (trigger, subject or head) where the others are nearest, each other part nearest to
-    that one; ties go to the earlier place.
+    that one; ties go to the earlier place. The full stop of a sentence is no part of a mention.
 
-    A thing without a required part (every fixed role but a trigger, which may be absent) is
+    An item without a required part (every fixed role but a trigger, which may be absent) is
     dropped; of an optional part, only that part.
     """
     places = Occurrences(passage.text)
     needed = required_roles(shape)
     items: list[Item] = []
     dropped = 0
-    for item, things in found:
+    for item, extracted in found:
         listed: Counter[Roles] = Counter()
-        for roles, scores in things:
+        for roles, scores in extracted:
             held = [
                 (pair, score)
                 for pair, score in zip(roles, scores, strict=True)
@@ -147,7 +146,7 @@ def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
 
 
 def required_roles(node: Node) -> frozenset[str]:
-    """The fixed roles without which a thing is none: all but those with a word for 'none'."""
+    """The fixed roles that every item must have: all but those with a word for 'none'."""
     match node:
         case Mention(role, absent):
             return frozenset((role,) if absent is None else ())
@@ -209,12 +208,13 @@ def _span(passage: Passage, text: str, start: int, score: float | None) -> Span:
     if passage.text[start : start + len(text)] != text:
         raise AssertionError(f"{text!r} does not stand at {start} of its passage")
     begins = passage.start + start
-    # A reader may hand in a kind of string that knows more; what is kept is the text alone.
-    return Span(str(text), begins, begins + len(text), score)
+    length = len(text) - full_stop(passage.text, start, start + len(text))
+    # The text may be a ``LocatedString``; what is kept is the text alone.
+    return Span(str(text)[:length], begins, begins + length, score)
 
 
 def joint_score(scores: Iterable[float | None]) -> float | None:
-    """The geometric mean of the parts' scores: comparable between things of few and many parts."""
+    """The geometric mean of the parts' scores: comparable between items of few and many parts."""
     known = [score for score in scores if score is not None]
     if not known:
         return None
@@ -223,29 +223,27 @@ def joint_score(scores: Iterable[float | None]) -> float | None:
     return min(1.0, math.exp(sum(map(math.log, known)) / len(known)))
 
 
-def everywhere(items: Iterable[Item], text: str, *, spread: bool) -> list[Item]:
-    """Items at all the places of a whole document's text.
-
-    With ``spread``, for tasks whose things are single mentions, an item for each place; otherwise
-    the parts keep their place and get ``occurrences``.
-    """
+def at_all_places(items: Iterable[Item], text: str) -> list[Item]:
+    """An item for each place of its mention in a document; for items that are single mentions."""
     places = Occurrences(text)
     found: list[Item] = []
     for item in items:
-        if spread:
-            ((role, span),) = item.roles
-            starts = {span.start, *places.of(span.text)}
-            found += (
-                replace(
-                    item,
-                    roles=((role, replace(span, start=start, end=start + len(span.text))),),
-                )
-                for start in sorted(starts)
-            )
-        else:
-            roles = tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
-            found.append(replace(item, roles=roles))
+        ((role, span),) = item.roles
+        for start in sorted({span.start, *places.of(span.text)}):
+            moved = replace(span, start=start, end=start + len(span.text))
+            found.append(replace(item, roles=((role, moved),)))
     return found
+
+
+def with_occurrences(items: Iterable[Item], text: str) -> list[Item]:
+    """The items with the ``occurrences`` of each of their mentions in a document."""
+    places = Occurrences(text)
+    return [
+        replace(
+            item, roles=tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
+        )
+        for item in items
+    ]
 
 
 def _with_occurrences(span: Span, places: Occurrences) -> Span:

@@ -1,161 +1,145 @@
-"""Records of instructions: read from JSON Lines, written back with their answers, resumed.
+"""Instruction records: texts that bring their own instruction, as ``convert`` writes them.
 
-Goes in: the output of ``convert``, or any record with an ``instruction``. Comes out: the record
-with all its keys in their order and ``output`` set, one a line.
+Goes in: JSON Lines whose records have an ``instruction``. Comes out: ``InstructionRecord``, a
+document with the task, schema and text of its instruction, beside the words of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from io import BufferedReader
+from typing import Any, TypeAlias
 
-from iepile_cli.errors import DataError, IEPileError
-from iepile_cli.extraction import encodings, files, records, resuming
-from iepile_cli.extraction.files import OnError
-from iepile_cli.extraction.outputs import Writer, destination
+from iepile_cli import files
+from iepile_cli.errors import DataError, UnknownName
+from iepile_cli.extraction import record_files
+from iepile_cli.extraction.inputs import Document, Found, OnError, clean, placed, read_file
+from iepile_cli.files import STDIN
+from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import TASKS, Task, task_named
 
-if TYPE_CHECKING:
-    from iepile_cli.extraction.predicting import Prediction
+# A record's identity, and its number among those that have the same one.
+RecordKey: TypeAlias = tuple[int, int]
 
-# Which record, and the how-maniest that is the same: corpora do have the same line twice.
-Key: TypeAlias = tuple[int, int]
-
-# A file whose first records are all unusable is given up: it is something else.
-_HOPELESS = 20
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _IDENTITY = ("id", "task", "source", "instruction")
 
 
-@dataclass(frozen=True, slots=True)
-class InstructionRecord:
-    """A record with an ``instruction``, and where it stands (``line`` from 1)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstructionRecord(Document):
+    """A record with an instruction.
 
-    source: str
-    line: int
-    fields: dict[str, Any]
-    instruction: str
-    key: Key
-
-
-def read_instructions(path: str, on_error: OnError) -> Iterator[InstructionRecord]:
-    """The records of a JSON Lines file (``-`` for standard input), packed or not.
-
-    A line that cannot be used goes to ``on_error`` and the rest goes on.
+    ``fields`` is the whole record, ``wording`` its instruction to the letter and ``instruction``
+    what that asks for. ``record_key`` stays the same from run to run, whatever the line.
     """
-    name = files.shown(path)
-    numbering = Numbering()
-    good = bad = 0
-    try:
-        with files.opened(path) as stream:
-            whole = path != files.STDIN and files.suffix(path) == ".json"
-            for line, value in records.objects(encodings.lines(stream), whole=whole):
-                found = _record(name, line, value, numbering)
-                if isinstance(found, InstructionRecord):
-                    good += 1
-                    yield found
-                    continue
-                bad += 1
-                on_error(found)
-                if not good and bad == _HOPELESS:
-                    raise DataError(f"its first {_HOPELESS} records are unusable: left")
-    except DataError as error:
-        placed = error.path or name
-        on_error(DataError(error.reason, path=placed, line=error.line, hint=error.hint))
-        return
-    if not good and not bad:
-        on_error(DataError("is empty: it holds no record", path=name))
+
+    fields: dict[str, Any]
+    wording: str
+    instruction: Instruction
+    record_key: RecordKey
+
+    @property
+    def key(self) -> RecordKey:
+        """What tells this record from the others of a run."""
+        return self.record_key
+
+
+def read_instructions(
+    path: str, on_error: OnError, *, task: Task | None = None, encoding: str | None = None
+) -> Iterator[Document]:
+    """The instruction records of a JSON Lines file (``-`` for standard input), packed or not.
+
+    ``task`` is that of records which name none and whose wording tells none. A record that cannot
+    be used goes to ``on_error`` and the rest goes on. Raises ``UsageError`` at once for an
+    ``encoding`` that is none.
+    """
+    files.check_encoding(encoding)
+    whole = path != STDIN and files.suffix(path) == ".json"
+    numbering = RecordNumbering()
+
+    def reader(stream: BufferedReader, name: str) -> Iterable[Found]:
+        lines = files.decoded_lines(stream, encoding)
+        for line, value in record_files.objects(lines, whole=whole):
+            try:
+                yield _record(name, line, value, numbering, task)
+            except DataError as error:
+                yield placed(error, name, line)
+
+    return read_file(path, reader, on_error, what="record")
 
 
 def _record(
-    name: str, line: int, value: Any, numbering: Numbering
-) -> InstructionRecord | IEPileError:
+    name: str, line: int, value: Any, numbering: RecordNumbering, fallback: Task | None
+) -> InstructionRecord:
     if isinstance(value, DataError):
-        return DataError(value.reason, path=name, line=line, hint=value.hint)
-    instruction = value.get("instruction") if isinstance(value, dict) else None
-    if not isinstance(instruction, str):
-        return DataError(
-            "has no 'instruction'", path=name, line=line, hint="records of convert have one"
-        )
-    return InstructionRecord(name, line, value, instruction, numbering(value))
+        raise value
+    wording = value.get("instruction") if isinstance(value, dict) else None
+    if not isinstance(wording, str):
+        raise DataError("has no 'instruction'", hint="records of convert have one")
+    # Numbered even when it cannot be used: the numbers of later ones must not change with --task.
+    key = numbering(value)
+    instruction = _instruction(value, wording, fallback)
+    return InstructionRecord(
+        source=name,
+        text=instruction.text,
+        line=line,
+        fields=value,
+        wording=wording,
+        instruction=instruction,
+        record_key=key,
+    )
 
 
-class Numbering:
+def _instruction(fields: dict[str, Any], wording: str, fallback: Task | None) -> Instruction:
+    """What a record's instruction asks for; raises ``DataError``."""
+    failed = ""
+    for task in _tasks(fields, wording, fallback):
+        try:
+            read = parse_instruction(task, wording)
+        except (ValueError, RecursionError) as error:
+            failed = failed or f"its 'instruction' cannot be read: {error}"
+            continue
+        if not read.items:
+            raise DataError("its instruction asks for nothing: 'schema' is empty")
+        # An answer has each key once, whatever asks for it.
+        once: dict[str, SchemaItem] = {item.type: item for item in reversed(read.items)}
+        items = tuple(once[key] for key in dict.fromkeys(item.type for item in read.items))
+        return Instruction(task, items, clean(read.text), read.language)
+    raise DataError(failed or "it names no task", hint="" if failed else "name it with --task")
+
+
+def _tasks(fields: dict[str, Any], wording: str, fallback: Task | None) -> Iterator[Task]:
+    """A record's task: as it says, else ``fallback``, else those of its instruction's words."""
+    named = fields.get("task")
+    if isinstance(named, str) and named:
+        try:
+            yield task_named(named)
+        except UnknownName as error:
+            raise DataError(error.message, hint=error.hint) from None
+        return
+    if fallback is not None:
+        yield fallback
+        return
+    for task in TASKS.values():
+        openings = [dumps({"instruction": words})[:-1] for words in task.instruction.values()]
+        if wording.startswith(tuple(openings)):
+            yield task
+
+
+class RecordNumbering:
     """Gives each record a key that stays the same from run to run, whatever its line."""
 
     def __init__(self) -> None:
         self._seen: Counter[int] = Counter()
 
-    def __call__(self, fields: dict[str, Any]) -> Key:
-        """The key of the next record."""
+    def __call__(self, fields: dict[str, Any]) -> RecordKey:
+        """The key of the next record: a hash, and a count, as corpora have the same line twice."""
         identity = json.dumps([fields.get(name) for name in _IDENTITY], ensure_ascii=True)
         digest = hashlib.blake2b(identity.encode("ascii"), digest_size=8).digest()
         which = int.from_bytes(digest, "big")
         self._seen[which] += 1
         return which, self._seen[which]
-
-
-class PredictionLines:
-    """The output of predictions: one record a line."""
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
-
-    def result(self, result: Prediction) -> bytes:
-        """The record with its output, and a line end."""
-        return prediction_line(result) + b"\n"
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
-
-
-def prediction_line(prediction: Prediction) -> bytes:
-    """A record with ``output``, and counts of what was left out where there are any."""
-    shown = dict(prediction.record.fields)
-    for name in ("truncated", "ungrounded", "problems"):
-        shown.pop(name, None)
-    shown["output"] = prediction.output
-    if prediction.truncated:
-        shown["truncated"] = True
-    for name in ("ungrounded", "problems"):
-        if count := getattr(prediction, name):
-            shown[name] = count
-    text = json.dumps(shown, ensure_ascii=False)
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text).encode("utf-8")
-
-
-def open_predictions(
-    target: str | None = None, *, resume: bool = False
-) -> Writer[Prediction, InstructionRecord]:
-    """A writer of predictions to a file, or to standard output for None and ``-``.
-
-    With ``resume``, the records that the file (or its ``.part``) holds stay, a half last one is
-    taken off, and ``writer.done`` names them. Raises as ``open_writer`` does.
-    """
-    target = destination(target, resume=resume)
-    return Writer(PredictionLines(), target, resume=resume, read=_written)
-
-
-def _written(path: str) -> tuple[set[Key], int]:
-    return resuming.read(path, _key_reader())
-
-
-def _key_reader() -> Callable[[bytes], Key | None]:
-    numbering = Numbering()
-
-    def key(line: bytes) -> Key | None:
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(fields, dict) or not isinstance(fields.get("output"), str):
-            return None
-        return numbering(fields)
-
-    return key

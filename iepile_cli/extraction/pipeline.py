@@ -1,155 +1,195 @@
 """Documents in, results out: the flow from text to grounded items.
 
 For each document: passages, schema batches, one request for each pair, answers read, grounded and
-merged. Requests of several documents are under way at once, results come in the documents' order,
+merged. A document is a text, to which one schema is put, or an instruction record, which brings
+its own. Requests of several documents are under way at once, results come in the documents' order,
 and no more is held than the documents under way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from iepile_cli.backends import Request, Runner
-from iepile_cli.errors import IEPileError, ModelError
-from iepile_cli.extraction.answering import OnAnswer, Pending, answered
-from iepile_cli.extraction.asking import Asker
-from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.merging import merge
-from iepile_cli.extraction.results import Result
-from iepile_cli.task.instruction import Instruction, batches
-from iepile_cli.task.language import detect_language
-from iepile_cli.task.passages import Passage, passages
+from iepile_cli.backends import Answer, Request, Runner
+from iepile_cli.errors import DataError, ModelError
+from iepile_cli.extraction.answers import read_answer
+from iepile_cli.extraction.grounding import Item, ground
+from iepile_cli.extraction.inputs import Document, OnError, raise_error
+from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.extraction.requests import (
+    ExtractOptions,
+    PassageInstruction,
+    RequestBuilder,
+    SchemaInstructions,
+    record_instructions,
+)
+from iepile_cli.extraction.results import Result, merge
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template
 
-
-@dataclass(frozen=True)
-class Asking:
-    """What is asked and how.
-
-    ``language`` None is detected for each document. ``split_num`` None takes the task's own;
-    ``passage_tokens`` is the longest passage and ``answer_tokens`` the longest answer, in tokens
-    (0: as the passage and the schema need). Items with a score (0..1) below ``min_score`` are left
-    out; ``list_prior`` is added to the log-odds of going on with a list against ending it.
-    Raises ``UsageError`` for a ``split_num`` that is none.
-    """
-
-    task: Task
-    schema: tuple[SchemaItem, ...]
-    language: str | None = None
-    split_num: int | None = None
-    passage_tokens: int = 384
-    answer_tokens: int = 0
-    constrain: bool = True
-    all_occurrences: bool = False
-    system: str | None = None
-    min_score: float = 0.0
-    list_prior: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.batches()
-
-    def batches(self) -> list[tuple[SchemaItem, ...]]:
-        """The schema in the batches that are asked at once."""
-        own = self.task.batch_size
-        return batches(self.schema, own if self.split_num is None else self.split_num)
+# Told of each answer: its tokens (prompt and answer), and the characters of text it deals with; a
+# passage's characters are shared evenly among the schema batches put to it.
+OnAnswer: TypeAlias = Callable[[int, float], None]
 
 
 def extract(
     documents: Iterable[Document],
-    asking: Asking,
     runner: Runner,
     template: Template,
+    options: ExtractOptions | None = None,
     *,
+    task: Task | None = None,
+    schema: Sequence[SchemaItem] = (),
     on_answer: OnAnswer | None = None,
-    on_error: Callable[[IEPileError], None] | None = None,
+    on_error: OnError = raise_error,
 ) -> Iterator[Result]:
     """Extract from documents, lazily and in order.
 
-    ``on_answer`` is told, for each answer, how many tokens it took (prompt and answer) and how
-    many characters of text it deals with (a passage shared evenly among its schema batches).
-    A document that the backend could not answer has no result; ``on_error`` is told of it, and
-    without it ``ModelError`` is raised. Raises ``ModelError`` when the schema and an answer do not
-    fit the model's context.
+    ``task`` and ``schema`` are put to texts; instruction records bring their own. A document that
+    cannot be put to the model, or that it could not answer, has no result: ``on_error`` is told of
+    it, and raises the error when not given. Raises ``ModelError`` at once when the schema and an
+    answer to it do not fit the model's context, ``UsageError`` for a ``split_num`` that is none.
     """
-    flow = _Flow(asking, runner, template)
-    for pending in answered(runner, flow.asked(documents), on_answer):
-        if not pending.failed:
-            yield flow.result(pending)
-            continue
-        document = pending.subject
-        where = document.source + (f":{document.line}" if document.line else "")
-        error = ModelError(f"{where}: no answer: {pending.failed}")
-        if on_error is None:
-            raise error
-        on_error(error)
+    options = options or ExtractOptions()
+    builder = RequestBuilder(runner, template, options)
+    put = SchemaInstructions(task, schema, builder) if task is not None else None
+    if put is not None and options.language:
+        put.passage_budget(options.language)
+    planned = _planned(documents, put, builder, on_error)
+    return _results(_answered(planned, builder, on_answer), options, on_error)
 
 
-class _Flow:
-    def __init__(self, asking: Asking, runner: Runner, template: Template) -> None:
-        self.asking = asking
-        bound = template.bind(runner.tokenizer)
-        self.asker = Asker(
-            runner,
-            bound,
-            asking.constrain,
-            asking.system,
-            asking.answer_tokens,
-            asking.list_prior,
-        )
-        self.batches = asking.batches()
-        self.budgets: dict[str, int] = {}
+@dataclass
+class _Extraction:
+    """What is put to the model about a document, and what has come in of it.
 
-    def asked(
-        self, documents: Iterable[Document]
-    ) -> Iterator[tuple[Pending[Document], Iterator[Request]]]:
-        for document in documents:
-            asks = list(self.asks(document))
-            share = max(1, len(self.batches))
-            yield Pending(document, asks, share), (self.asker.request(ask) for ask, _ in asks)
+    ``share`` is how many of the instructions are about the same passage. ``failed`` is why the
+    backend could not answer one of them, "" while all went well.
+    """
 
-    def asks(self, document: Document) -> Iterator[tuple[Instruction, Passage]]:
-        """Every schema batch put to every passage; batches outside, for their common prompts."""
-        language = self.language(document)
-        cut = list(passages(document.text, self.passage_budget(language), self.asker.measure))
-        for batch in self.batches:
-            for passage in cut:
-                yield Instruction(self.asking.task, batch, passage.text, language), passage
+    document: Document
+    task: Task
+    schema: Sequence[SchemaItem]
+    language: str
+    instructions: Sequence[PassageInstruction]
+    share: int = 1
+    items: list[Item] = field(default_factory=list)
+    answered: int = 0
+    truncated: int = 0
+    ungrounded: int = 0
+    problems: int = 0
+    tokens: int = 0
+    failed: str = ""
 
-    def language(self, document: Document) -> str:
-        return self.asking.language or detect_language(document.text)
+    @property
+    def complete(self) -> bool:
+        """Whether all answers have come in."""
+        return self.answered == len(self.instructions)
 
-    def passage_budget(self, language: str) -> int:
-        """The longest passage, in tokens, that fits with its schema batch and its answer."""
-        if language not in self.budgets:
-            room = min(
-                self.asker.room(batch, Instruction(self.asking.task, batch, "", language).json)
-                for batch in self.batches
+    def add(self, answer: Answer) -> float:
+        """Read the answer to the next instruction; gives the characters that it deals with."""
+        part = self.instructions[self.answered]
+        asked = part.instruction
+        self.answered += 1
+        if answer.failed:
+            self.failed = self.failed or answer.failed
+        else:
+            problems: list[str] = []
+            found = read_answer(asked.task, asked.items, answer, problems)
+            grounded = ground(found, part.passage, asked.task.shape)
+            self.items += grounded.items
+            self.ungrounded += grounded.ungrounded
+            self.problems += len(problems)
+            self.truncated += answer.truncated
+            self.tokens += answer.answer_tokens
+        return len(part.passage.text) / self.share
+
+
+def _planned(
+    documents: Iterable[Document],
+    put: SchemaInstructions | None,
+    builder: RequestBuilder,
+    on_error: OnError,
+) -> Iterator[_Extraction]:
+    for document in documents:
+        if put is not None:
+            # A schema that leaves no room for any text ends the run; a bad text only fails itself.
+            put.passage_budget(put.language(document))
+        try:
+            yield _plan(document, put, builder)
+        except (DataError, ModelError) as error:
+            on_error(
+                DataError(error.message, path=document.source, line=document.line, hint=error.hint)
             )
-            self.budgets[language] = min(self.asking.passage_tokens, room)
-        return self.budgets[language]
 
-    def result(self, pending: Pending[Document]) -> Result:
-        asking, document = self.asking, pending.subject
-        merged = merge(
-            asking.task,
-            asking.schema,
-            pending.items,
-            document.text,
-            all_occurrences=asking.all_occurrences,
-            min_score=asking.min_score,
-        )
-        return Result(
+
+def _plan(
+    document: Document, put: SchemaInstructions | None, builder: RequestBuilder
+) -> _Extraction:
+    if isinstance(document, InstructionRecord):
+        asked = document.instruction
+        parts = list(record_instructions(document, builder))
+        return _Extraction(document, asked.task, asked.items, asked.language, parts)
+    if put is None:
+        raise TypeError("a text needs a task and a schema")
+    language = put.language(document)
+    parts = list(put.of(document, language))
+    share = max(1, len(put.batches))
+    return _Extraction(document, put.task, put.schema, language, parts, share)
+
+
+def _answered(
+    planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
+) -> Iterator[_Extraction]:
+    """Put the instructions to the model; gives each document once all its answers are in."""
+    waiting: deque[_Extraction] = deque()
+
+    def requests() -> Iterator[Request]:
+        for extraction in planned:
+            waiting.append(extraction)
+            for part in extraction.instructions:
+                yield builder.request(part.instruction, part.wording)
+
+    def finished() -> Iterator[_Extraction]:
+        while waiting and waiting[0].complete:
+            yield waiting.popleft()
+
+    for answer in builder.runner.generate(requests()):
+        # Documents without an instruction may stand before the one that is answered.
+        yield from finished()
+        characters = waiting[0].add(answer)
+        if on_answer:
+            on_answer(answer.prompt_tokens + answer.answer_tokens, characters)
+        yield from finished()
+    yield from finished()
+
+
+def _results(
+    extractions: Iterable[_Extraction], options: ExtractOptions, on_error: OnError
+) -> Iterator[Result]:
+    for extraction in extractions:
+        document = extraction.document
+        if extraction.failed:
+            where = document.source + (f":{document.line}" if document.line else "")
+            on_error(ModelError(f"{where}: no answer: {extraction.failed}"))
+            continue
+        merged = merge(extraction.task, extraction.schema, extraction.items, document.text, options)
+        yield Result(
             document=document,
-            task=asking.task,
-            language=pending.asks[0][0].language if pending.asks else self.language(document),
+            task=extraction.task,
+            language=extraction.language,
             answer=merged.answer,
             items=tuple(merged.items),
-            passages=len(pending.asks) // pending.share,
-            truncated=pending.truncated,
-            ungrounded=pending.ungrounded,
-            problems=pending.problems,
-            tokens=pending.tokens,
+            passages=len(extraction.instructions) // extraction.share,
+            truncated=extraction.truncated,
+            ungrounded=extraction.ungrounded,
+            problems=extraction.problems,
+            tokens=extraction.tokens,
         )
+
+
+__all__ = ["ExtractOptions", "OnAnswer", "extract"]

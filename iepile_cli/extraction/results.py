@@ -1,6 +1,6 @@
-"""The result of one document, and its JSON form.
+"""The result of one document: the answers of its passages merged, and its JSON form.
 
-The form follows from the task's shape and columns: a thing that is a single mention is flat, the
+The form follows from the task's shape and columns: an item that is a single mention is flat, the
 fixed parts of others stand under their names, and slots are a list under the task's own word.
 """
 
@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from iepile_cli.extraction.grounding import Item, Span
+from iepile_cli.extraction.grounding import Item, Span, at_all_places, with_occurrences
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.task import SchemaItem, Task
+from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.task import Roles, SchemaItem, Task, answer_json
 from iepile_cli.task.shape import fixed_roles, slot_name
+
+_Place: TypeAlias = tuple[tuple[str, int, int], ...]
 
 # Control characters and line separators that JSON need not escape, but that terminals obey and
 # that some readers of JSON Lines take for the end of a line.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,116 @@ class Result:
     problems: int = 0
     tokens: int = 0
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What was cut short or left out, as it is written: only where there is something."""
+        shown: dict[str, Any] = {"truncated": True} if self.truncated else {}
+        left_out = {"ungrounded": self.ungrounded, "problems": self.problems}
+        return shown | {name: count for name, count in left_out.items() if count}
+
 
 def is_single(task: Task) -> bool:
-    """Whether an extracted thing of the task is one mention and nothing else."""
+    """Whether an item of the task is one mention and nothing else."""
     return not task.slots and len(fixed_roles(task.shape)) == 1
+
+
+# ---------------------------------------------------------------------------------------- merging
+
+
+class Merged(NamedTuple):
+    """A document's items in text order, and its answer in the wire format's form."""
+
+    items: list[Item]
+    answer: dict[str, Any]
+
+
+def merge(
+    task: Task,
+    schema: Sequence[SchemaItem],
+    items: Iterable[Item],
+    text: str,
+    options: ExtractOptions | None = None,
+) -> Merged:
+    """Put the items of a document's passages and schema batches together.
+
+    ``schema`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
+    document. The same item at the same place is listed once, with its best score; the answer lists
+    each distinct item once, in the order of the places. Items with a score below the options'
+    ``min_score`` are left out, of both.
+    """
+    options = options or ExtractOptions()
+    order = {item: number for number, item in enumerate(schema)}
+    kept = [
+        _in_text_order(item, task)
+        for item in distinct(items)
+        if item.score is None or item.score >= (options.min_score or 0.0)
+    ]
+    if options.best_type:
+        kept = _best_of_each_place(kept, order)
+    kept = _sorted(kept, order)
+    answer = answer_json(task, _by_schema_item(schema, kept), None)
+    every = options.all_occurrences
+    if is_single(task) and every is not False:
+        kept = distinct(at_all_places(kept, text))
+        kept = _sorted(_best_of_each_place(kept, order) if options.best_type else kept, order)
+    elif every:
+        kept = with_occurrences(kept, text)
+    return Merged(kept, answer)
+
+
+def distinct(items: Iterable[Item]) -> list[Item]:
+    """The items without repetitions of the same one at the same place; best scores are kept."""
+    kept: dict[tuple[SchemaItem, _Place], Item] = {}
+    for item in items:
+        key = (item.item, _place(item))
+        before = kept.get(key)
+        if before is None or (item.score or 0.0) > (before.score or 0.0):
+            kept[key] = item
+    return list(kept.values())
+
+
+def _best_of_each_place(items: Iterable[Item], order: dict[SchemaItem, int]) -> list[Item]:
+    """Of items at one place the one with the best score, else the first of the schema."""
+    best: dict[_Place, Item] = {}
+    for item in sorted(items, key=lambda item: (-(item.score or 0.0), order.get(item.item, 0))):
+        best.setdefault(_place(item), item)
+    return list(best.values())
+
+
+def _place(item: Item) -> _Place:
+    return tuple((role, span.start, span.end) for role, span in item.roles)
+
+
+def _in_text_order(item: Item, task: Task) -> Item:
+    """The item with the fillers of its slots in the order of their places."""
+    fixed = fixed_roles(task.shape)
+    head = [pair for pair in item.roles if pair[0] in fixed]
+    tail = [pair for pair in item.roles if pair[0] not in fixed]
+    return replace(item, roles=(*head, *sorted(tail, key=lambda pair: pair[1].start)))
+
+
+def _sorted(items: list[Item], order: dict[SchemaItem, int]) -> list[Item]:
+    """The items by their places, at the same place in the order of the schema."""
+    return sorted(
+        items,
+        key=lambda item: (
+            tuple((span.start, span.end) for _, span in item.roles),
+            order.get(item.item, len(order)),
+        ),
+    )
+
+
+def _by_schema_item(
+    schema: Sequence[SchemaItem], items: Iterable[Item]
+) -> list[tuple[SchemaItem, list[Roles]]]:
+    """Each schema item with its distinct items, as they stand in an answer."""
+    found: dict[SchemaItem, dict[Roles, None]] = {item: {} for item in schema}
+    for item in items:
+        found.setdefault(item.item, {})[item.texts] = None
+    return [(item, list(roles)) for item, roles in found.items()]
+
+
+# -------------------------------------------------------------------------------------- JSON form
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -59,17 +170,12 @@ def to_json(result: Result) -> dict[str, Any]:
         shown["id"] = document.id
     shown |= {"task": result.task.name, "lang": result.language, "answer": result.answer}
     shown["items"] = [item_json(result.task, item) for item in result.items]
-    if result.truncated:
-        shown["truncated"] = True
-    shown |= {
-        name: count for name in ("ungrounded", "problems") if (count := getattr(result, name))
-    }
-    return shown
+    return shown | result.counts
 
 
 def item_json(task: Task, found: Item) -> dict[str, Any]:
     """One item, e.g. ``{"type", "text", "start", "end", "score"}`` for a single mention."""
-    shown: dict[str, Any] = {"type": found.item.type, **ends(task, found.item)}
+    shown: dict[str, Any] = {"type": found.item.type, **end_types(task, found.item)}
     spans = dict(reversed(found.roles))
     fixed = fixed_roles(task.shape)
     if is_single(task):
@@ -85,7 +191,7 @@ def item_json(task: Task, found: Item) -> dict[str, Any]:
     return shown
 
 
-def ends(task: Task, item: SchemaItem) -> dict[str, str]:
+def end_types(task: Task, item: SchemaItem) -> dict[str, str]:
     """The types of a typed relation's two ends, for tasks whose schema items have them."""
     return {key: getattr(item, field) for key, field in task.item_keys if field.endswith("_type")}
 
@@ -113,8 +219,18 @@ def _rounded(score: float | None) -> float | None:
     return None if score is None else round(score, 4)
 
 
-def to_line(shown: dict[str, Any]) -> bytes:
-    """JSON on one line, in UTF-8 and without a line end; safe to show and to split at lines."""
+def to_line(
+    shown: dict[str, Any], *, surrogates: Literal["replace", "escape"] = "replace"
+) -> bytes:
+    """JSON on one line, in UTF-8 and without a line end; safe to show and to split at lines.
+
+    Lone surrogates, which UTF-8 cannot hold, become ``?``, or JSON's escapes of them.
+    """
     text = json.dumps(shown, ensure_ascii=False)
-    escaped = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
-    return escaped.encode("utf-8", "replace")
+    if surrogates == "escape":
+        text = _SURROGATES.sub(_escape, text)
+    return _UNSAFE.sub(_escape, text).encode("utf-8", "replace")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found.group()):04x}"

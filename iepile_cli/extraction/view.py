@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from iepile_cli.extraction.grounding import Item, Span
-from iepile_cli.extraction.results import Result, ends, is_single, slots_of
+from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 
@@ -110,9 +110,27 @@ def _heading(result: Result) -> str:
     document = result.document
     where = one_line(document.source) + (f":{document.line}" if document.line else "")
     named = f" ({one_line(document.id)})" if document.id else ""
-    count = len(result.items)
     cut = ", answer cut short" if result.truncated else ""
-    return f"{where}{named}: {count} {result.task.title}{cut}"
+    return f"{where}{named}: {counted(len(result.items), result.task)}{cut}"
+
+
+# The words of the tasks' titles that are counted.
+_SINGULAR = {
+    "entities": "entity",
+    "relations": "relation",
+    "events": "event",
+    "triggers": "trigger",
+    "arguments": "argument",
+}
+
+
+def counted(count: int, task: Task) -> str:
+    """How many items of a task there are, in words: ``1 named entity``, ``2 events``."""
+    title = task.title.partition(":")[0]
+    if count == 1:
+        title = " ".join(_SINGULAR.get(word, word) for word in title.split())
+        title = title.replace("of given trigger", "of given triggers")
+    return f"{count} {title}"
 
 
 def _spans(result: Result) -> Iterator[tuple[str, int, int]]:
@@ -183,7 +201,7 @@ def columns(task: Task) -> list[str]:
 
 def row(task: Task, item: Item) -> list[str]:
     """An item's cells; ``at`` is where its first part stands."""
-    types = [one_line(part) for part in ends(task, item.item).values()]
+    types = [one_line(part) for part in end_types(task, item.item).values()]
     kind = one_line(item.item.type)
     spans: dict[str, Span] = dict(reversed(item.roles))
     slots = slots_of(task, item)

@@ -1,4 +1,4 @@
-"""What is asked and what an answer is: tasks, schemas, instructions, grammars, answers.
+"""Tasks, schemas, instructions, grammars and answers, all without a model.
 
 Standard library only. Everything else in the package builds on this room.
 """

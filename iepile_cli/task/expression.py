@@ -1,162 +1,45 @@
-"""Schema items as they are written on the command line.
+"""The syntax of schema items on the command line: ``name``, ``name(part, part)``, ``a -name-> b``.
 
-Several are separated by commas outside brackets::
-
-    person,location                      entity types (or relations, event types with --task)
-    person -works for-> organization     a typed relation
-    attack(attacker, target, place)      an event type with its argument roles
-    attack[bombed](attacker, target)     the same with its trigger given
-    person{birthplace, occupation}       an entity type with attributes
-
-A comma or bracket inside a name is written after a backslash; full-width punctuation is understood
-too.
+Items are separated by commas or semicolons outside brackets. A sign that belongs to a name is
+written after a backslash; full-width punctuation is understood too. What the items mean, and of
+which task they are, is decided in ``schema.py``.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 from iepile_cli.errors import UsageError
-from iepile_cli.task.shape import SchemaItem
-from iepile_cli.task.table import TASKS, Task
+from iepile_cli.task.table import TASKS
 
-_FULL_WIDTH = str.maketrans("，（）｛｝［］、", ",(){}[],")
+# A character and the sign it is read as: "" in a name and after a backslash.
+_Token: TypeAlias = tuple[str, str]
+
+_SIGNS = {sign: sign for sign in ",;(){}[]->"} | dict(
+    zip("，、；（）｛｝［］", ",,;(){}[]", strict=True)
+)
 _BRACKETS = {"(": ")", "{": "}", "[": "]"}
 
 
-def read_items(text: str, task: Task | None = None) -> tuple[Task, list[SchemaItem]]:
-    """Read schema items separated by commas; without ``task`` it follows from their form.
+class ParsedItem(NamedTuple):
+    """One item: its name and the names in its bracketed groups, or those around its arrow.
 
-    Raises ``UsageError`` naming the item that cannot be read, with a right one in the hint.
+    ``brackets`` holds the opening bracket of each group, ``text`` the item as it was written,
+    without backslashes.
     """
-    items = []
-    for part in _split(text.translate(_FULL_WIDTH)):
-        found, item = read_item(part, task)
-        if task is not None and found is not task:
-            raise UsageError(
-                f"schema item {part!r} is of the form of {found.name}, not {task.name}",
-                hint=f"write it like: {task.example}",
-            )
-        task = found
-        items.append(item)
-    if task is None:
-        raise UsageError("the schema is empty", hint="for example --schema person,location")
-    return task, items
+
+    text: str
+    name: str
+    brackets: str = ""
+    groups: tuple[tuple[str, ...], ...] = ()
+    subject: str = ""
+    object: str = ""
 
 
-def read_item(text: str, task: Task | None = None) -> tuple[Task, SchemaItem]:
-    """Read one schema item in the command line's form; gives its task and the item."""
-    if "->" in text:
-        relation = re.fullmatch(r"(?s)(.*\S)\s+-\s*(\S.*?)\s*->\s*(\S.*)", text.strip())
-        if relation is None:
-            raise unreadable(text, TASKS["SPO"])
-        subject, predicate, object_ = (read_name(part, text) for part in relation.groups())
-        return TASKS["SPO"], SchemaItem(predicate, subject_type=subject, object_type=object_)
-    name, groups = _groups(text)
-    brackets = "".join(opening for opening, _ in groups)
-    parts = [inner for _, inner in groups]
-    match brackets:
-        case "":
-            plain = task if task is not None and not task.item_keys else None
-            if task is not None and plain is None and task.slots:
-                return task, SchemaItem(name)
-            if task is not None and plain is None:
-                raise unreadable(text, task)
-            return plain or TASKS["NER"], SchemaItem(name)
-        case "(":
-            named = task if task is not None and task.slots == "arguments" else TASKS["EE"]
-            return named, SchemaItem(name, slots=_names(parts[0], text))
-        case "[(" | "[":
-            roles = _names(parts[1], text) if len(parts) > 1 else ()
-            return TASKS["EEA"], SchemaItem(name, slots=roles, trigger=_names(parts[0], text))
-        case "{":
-            return TASKS["KG"], SchemaItem(name, slots=_names(parts[0], text))
-        case _:
-            raise unreadable(text, task)
-
-
-def _groups(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Take ``name(inner){inner}`` apart into the name and its bracketed groups."""
-    name, groups, at = [], [], 0
-    while at < len(text):
-        character = text[at]
-        if character == "\\":
-            name.append(text[at : at + 2])
-            at += 2
-        elif character in _BRACKETS:
-            end = _closing(text, at)
-            groups.append((character, text[at + 1 : end]))
-            at = end + 1
-        elif groups and not character.isspace():
-            raise unreadable(text, None)
-        elif character in ")}]":
-            raise UsageError(
-                f"schema item {text.strip()!r} has a {character!r} that nothing opened",
-                hint=examples(),
-            )
-        else:
-            name.append(character)
-            at += 1
-    return read_name("".join(name), text), groups
-
-
-def _closing(text: str, start: int) -> int:
-    want = _BRACKETS[text[start]]
-    at = start + 1
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] == want:
-            return at
-        elif text[at] in "(){}[]":
-            break
-        at += 1
-    raise UsageError(
-        f"schema item {text.strip()!r} has no {want!r} for its {text[start]!r}", hint=examples()
-    )
-
-
-def _split(text: str) -> list[str]:
-    """Cut at commas that stand outside brackets and are not escaped."""
-    parts, depth, start, at = [], 0, 0, 0
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] in "({[":
-            depth += 1
-        elif text[at] in ")}]":
-            depth = max(0, depth - 1)
-        elif text[at] == "," and depth == 0:
-            parts.append(text[start:at])
-            start = at + 1
-        at += 1
-    parts.append(text[start:])
-    if len(parts) > 1 and not parts[-1].strip():
-        parts.pop()
-    if not all(part.strip() for part in parts):
-        raise UsageError(f"schema {text.strip()!r} has an empty name in it", hint=examples())
-    return parts
-
-
-def _names(text: str, whole: str) -> tuple[str, ...]:
-    names = tuple(read_name(part, whole) for part in _split(text)) if text.strip() else ()
-    if len(set(names)) < len(names):
-        raise UsageError(f"schema item {whole.strip()!r} names a part twice")
-    return names
-
-
-def read_name(text: str, whole: str) -> str:
-    """A name without its backslashes; raises ``UsageError`` for an empty one."""
-    name = re.sub(r"\\(.)", r"\1", text.strip())
-    if not name:
-        raise UsageError(f"schema item {whole.strip()!r} has an empty name in it", hint=examples())
-    return name
-
-
-def unreadable(text: str, task: Task | None) -> UsageError:
-    """The error for an item that is of no form, or not of the task's."""
-    hint = f"write it like: {task.example}" if task else examples()
-    return UsageError(f"schema item {text.strip()!r} cannot be read", hint=hint)
+def parse_expression(text: str) -> list[ParsedItem]:
+    """Parse schema items; raises ``UsageError`` naming the one that cannot be parsed."""
+    return [_relation(part) or _grouped(part) for part in _separated(_tokens(text))]
 
 
 def examples() -> str:
@@ -164,3 +47,107 @@ def examples() -> str:
     return "write it like: " + " or ".join(
         TASKS[name].example for name in ("NER", "SPO", "EE", "KG")
     )
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    escaped = False
+    for character in text:
+        if escaped:
+            tokens[-1] = (character, "")
+        else:
+            tokens.append((character, _SIGNS.get(character, "")))
+        escaped = character == "\\" and not escaped
+    return tokens
+
+
+def _separated(tokens: Sequence[_Token]) -> list[Sequence[_Token]]:
+    """Cut at commas and semicolons outside brackets; an empty last part is none."""
+    parts, depth, start = [], 0, 0
+    for at, (_, sign) in enumerate(tokens):
+        if sign in _BRACKETS:
+            depth += 1
+        elif sign in _BRACKETS.values():
+            depth = max(0, depth - 1)
+        elif sign in (",", ";") and depth == 0:
+            parts.append(tokens[start:at])
+            start = at + 1
+    parts.append(tokens[start:])
+    if len(parts) > 1 and not _spelled(parts[-1]):
+        parts.pop()
+    if not all(map(_spelled, parts)):
+        raise UsageError(f"schema {_spelled(tokens)!r} has an empty name in it", hint=examples())
+    return parts
+
+
+def _relation(part: Sequence[_Token]) -> ParsedItem | None:
+    """Parse ``subject -predicate-> object``; None without an arrow.
+
+    The predicate begins at the first hyphen that has a space before it.
+    """
+    arrows = [n for n in range(len(part) - 1) if part[n][1] + part[n + 1][1] == "->"]
+    if not arrows:
+        return None
+    if len(arrows) > 1:
+        raise UsageError(
+            f"schema item {_spelled(part)!r} holds {len(arrows)} relations",
+            hint=r"separate them by commas; an arrow in a name is written \->",
+        )
+    left, right = part[: arrows[0]], part[arrows[0] + 2 :]
+    for start, (_, sign) in enumerate(left):
+        if sign == "-" and start and left[start - 1][0].isspace():
+            subject, predicate = _spelled(left[:start]), _spelled(left[start + 1 :])
+            if subject and predicate and _spelled(right):
+                return ParsedItem(
+                    _spelled(part), predicate, subject=subject, object=_spelled(right)
+                )
+    raise UsageError(
+        f"schema item {_spelled(part)!r} cannot be read",
+        hint=f"write it like: {TASKS['SPO'].example}",
+    )
+
+
+def _grouped(part: Sequence[_Token]) -> ParsedItem:
+    """Parse ``name(inner){inner}``."""
+    text = _spelled(part)
+    name: list[_Token] = []
+    brackets = ""
+    groups: list[tuple[str, ...]] = []
+    at = 0
+    while at < len(part):
+        character, sign = part[at]
+        if sign in _BRACKETS:
+            end = _closing(part, at)
+            inner = part[at + 1 : end]
+            brackets += sign
+            groups.append(tuple(map(_spelled, _separated(inner))) if _spelled(inner) else ())
+            at = end
+        elif groups and not character.isspace():
+            raise UsageError(f"schema item {text!r} cannot be read", hint=examples())
+        elif sign in _BRACKETS.values():
+            raise UsageError(
+                f"schema item {text!r} has a {character!r} that nothing opened", hint=examples()
+            )
+        else:
+            name.append(part[at])
+        at += 1
+    if not _spelled(name):
+        raise UsageError(f"schema item {text!r} has no name", hint=examples())
+    return ParsedItem(text, _spelled(name), brackets, tuple(groups))
+
+
+def _closing(part: Sequence[_Token], start: int) -> int:
+    opening, want = part[start][0], _BRACKETS[part[start][1]]
+    for at in range(start + 1, len(part)):
+        sign = part[at][1]
+        if sign == want:
+            return at
+        if sign in _BRACKETS or sign in _BRACKETS.values():
+            break
+    raise UsageError(
+        f"schema item {_spelled(part)!r} has no {want!r} for its {opening!r}", hint=examples()
+    )
+
+
+def _spelled(part: Sequence[_Token]) -> str:
+    return "".join(character for character, _ in part).strip()

@@ -1,7 +1,7 @@
 """Schema items put to a text: the instruction string and the answer string.
 
 ``extract``, ``convert`` and ``train`` all build instructions and answers here, so that what a
-model is trained on and what it is asked cannot drift apart. Both are Python's ``json.dumps``
+model is trained on and what it is given later cannot drift apart. Both are Python's ``json.dumps``
 layout (``", "`` and ``": "``, not ASCII-escaped), the wire format of the published adapters.
 """
 
@@ -103,7 +103,9 @@ def item_from_json(task: Task, shown: Any) -> SchemaItem:
         value = shown.get(key)
         if field == "slots":
             slots = value if isinstance(value, (list, dict)) else ()
-            fields["slots"] = tuple(str(slot) for slot in slots)
+            if any(isinstance(slot, (list, dict)) for slot in slots):
+                raise ValueError(f"the {key} of an item of {task.name} are names: {dumps(shown)}")
+            fields["slots"] = tuple(map(str, slots))
             if isinstance(value, dict):
                 fields["descriptions"] = tuple(str(text or "") for text in value.values())
         elif field == "triggers":
@@ -130,7 +132,7 @@ def items_from_json(task: Task, shown: Any) -> tuple[SchemaItem, ...]:
 
 
 def parse_instruction(task: Task, text: str) -> Instruction:
-    """Read an instruction string back into what was asked; raises ``ValueError``."""
+    """Read an instruction string back; raises ``ValueError`` for one that is none."""
     value = json.loads(text)
     if not isinstance(value, dict) or not isinstance(value.get("input"), str):
         raise ValueError("an instruction is an object with 'instruction', 'schema' and 'input'")
@@ -196,24 +198,25 @@ def answer_json(
 ) -> dict[str, Any]:
     """The answer to some schema items as a JSON object.
 
-    What is found is put in the order in which its words first stand in ``text``; with None it
-    stays in the order given, as where offsets are known. Items that share a key share its list
-    (upstream lets the last one overwrite, bug C08). What has nothing the item asks for is left out.
+    Extracted items are put in the order in which their words first stand in ``text``; with None
+    they keep the order given, as where offsets are known. Schema items that share a key share its
+    list (upstream lets the last one overwrite, bug C08). What has no role that its schema item
+    names is left out.
     """
     fixed = fixed_roles(task.shape)
     by_key: dict[str, tuple[SchemaItem, list[Roles]]] = {}
-    for item, things in found:
+    for item, extracted in found:
         shown = {role for role in fixed if not item.lacks(role)}.union(map(slot_role, item.slots))
         by_key.setdefault(item.type, (item, []))[1].extend(
-            roles for roles in things if any(role in shown for role, _ in roles)
+            roles for roles in extracted if any(role in shown for role, _ in roles)
         )
     return {
         key: render(
             task.shape,
-            things if text is None else in_text_order(task.shape, things, text),
+            extracted if text is None else in_text_order(task.shape, extracted, text),
             item,
         )
-        for key, (item, things) in by_key.items()
+        for key, (item, extracted) in by_key.items()
     }
 
 
@@ -222,7 +225,7 @@ def parse_answer(
 ) -> list[tuple[SchemaItem, list[Roles]]]:
     """Read a decoded answer; what cannot be used is left out and named in ``problems``.
 
-    A key that was asked and is missing, and one that was not asked, are problems too.
+    A key of the schema that is missing, and one that is not in the schema, are problems too.
     """
     if not isinstance(answer, dict):
         problems.append("the answer is not an object")

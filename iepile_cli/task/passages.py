@@ -1,12 +1,13 @@
 """Long texts cut into passages that a model can take, with their places in the text.
 
 Nothing is dropped: every character that is not white space stands in exactly one passage. Cuts
-are made where they harm least: after a paragraph, else a sentence, else a line, else a word; only
-what is longer than a whole passage is cut inside.
+are made where they harm least: after a paragraph, else a sentence, else a line, else a word. A
+sentence that fits into a passage is not cut; only what is longer than a whole passage is.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,21 +16,19 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from iepile_cli.errors import ModelError
-from iepile_cli.task.sentences import (
-    LINE,
-    LONG_GAP,
-    PARAGRAPH,
-    SENTENCE,
-    WORD,
-    Unit,
-    finer,
-    units,
-)
+from iepile_cli.task.segment import segment
 
 Measure: TypeAlias = Callable[[str], int]
 
-# How full a passage must be to end at a place of that kind when a worse one comes later.
-_FULL_ENOUGH = {PARAGRAPH: 0.5, SENTENCE: 0.25, LINE: 0.1, WORD: 0.0}
+# How good a cut after a unit is.
+PARAGRAPH, SENTENCE, LINE, WORD = 3, 2, 1, 0
+
+# A gap of white space this long ends a passage: it would only cost tokens.
+LONG_GAP = 1000
+
+# How full a passage must be to end at a place of that kind when a worse one comes later. A
+# sentence goes to the next passage rather than being cut at the end of one of its lines.
+_FULL_ENOUGH = {PARAGRAPH: 0.5, SENTENCE: 0.0, LINE: 0.1, WORD: 0.0}
 # Text is measured in stretches of at most so many characters for each unit of budget: no tokenizer
 # makes so few tokens of writing, and so no stretch costs much more than a passage.
 _LONGEST = 16
@@ -47,6 +46,14 @@ class Passage:
     def end(self) -> int:
         """Where it ends in the document, half-open."""
         return self.start + len(self.text)
+
+
+class Unit(NamedTuple):
+    """A stretch ``text[start:end]`` of a text, and how good a place its end is for a cut."""
+
+    start: int
+    end: int
+    cut: int
 
 
 class _Sized(NamedTuple):
@@ -100,7 +107,10 @@ class _Packing:
             filled = self._filled + self._gap_size(sized) + sized.size
             if filled * self._correction <= self._budget:
                 return
-            yield self._take(self._best_cut())
+            count = self._best_cut()
+            if self._waiting[count - 1].unit.cut < SENTENCE and self._fits_with(sized):
+                return
+            yield self._take(count)
 
     def rest(self) -> Iterator[Passage]:
         """Give passages until nothing waits."""
@@ -114,6 +124,11 @@ class _Packing:
         """A guess, on the safe side, at the tokens of the white space before a unit."""
         gap = self._gap(sized)
         return gap if gap > 2 else 0
+
+    def _fits_with(self, sized: _Sized) -> bool:
+        """Whether the waiting units and one more are a passage after all, measured together."""
+        text = self._text[self._waiting[0].unit.start : sized.unit.end]
+        return len(text) <= _LONGEST * self._budget and self._measure(text) <= self._budget
 
     def _best_cut(self) -> int:
         """After how many of the waiting units a passage had best end."""
@@ -139,8 +154,9 @@ class _Packing:
             self._correction = max(size, 1) / max(sums[count - 1], 1)
             if size <= self._budget:
                 break
-            fits = bisect_right(sums, self._budget / self._correction)
-            count = max(1, min(fits, count - 1))
+            fits = max(1, min(bisect_right(sums, self._budget / self._correction), count - 1))
+            ends = (n for n in range(fits, 0, -1) if self._waiting[n - 1].unit.cut >= SENTENCE)
+            count = next(ends, fits)
         for _ in range(count):
             self._waiting.popleft()
         waiting, self._waiting, self._filled = self._waiting, deque(), 0
@@ -176,3 +192,136 @@ def _fitting(text: str, unit: Unit, budget: int, measure: Measure) -> Iterator[_
                 hint="a larger context, fewer schema items at once, or shorter descriptions",
             )
         stack += reversed(smaller)
+
+
+# ------------------------------------------------------------------- sentences, lines and clauses
+
+# Where a sentence that is too long is rather cut than between any two words.
+_CLAUSE_ENDS = frozenset(",;:\uff0c\u3001\uff1b\uff1a\u060c\u061b")
+
+_CLOSERS = "\"'\u2019\u201d\u00bb)\\]}\u300d\u300f\uff09\u3011\u300b\u3009"
+# Each alternative reads a run once, from its beginning: hostile text costs no more than any other.
+_BREAK = re.compile(
+    r"(?P<gap>[\n\r\x0b\x0c\x85\u2028\u2029]\s*)"
+    rf"|(?P<full>[\u3002\uff01\uff1f\uff61\u0964\u06d4\u2026]+[{_CLOSERS}]*)"
+    rf"|(?P<stop>(?<![.!?])[.!?]+[{_CLOSERS}]*(?=\s))"
+)
+_BLANK_LINE = re.compile(r"[\x0c\u2029]|\n[^\n]*\n|\r[^\n\r]*\r")
+# The word before a full stop, when it decides whether a sentence ends there.
+_LAST_WORD = re.compile(r"[\w.]*$")
+_ABBREVIATED = """
+    mr mrs ms dr prof st rev hon gen col lt sgt capt sen rep gov pres jr sr messrs
+    vs etc e.g i.e cf al viz approx ca inc ltd co corp bros dept univ assn
+    nos fig figs eq eqs sec ch vol vols pp ed eds
+    jan feb mar apr jun jul aug sep sept oct nov dec
+    a.m p.m u.s u.k u.n e.u d.c ph.d b.a m.a m.d
+"""
+_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
+
+
+def units(text: str) -> Iterator[Unit]:
+    """The sentences and lines of a text, in order."""
+    start = 0
+    for found in _BREAK.finditer(text):
+        if found.lastgroup == "gap":
+            cut = PARAGRAPH if _BLANK_LINE.search(found.group()) else LINE
+            yield from _trimmed(text, start, found.start(), cut)
+        elif found.lastgroup == "full" or _ends_sentence(text, found.start(), found.end()):
+            yield from _trimmed(text, start, found.end(), SENTENCE)
+        else:
+            continue
+        start = found.end()
+    yield from _trimmed(text, start, len(text), PARAGRAPH)
+
+
+def full_stop(text: str, start: int, end: int) -> int:
+    """How long the full stop of a sentence is that ends the mention ``text[start:end]``: 0 or 1.
+
+    The stop of an abbreviation or an initial belongs to it.
+    """
+    if end - start < 2:
+        return 0
+    if text[end - 1] in "\u3002\uff61\u0964\u06d4":
+        return 1
+    stops = text[end - 1] == "." and text[end - 2] not in ".!?" and text[end : end + 1] != "."
+    inside = text[end : end + 1].isalnum()
+    return int(stops and not inside and _ends_sentence(text, end - 1, end))
+
+
+def _ends_sentence(text: str, stop: int, end: int) -> bool:
+    if text[stop] != ".":
+        return True
+    following = text[end : end + 200].lstrip()[:1]
+    if following.islower():
+        return False
+    match = _LAST_WORD.search(text[max(0, stop - 30) : stop])
+    word = match.group().lower() if match else ""
+    # One letter is an initial: "J. K. Rowling".
+    initial = len(word) == 1 and word.isalpha()
+    return not initial and word not in _ABBREVIATIONS
+
+
+def _trimmed(text: str, start: int, end: int, cut: int) -> Iterator[Unit]:
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if start < end:
+        yield Unit(start, end, cut)
+
+
+def finer(text: str, unit: Unit, size: int) -> Iterator[Unit]:
+    """Cut a unit into ones of about ``size`` characters, between pieces.
+
+    The end of a clause is the first choice, white space the second, any piece the third; a piece
+    that is longer than ``size`` is cut between characters, where no mark or joiner clings to the
+    one before. Reads on as it goes: memory is used for ``size`` characters only.
+    """
+    start = unit.start
+    while start < unit.end:
+        stop = _stop(text, start, unit.end, size)
+        cut = WORD if stop < unit.end else unit.cut
+        yield from _trimmed(text, start, stop, cut)
+        start = stop
+
+
+# A cluster of marks and joiners longer than this is no writing: it is cut anyhow.
+_LONGEST_CLUSTER = 64
+
+
+def _stop(text: str, start: int, end: int, size: int) -> int:
+    """Where the stretch that begins at ``start`` ends: at most about ``size`` characters on."""
+    if end - start <= size:
+        return end
+    # The last piece may go on behind the window, so its end is no place to cut.
+    window = segment(text[start : min(end, start + size + 1)])[:-1]
+    if not window:
+        return _inside_piece(text, start, end, size)
+    stop = position = start + sum(map(len, window))
+    best, quality = stop, 0
+    for piece in reversed(window):
+        if position - start <= size // 2:
+            break
+        better = 2 if piece in _CLAUSE_ENDS else 1 if piece.isspace() else 0
+        if better > quality:
+            best, quality = position, better
+        position -= len(piece)
+    return best
+
+
+def _inside_piece(text: str, start: int, end: int, size: int) -> int:
+    stop = start + size
+    for shorter in range(stop, max(start, stop - _LONGEST_CLUSTER), -1):
+        if _may_cut(text, shorter):
+            return shorter
+    for longer in range(stop, min(end, stop + _LONGEST_CLUSTER)):
+        if _may_cut(text, longer):
+            return longer
+    return min(end, max(stop, start + _LONGEST_CLUSTER))
+
+
+def _may_cut(text: str, position: int) -> bool:
+    """Whether two neighbours are pieces of their own when nothing joins them to a word."""
+    before, after = text[position - 1], text[position]
+    joined = segment(f"!{after}")
+    return len(joined) == 2 and len(segment(f"{before}!")) == 2

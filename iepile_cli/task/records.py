@@ -1,8 +1,8 @@
-"""Annotated records in IEPile's unified form, read as things of a task.
+"""Annotated records in IEPile's unified form, read as items of a task.
 
-Goes in: the list in a record's ``entity``, ``relation`` or ``event`` field (or the same list out
-of a test record's ``label``). Comes out: ``Gold`` things, the same ``Roles`` that parsing an
-answer gives, so that gold and answers can be compared. Layouts are columns of the task table.
+Input is the list in a record's ``entity``, ``relation`` or ``event`` field (or the same list from a
+test record's ``label``). Output is ``Gold`` items with the same ``Roles`` that parsing an answer
+gives, so that gold and answers can be compared. Layouts are columns of the task table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from iepile_cli.task.table import Layout, Task
 
 
 class Gold(NamedTuple):
-    """One annotated thing: its type, its roles and, for typed relations, the types of both ends."""
+    """One annotated item: its type, its roles and, for typed relations, the types of both ends."""
 
     type: str
     roles: Roles
@@ -23,7 +23,7 @@ class Gold(NamedTuple):
     object_type: str = ""
 
     def answers(self, item: SchemaItem) -> bool:
-        """Whether this is a thing that the schema item asks for."""
+        """Whether this answers the schema item."""
         return (self.type, self.subject_type, self.object_type) == (
             item.type,
             item.subject_type,
@@ -41,7 +41,7 @@ def read_annotations(task: Task, entries: Any, problems: list[str]) -> list[Gold
     if not isinstance(entries, list):
         problems.append(f"{layout.field!r} is not a list")
         return []
-    things: list[Gold] = []
+    items: list[Gold] = []
     for entry in entries:
         if not isinstance(entry, dict):
             problems.append(f"an entry of {layout.field!r} is not an object")
@@ -59,7 +59,7 @@ def read_annotations(task: Task, entries: Any, problems: list[str]) -> list[Gold
             problems.append(f"an entry of {layout.field!r} lacks {_missing(layout, roles)!r}")
             continue
         roles += _slots(layout, entry, problems)
-        things.append(
+        items.append(
             Gold(
                 kind,
                 tuple(roles),
@@ -67,7 +67,7 @@ def read_annotations(task: Task, entries: Any, problems: list[str]) -> list[Gold
                 _text(entry, layout.object_type),
             )
         )
-    return _by_head(things) if layout.by_head else things
+    return _by_head(items) if layout.by_head else items
 
 
 def _slots(layout: Layout, entry: dict[str, Any], problems: list[str]) -> Iterable[tuple[str, str]]:
@@ -85,11 +85,11 @@ def _slots(layout: Layout, entry: dict[str, Any], problems: list[str]) -> Iterab
             yield slot_role(role), text
 
 
-def _by_head(things: Iterable[Gold]) -> list[Gold]:
+def _by_head(items: Iterable[Gold]) -> list[Gold]:
     merged: dict[tuple[str, tuple[str, str]], Roles] = {}
-    for thing in things:
-        key = (thing.type, thing.roles[0])
-        merged[key] = merged.get(key, ()) + thing.roles[1:]
+    for gold in items:
+        key = (gold.type, gold.roles[0])
+        merged[key] = merged.get(key, ()) + gold.roles[1:]
     return [Gold(kind, (head, *rest)) for (kind, head), rest in merged.items()]
 
 
@@ -103,27 +103,27 @@ def _text(entry: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def distinct(things: Iterable[Gold]) -> list[Gold]:
-    """The things without exact repetitions, first ones first."""
-    return list(dict.fromkeys(things))
+def distinct(items: Iterable[Gold]) -> list[Gold]:
+    """The items without exact repetitions, in order of their first."""
+    return list(dict.fromkeys(items))
 
 
-def write_annotations(task: Task, things: Iterable[Gold]) -> list[dict[str, Any]]:
-    """The entries of an annotation list; ``read_annotations`` gives the same things back.
+def write_annotations(task: Task, items: Iterable[Gold]) -> list[dict[str, Any]]:
+    """The entries of an annotation list; ``read_annotations`` gives the same items back.
 
     A head without any attribute has no entry, as its layout cannot hold one.
     """
     layout = task.layout
     fixed = {role for role, _ in layout.roles}
     entries = []
-    for thing in things:
-        named = dict(thing.roles)
-        slots = [(slot_name(role), text) for role, text in thing.roles if role not in fixed]
+    for gold in items:
+        named = dict(gold.roles)
+        slots = [(slot_name(role), text) for role, text in gold.roles if role not in fixed]
         if layout.by_head:
             entries += [
                 {
                     layout.roles[0][1]: named[layout.roles[0][0]],
-                    layout.type: thing.type,
+                    layout.type: gold.type,
                     layout.slot_role: role,
                     layout.slot_text: text,
                 }
@@ -131,12 +131,12 @@ def write_annotations(task: Task, things: Iterable[Gold]) -> list[dict[str, Any]
             ]
             continue
         entry: dict[str, Any] = {}
-        ends = (layout.subject_type, thing.subject_type), (layout.object_type, thing.object_type)
+        ends = (layout.subject_type, gold.subject_type), (layout.object_type, gold.object_type)
         for (role, key), (type_key, type_) in zip(layout.roles, ends, strict=False):
             # Between the two ends of a relation stands its type, as in the published files.
             entry[key] = named.get(role, "")
             entry.update({type_key: type_} if type_key else {})
-            entry.setdefault(layout.type, thing.type)
+            entry.setdefault(layout.type, gold.type)
         if layout.slot_list:
             entry[layout.slot_list] = [
                 {layout.slot_text: text, layout.slot_role: role} for role, text in slots

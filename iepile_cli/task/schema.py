@@ -1,7 +1,16 @@
-"""Schemas: what is asked for, read from the command line or from a file.
+"""Schemas: what is to be extracted, read from the command line or from a file.
 
-What ``--schema`` is given is an expression (see ``expression.py``), JSON, or the name of a file:
-IEPile's three JSON lines, plain JSON, or YAML. The task follows from the form.
+What ``--schema`` is given is an expression, JSON, or the name of a file: JSON, YAML, or IEPile's
+three JSON lines. The task follows from the form. Expressions are items as ``expression.py``
+parses them::
+
+    person,location                      entity types (or relations, event types with --task)
+    person -works for-> organization     a typed relation
+    attack(attacker, target, place)      an event type with its argument roles
+    attack[bombed](attacker, target)     the same with its trigger given
+    person{birthplace, occupation}       an entity type with attributes
+
+In files and in JSON every name is literal.
 """
 
 from __future__ import annotations
@@ -9,82 +18,96 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from iepile_cli import files
+from iepile_cli.config import expand
 from iepile_cli.errors import DataError, IEPileError, UsageError
-from iepile_cli.task.expression import examples, read_item, read_items, read_name, unreadable
-from iepile_cli.task.instruction import dumps, item_from_json
+from iepile_cli.task.instruction import dumps
+from iepile_cli.task.schema_items import (
+    check_count,
+    distinct_items,
+    from_lists,
+    items_from_data,
+    items_from_expression,
+    shown,
+)
 from iepile_cli.task.shape import SchemaItem
-from iepile_cli.task.table import TASKS, Task, task_named
+from iepile_cli.task.table import Task, task_named
 
-_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
+# Far above what the bounds on types allow.
+MAX_BYTES = 1 << 25
+_MAX_YAML_NODES = 1_000_000
+
+_YAML = (".yaml", ".yml")
+_SUFFIXES = (".json", ".jsonl", *_YAML)
+# Other endings of files that someone may hold a schema in.
+_TEXT_SUFFIXES = (".txt", ".text", ".csv", ".tsv", ".toml", ".xml", ".md", ".ini", ".cfg", ".conf")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One value of ``--schema`` before its task is known; ``declared`` is the task it names.
+
+    ``value`` is an expression, three lists, or plain data.
+    """
+
+    value: _Expression | _Lists | Any
+    declared: Task | None = None
+    path: Path | None = None
+
+    def items(self, task: Task | None) -> tuple[Task, list[SchemaItem]]:
+        """Its task and items, read as of ``task`` where that is given."""
+        with_task = task or self.declared
+        match self.value:
+            case _Expression(text):
+                return items_from_expression(text, with_task)
+            case _Lists():
+                return from_lists(*self.value, with_task)
+            case _:
+                return items_from_data(self.value, with_task)
+
+
+class _Expression(NamedTuple):
+    text: str
+
+
+class _Lists(NamedTuple):
+    types: list[str]
+    roles: list[str]
+    roles_of: dict[str, list[str]]
 
 
 def read_schema(given: Sequence[str], task: Task | None = None) -> tuple[Task, list[SchemaItem]]:
     """Read what ``--schema`` was given, once or several times, each an expression or a file.
 
-    Without ``task`` it follows from the form of the items. Raises ``UsageError`` naming the item
-    that cannot be read, with a right one in the hint; ``DataError`` for a file.
+    Without ``task`` it follows from the form of the items or from what a file declares. Raises
+    ``UsageError`` naming the item that cannot be read, with a right one in the hint, and for values
+    of different tasks; ``DataError`` for a file.
     """
     items: list[SchemaItem] = []
-    inferred = task
+    found: Task | None = None
+    by_form = True
     for text in given:
-        path = _as_file(text)
-        found, more = read_schema_file(path, inferred) if path else _read_expression(text, inferred)
-        if inferred is not None and found is not inferred:
+        path = _as_path(text)
+        source = _load_file(path) if path else _load_text(text)
+        by_form &= source.declared is None
+        # ``attack(target)`` and then ``meeting``: a bare name is of the task before it.
+        read, more = _items(source, task or (found if by_form else None))
+        if found is not None and read is not found:
             raise UsageError(
-                f"--schema {text!r} asks for {found.title} ({found.name}), and what stands before "
-                f"it for {inferred.title} ({inferred.name})",
-                hint="one task at a time",
+                f"--schema {shown(text)} asks for {read.title} ({read.name}), the one before it "
+                f"for {found.title} ({found.name})",
+                hint="one task at a time; --task reads them as one where their form allows it",
             )
-        inferred = found
+        found = read
         items += more
-    if inferred is None or not items:
+    if found is None or not items:
         raise UsageError("the schema is empty", hint="for example --schema person,location")
-    return inferred, distinct_items(items)
-
-
-def distinct_items(items: Iterable[SchemaItem]) -> list[SchemaItem]:
-    """The items without repetitions; raises ``UsageError`` for two that contradict each other."""
-    seen: dict[tuple[str, str, str], SchemaItem] = {}
-    for item in items:
-        key = (item.subject_type, item.type, item.object_type)
-        if seen.setdefault(key, item) != item:
-            raise UsageError(f"{item.type!r} stands in the schema twice with different parts")
-    return list(seen.values())
-
-
-# --------------------------------------------------------------------------- on the command line
-
-
-def _as_file(text: str) -> Path | None:
-    named = text[1:] if text.startswith("@") else text
-    looks = named.lower().endswith(_SUFFIXES)
-    try:
-        there = (looks or text.startswith("@") or "/" in named) and Path(named).is_file()
-    except (OSError, ValueError):
-        there = False
-    if there:
-        return Path(named)
-    if text.startswith("@") or looks:
-        raise UsageError(f"--schema {text}: no such file")
-    return None
-
-
-def _read_expression(text: str, task: Task | None) -> tuple[Task, list[SchemaItem]]:
-    if text.lstrip()[:1] in ("[", "{") and text.rstrip()[-1:] in ("]", "}"):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            pass
-        else:
-            return schema_from_value(value, task)
-    return read_items(text, task)
-
-
-# -------------------------------------------------------------------------------------- in a file
+    check_count(len(items))
+    return found, distinct_items(items)
 
 
 def read_schema_file(path: Path, task: Task | None = None) -> tuple[Task, list[SchemaItem]]:
@@ -92,170 +115,185 @@ def read_schema_file(path: Path, task: Task | None = None) -> tuple[Task, list[S
 
     Raises ``DataError`` naming the file and, where it is known, the line.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", path=path) from None
-    try:
-        return parse_schema(text, task, yaml=path.suffix.lower() in (".yaml", ".yml"))
-    except IEPileError as error:
-        line = error.line if isinstance(error, DataError) else None
-        reason = error.reason if isinstance(error, DataError) else error.message
-        raise DataError(reason, path=path, line=line, hint=error.hint) from None
+    return _items(_load_file(path), task)
 
 
 def parse_schema(
     text: str, task: Task | None = None, *, yaml: bool = False
 ) -> tuple[Task, list[SchemaItem]]:
     """Read the text of a schema file; raises ``DataError`` (with a line) or ``UsageError``."""
+    return _parsed(text, yaml=yaml).items(task)
+
+
+def _items(source: _Source, task: Task | None) -> tuple[Task, list[SchemaItem]]:
+    try:
+        return source.items(task)
+    except IEPileError as error:
+        raise (_of_file(error, source.path) if source.path else error) from None
+
+
+def _of_file(error: IEPileError, path: Path) -> DataError:
+    line = error.line if isinstance(error, DataError) else None
+    reason = error.reason if isinstance(error, DataError) else error.message
+    return DataError(reason, path=files.display_name(path), line=line, hint=error.hint)
+
+
+# -------------------------------------------------------------------------------------- loading
+
+
+def _as_path(text: str) -> Path | None:
+    """The file that ``--schema`` names, if it names one; ``UsageError`` for one that is absent."""
+    named = text.removeprefix("@")
+    path = expand(named)
+    try:
+        there, folder, beside = path.exists(), path.is_dir(), path.parent.is_dir()
+    except (OSError, ValueError):  # too long for a path, or with a NUL in it
+        there = folder = beside = False
+    in_folder = "/" in named and not re.search(r"[(){}\[\]]|->", named)
+    looks = (
+        text.startswith("@")
+        or named.startswith(("./", "../", "~/", ".\\", "..\\"))
+        or files.suffix(named).endswith((*_SUFFIXES, *_TEXT_SUFFIXES))
+        or (in_folder and (there or beside or bool(re.search(r"\.\w{1,8}$", named))))
+    )
+    if not looks:
+        return None
+    if there and not folder:
+        return path
+    raise UsageError(
+        f"--schema {text}: " + ("is a folder, not a schema file" if folder else "no such file"),
+        hint=f"for a type of that name, write --schema '{dumps([named])}'",
+    )
+
+
+def _load_text(text: str) -> _Source:
+    if text.lstrip()[:1] not in ("[", "{"):
+        return _Source(_Expression(text))
+    try:
+        return _declaring(_json(text))
+    except DataError as error:
+        raise UsageError(f"--schema {shown(text)} is {error.reason}", hint=error.hint) from None
+
+
+def _load_file(path: Path) -> _Source:
+    name = files.display_name(path)
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise DataError(f"holds more than {MAX_BYTES:,} bytes, no schema", path=name)
+    data = files.read_bytes(path, max_unpacked=MAX_BYTES)
+    try:
+        text = files.decode(data)
+    except DataError as error:
+        raise DataError(error.reason, path=name, hint="save it as UTF-8") from None
+    try:
+        source = _parsed(text, yaml=files.suffix(path).endswith(_YAML))
+    except IEPileError as error:
+        raise _of_file(error, path) from None
+    return _Source(source.value, source.declared, path)
+
+
+def _parsed(text: str, *, yaml: bool) -> _Source:
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         raise DataError("the schema is empty", hint='for example ["person", "location"]')
     if yaml:
-        return schema_from_value(_read_yaml(text), task)
+        return _declaring(_yaml(text))
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
-        return schema_from_value(json.loads(text), task)
+        return _declaring(_json(text))
+    except DataError as error:
+        if "Extra data" not in error.reason or len(lines) < 2:
+            raise
+    return _Source(_three_lines([_json(line, n) for n, line in lines]))
+
+
+def _json(text: str, line: int | None = None) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if error.msg == "Extra data" and len(lines) > 1:
-            return _three_lines(text, task)
-        raise DataError(f"not JSON: {error.msg}", line=error.lineno) from None
+        raise DataError(f"not JSON: {error.msg}", line=line or error.lineno) from None
+    except RecursionError:
+        raise DataError("not a schema: lists within lists without end", line=line) from None
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", line=line) from None
 
 
-def _read_yaml(text: str) -> Any:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that comes twice the first would be lost, so it is refused."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        _refuse_repeated((key, None) for key, _ in pairs)
+    return value
+
+
+def _refuse_repeated(keys: Iterable[tuple[str, int | None]]) -> None:
+    """Raise ``DataError`` for a key of an object that came before; each key with its line."""
+    seen: set[str] = set()
+    for key, line in keys:
+        if key in seen and key != "<<":
+            raise DataError(f"the key {shown(key)} comes twice in one object", line=line)
+        seen.add(key)
+
+
+def _yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        size = _unfolded(node)
+        if size > _MAX_YAML_NODES:
+            raise DataError(f"its aliases unfold to {size:,} values, at most {_MAX_YAML_NODES:,}")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
         raise DataError(f"not YAML: {problem}", line=mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise DataError("not a schema: lists within lists without end") from None
+    except ValueError as error:  # a date or number that cannot be
+        raise DataError(f"not YAML: {error}") from None
 
 
-def _three_lines(text: str, task: Task | None) -> tuple[Task, list[SchemaItem]]:
-    values = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                values.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"not JSON: {error}", line=number) from None
-    values += [[], {}][len(values) - 1 :] if len(values) < 3 else []
-    types, roles, roles_of = values[:3]
+def _unfolded(node: Any) -> int:
+    """How many values a YAML node holds with its aliases written out; they are shared in memory.
+
+    Raises ``DataError`` for a key that comes twice in a mapping.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MAX_YAML_NODES  # for an alias within itself
+            parts = node.value if isinstance(node.value, list) else []
+            if parts and isinstance(parts[0], tuple):
+                keys = (key for key, _ in parts if isinstance(key.value, str))
+                _refuse_repeated((key.value, key.start_mark.line + 1) for key in keys)
+                parts = [part for pair in parts for part in pair]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    return size(node)
+
+
+def _declaring(value: Any) -> _Source:
+    """Plain data, taken out of ``{"task": ..., "schema": ...}`` where it stands in that."""
+    if not (isinstance(value, dict) and "schema" in value and set(value) <= {"task", "schema"}):
+        return _Source(value)
+    named = value.get("task")
+    if named is not None and not isinstance(named, str):
+        raise UsageError(f"the task of a schema is a name, not {shown(named)}")
+    return _Source(value["schema"], task_named(named) if named is not None else None)
+
+
+def _three_lines(values: Sequence[Any]) -> _Lists:
+    missing: list[Any] = [[], [], {}]
+    types, roles, roles_of = [*values, *missing[len(values) :]][:3]
     named = isinstance(types, list) and isinstance(roles, list) and isinstance(roles_of, dict)
     if not named:
         raise DataError(
             "not a schema in three lines",
             hint="types, roles and types with their roles: [..] then [..] then {..}",
         )
-    return from_lists(types, roles, roles_of, task)
-
-
-def from_lists(
-    types: Sequence[str],
-    roles: Sequence[str],
-    roles_of: dict[str, Sequence[str]],
-    task: Task | None = None,
-) -> tuple[Task, list[SchemaItem]]:
-    """Read upstream's three lists: types, roles, and roles of each type.
-
-    A typed relation stands among the types as ``subject_predicate_object``: first and last part
-    are the types, so a type name must hold no underscore (a limit of that format, bug C08d).
-    """
-    if task is None:
-        task = TASKS["EE" if roles_of else "RE" if roles and not types else "NER"]
-    if task.layout.subject_type:
-        return task, [_triple(name) for name in types]
-    if task.slots:
-        return task, [
-            SchemaItem(str(name), slots=tuple(map(str, slots))) for name, slots in roles_of.items()
-        ]
-    names = roles if task.layout.field == "relation" else types
-    return task, [SchemaItem(str(name)) for name in names]
-
-
-def _triple(name: str) -> SchemaItem:
-    parts = str(name).split("_")
-    if len(parts) < 3 or not all((parts[0], parts[-1], "_".join(parts[1:-1]))):
-        raise DataError(
-            f"{name!r} is not of the form subject_predicate_object",
-            hint="or name the parts: "
-            + dumps({"subject_type": "person", "predicate": "born in", "object_type": "city"}),
-        )
-    return SchemaItem("_".join(parts[1:-1]), subject_type=parts[0], object_type=parts[-1])
-
-
-def schema_from_value(value: Any, task: Task | None = None) -> tuple[Task, list[SchemaItem]]:
-    """Read a schema given as plain data.
-
-    A list of names, items in the command line's form or items as an instruction shows them; an
-    object of type to description, or of type to parts (a list, or an object of part to
-    description); or ``{"task": ..., "schema": ...}`` around one of these. Raises ``UsageError``.
-    """
-    if isinstance(value, dict) and "schema" in value and set(value) <= {"task", "schema"}:
-        named = task_named(str(value["task"])) if "task" in value else task
-        return schema_from_value(value["schema"], task or named)
-    if isinstance(value, dict):
-        return _from_object(value, task)
-    if not isinstance(value, list):
-        raise UsageError(f"a schema is a list or an object, not {dumps(value)}", hint=examples())
-    items = []
-    for part in value:
-        found, item = _from_part(part, task)
-        if task is not None and found is not task:
-            raise UsageError(
-                f"schema item {dumps(part)} is of the form of {found.name}, not {task.name}",
-                hint=f"write it like: {task.example}",
-            )
-        task = found
-        items.append(item)
-    if task is None:
-        raise UsageError("the schema is empty", hint=examples())
-    return task, distinct_items(items)
-
-
-def _from_object(value: dict[str, Any], task: Task | None) -> tuple[Task, list[SchemaItem]]:
-    items = []
-    for name, parts in value.items():
-        if isinstance(parts, (list, dict)):
-            task = task or TASKS["EE"]
-            texts = parts.values() if isinstance(parts, dict) else ()
-            described = tuple(str(text or "") for text in texts)
-            items.append(SchemaItem(str(name), tuple(map(str, parts)), descriptions=described))
-        elif isinstance(parts, str) or parts is None:
-            task = task or TASKS["NER"]
-            items.append(SchemaItem(str(name), description=parts or ""))
-        else:
-            raise UsageError(f"schema item {name!r} has {dumps(parts)} for its parts")
-        if bool(items[-1].slots) > bool(task.slots) or (task.layout.subject_type):
-            raise unreadable(str(name), task)
-    if task is None:
-        raise UsageError("the schema is empty", hint=examples())
-    return task, items
-
-
-def _from_part(part: Any, task: Task | None) -> tuple[Task, SchemaItem]:
-    if isinstance(part, str):
-        plain = task is None or not task.item_keys
-        if plain and not re.search(r"[({\[]|->", part):
-            return task or TASKS["NER"], SchemaItem(read_name(part.replace("\\", "\\\\"), part))
-        return read_item(part, task)
-    if isinstance(part, dict):
-        for candidate in (task,) if task else TASKS.values():
-            keys = {key for key, _ in candidate.item_keys}
-            if keys and candidate.item_keys[0][0] in part and set(part) <= keys | {"description"}:
-                return _from_shown(candidate, part)
-    raise UsageError(f"schema item {dumps(part)} cannot be read", hint=examples())
-
-
-def _from_shown(task: Task, part: dict[str, Any]) -> tuple[Task, SchemaItem]:
-    try:
-        item = item_from_json(task, part)
-    except ValueError as error:
-        raise UsageError(str(error), hint=examples()) from None
-    given = isinstance(part.get("trigger"), list)
-    if given and task is TASKS["EE"]:
-        return TASKS["EEA"], replace(item, trigger=tuple(map(str, part["trigger"])))
-    return task, item
+    return _Lists(types, roles, roles_of)

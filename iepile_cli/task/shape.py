@@ -1,11 +1,10 @@
-"""The algebra of answers: five node kinds from which every task's answer is built.
+"""The shape of answers: five kinds of node from which every task's answer is built.
 
-Goes in: a node, a schema item and either a JSON value (``parse``) or extracted things
-(``render``). Comes out: extracted things as flat ``Roles``, or the JSON value in the wire format
-that published adapters were trained on. No node knows a task. The grammar over the same nodes is
-in ``grammar.py``.
+``parse`` reads the JSON value that answers a schema item into extracted items, and ``render``
+writes extracted items as that value, in the wire format that published adapters were trained on.
+No node knows a task. The grammar over the same nodes is in ``grammar.py``.
 
-One extracted thing is a ``Roles`` tuple, ``(role, mention)`` pairs in reading order: an entity is
+An extracted item is a ``Roles`` tuple, ``(role, mention)`` pairs in reading order: an entity is
 ``(("mention", "Bob"),)``, an event ``(("trigger", "hit"), ("attacker", "A"), ("target", "B"))``.
 """
 
@@ -19,16 +18,16 @@ Roles: TypeAlias = tuple[tuple[str, str], ...]
 
 NAN = "NAN"
 
-# The roles that the task table gives to the fixed parts of things.
+# The roles that the task table gives to the fixed parts of extracted items.
 FIXED = frozenset(("mention", "subject", "object", "trigger", "entity"))
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaItem:
-    """One thing that is asked for: an entity type, a relation, an event type or a record type.
+    """What to extract: an entity type, a relation, an event type or an entity type with attributes.
 
     ``type`` is the key of its answer (the predicate of a typed relation); ``slots`` are argument
-    roles or attributes in the order asked; ``trigger`` is False for events without one and a
+    roles or attributes in their order; ``trigger`` is False for events without one and a
     tuple of words where triggers are given; ``description`` and ``descriptions`` (one for each
     slot, or empty) are optional explanations for the model.
     """
@@ -66,7 +65,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """``[x, ...]``: any number of extracted things."""
+    """``[x, ...]``: any number of extracted items."""
 
     element: Node
 
@@ -91,7 +90,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """``{"Bob": x, ...}``: the keys are mentions in ``role``, each with what is said of it."""
+    """``{"Bob": x, ...}``: the keys are mentions in ``role``, each with its slots."""
 
     role: str
     value: Node
@@ -118,9 +117,9 @@ def slot_name(role: str) -> str:
 
 
 def parse(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list[Roles]:
-    """Read the JSON value that answers one schema item into the things extracted.
+    """Read the JSON value that answers one schema item into extracted items.
 
-    What does not fit the node is left out and named in ``problems``; nothing is raised. A thing
+    What does not fit the node is left out and named in ``problems``; nothing is raised. An item
     without any mention is left out silently.
     """
     match node:
@@ -143,7 +142,7 @@ def parse(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list
 
 
 def _read(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list[tuple[str, str]]:
-    """Read one extracted thing; an empty list when nothing in it can be used."""
+    """Read one extracted item; an empty list when nothing in it can be used."""
     match node:
         case Mention(role, absent):
             if isinstance(value, str):
@@ -180,7 +179,8 @@ def _read(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list
                 for part in filler if isinstance(filler, list) else (filler,):
                     if not isinstance(part, str):
                         problems.append(f"{item.type}: {_kind(part)} where a mention belongs")
-                    elif part and part != absent and (slot_role(slot), part) not in roles:
+                    # A model that learnt the word for 'none' with events uses it elsewhere too.
+                    elif part not in ("", absent, NAN) and (slot_role(slot), part) not in roles:
                         roles.append((slot_role(slot), part))
             return roles
         case _:
@@ -196,12 +196,12 @@ def _kind(value: Any) -> str:
 
 
 def render(node: Node, found: Iterable[Roles], item: SchemaItem) -> Any:
-    """Give the JSON value that answers one schema item with the things in ``found``, in order."""
+    """The JSON value that answers one schema item with the extracted items ``found``, in order."""
     match node:
         case Each(element):
             return [_write(element, roles, item) for roles in found]
         case Keyed(_, inner):
-            # A head that comes twice keeps its first place and gets what is said of it each time.
+            # A head that comes twice keeps its first place and gets the slots of each time.
             merged: dict[str, Roles] = {}
             for roles in found:
                 head = roles[0][1]
@@ -245,7 +245,7 @@ def _write(node: Node, roles: Roles, item: SchemaItem) -> Any:
 
 
 def fixed_roles(node: Node) -> tuple[str, ...]:
-    """The roles that every extracted thing has, whatever the schema item: its order in the text."""
+    """The roles that every extracted item has: they give its place in the text."""
     match node:
         case Mention(role):
             return (role,)
@@ -260,7 +260,7 @@ def fixed_roles(node: Node) -> tuple[str, ...]:
 
 
 def in_text_order(node: Node, found: Iterable[Roles], text: str) -> list[Roles]:
-    """Sort things by where their fixed roles first stand in the text, and fillers likewise.
+    """Sort extracted items by where their fixed roles first stand in the text, fillers likewise.
 
     A mention that is not in the text counts as standing before it, ties keep their order: the
     order of the published corpus (upstream computes it and then drops it, bug C01).
@@ -278,5 +278,5 @@ def in_text_order(node: Node, found: Iterable[Roles], text: str) -> list[Roles]:
         tail = [pair for pair in roles if pair[0] not in fixed]
         return (*head, *sorted(tail, key=lambda pair: text.find(pair[1])))
 
-    things = [ordered(roles) for roles in found]
-    return sorted(things, key=position) if fixed else things
+    extracted = [ordered(roles) for roles in found]
+    return sorted(extracted, key=position) if fixed else extracted

@@ -18,7 +18,7 @@ class Layout:
 
     ``roles`` maps each fixed role to an entry's key. Slots stand either as a list in the entry
     (``slot_list``, with ``slot_role`` and ``slot_text`` in each element) or, with ``by_head``, as
-    one entry for each slot value, all entries with the same first role making one thing. Of
+    one entry for each slot value, all entries with the same first role making one item. Of
     entries that agree in the ``unique`` keys only the first counts; without any, all count.
     """
 
@@ -36,12 +36,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is counted when answers are scored: the fields that make two things the same.
+    """What is counted when answers are scored: the fields in which two extracted items must agree.
 
-    ``label`` names what is said of the mentions: ``type`` (the answer's key), ``subject_type``,
+    ``label`` names the fields beside the mentions: ``type`` (the answer's key), ``subject_type``,
     ``object_type``, or ``slot``; its first field is what scores per type go by. ``mentions`` are
     pieces of the text: fixed roles, or ``filler`` for what stands in a slot. A unit with ``slot``
-    or ``filler`` counts every slot value, any other one every thing.
+    or ``filler`` counts every slot value, any other one every item.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Unit:
 
     @property
     def slotted(self) -> bool:
-        """Whether slot values are counted, not whole things."""
+        """Whether slot values are counted, not whole items."""
         return "filler" in self.mentions
 
 
@@ -59,15 +59,15 @@ class Task:
     """One task: wording, schema form, answer shape, record layout, batch size and what is scored.
 
     ``item_keys`` are the keys of a schema item in the instruction, each with the ``SchemaItem``
-    field it shows; empty means that an item is its bare type. ``slots`` is the key that holds a
-    thing's slots in an item's and a result's JSON. ``batch_size`` is how many schema items are
-    asked at once by default (``split_num``). ``units`` are scored apart, the main one first.
+    field it shows; empty means that an item is its bare type. ``slots`` is the key that holds the
+    slots in the JSON of a schema item and of a result. ``batch_size`` is how many schema items an
+    instruction holds by default (``split_num``). ``units`` are scored apart, the main one first.
     ``comparable`` is False where the evaluation script of the IEPile repository has no score.
 
     ``negatives`` says which parts of a schema a training record may leave out: ``"types"`` and
-    ``"slots"``; a part that is not named is always asked. ``gold_types_only``: only types that
-    the record has are asked, as their triggers are given. ``keeps_empty``: a training record
-    with no type to ask still makes one row, with an empty schema (so upstream does for events).
+    ``"slots"``; a part that is not named is always there. ``gold_types_only``: a schema has only
+    types that the record has, as their triggers are given. ``keeps_empty``: a training record
+    with no type left still makes one row, with an empty schema (so upstream does for events).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Chat templates: how a question is put to a model, down to the token.
+"""Chat templates: the prompt of a question, down to the token.
 
 A ``Template`` turns text into a ``Prompt``, a row of pieces in which control tokens stand apart
 from text; ``encode`` turns pieces into token ids with a model's tokenizer. Control tokens come

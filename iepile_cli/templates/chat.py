@@ -1,4 +1,4 @@
-"""``auto``: the chat template that a model brings with it, in Jinja.
+"""``auto``: the chat template that comes with a model, in Jinja.
 
 The template is rendered once for each shape of conversation, with marks where the texts go. It is
 cut at the marks, and what the template itself wrote is cut again at the names of control tokens:
@@ -69,9 +69,9 @@ class ChatTemplate(Template):
     def prompt(
         self, user: str, system: str | None = None, history: Sequence[tuple[str, str]] = ()
     ) -> Prompt:
-        """Put a question; without ``system`` the template says what it says by itself.
+        """The prompt of a question; without ``system``, with the template's own system text if any.
 
-        A template that has no place for a system text gets it in front of the first question.
+        A template that has no place for a system text gets it before the first question.
         """
         texts = [*([system] if system else []), *(text for turn in history for text in turn), user]
         pieces: list[Piece] = []
@@ -95,26 +95,26 @@ class ChatTemplate(Template):
 
     def _build(self, has_system: bool, turns: int) -> _Skeleton:
         marks = [_MARK.format(i) for i in range(has_system + 2 * turns + 1)]
-        spoken = _dialogue(marks[1:] if has_system else marks)
+        dialogue = _dialogue(marks[1:] if has_system else marks)
         if has_system:
-            asking = [{"role": "system", "content": marks[0]}, *spoken]
+            messages = [{"role": "system", "content": marks[0]}, *dialogue]
             try:
-                return self._cut(self._render(asking), len(marks))
+                return self._cut(self._render(messages), len(marks))
             except JinjaError:
-                first = {**spoken[0], "content": f"{marks[0]}\n\n{spoken[0]['content']}"}
-                spoken = [first, *spoken[1:]]
+                first = {**dialogue[0], "content": f"{marks[0]}\n\n{dialogue[0]['content']}"}
+                dialogue = [first, *dialogue[1:]]
         try:
-            return self._cut(self._render(spoken), len(marks))
+            return self._cut(self._render(dialogue), len(marks))
         except JinjaError as error:
             raise ModelError(
                 f"this model's chat template cannot be used: {error}", hint=_HINT
             ) from None
 
-    def _render(self, messages: list[Message], *, asks: bool = True) -> str:
+    def _render(self, messages: list[Message], *, add_generation_prompt: bool = True) -> str:
         return render(
             self.source,
             messages=messages,
-            add_generation_prompt=asks,
+            add_generation_prompt=add_generation_prompt,
             bos_token=self.bos,
             eos_token=self.eos,
         )
@@ -138,10 +138,10 @@ class ChatTemplate(Template):
         return tuple(part if isinstance(part, Control) else tuple(part) for part in parts)
 
     def closing(self) -> str:
-        """The control token that the template writes behind an answer, "" if there is none."""
+        """The control token that the template writes after an answer, "" if there is none."""
         messages = _dialogue([_MARK.format(0), _MARK.format(1)])
         try:
-            parts = self._cut(self._render(messages, asks=False), 2)
+            parts = self._cut(self._render(messages, add_generation_prompt=False), 2)
         except JinjaError:
             return ""
         answered = False
@@ -164,7 +164,7 @@ def from_chat_template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate
     Raises ``ModelError`` when there is none, or when it cannot be rendered.
     """
     if not source:
-        raise ModelError("this model brings no chat template", hint=_HINT)
+        raise ModelError("this model has no chat template of its own", hint=_HINT)
     names = dict(tokenizer.controls())
     by_id = {i: name for name, i in names.items()}
     bos = by_id.get(tokenizer.bos, "") if tokenizer.bos is not None else ""

@@ -108,14 +108,14 @@ def encode(pieces: Prompt | Iterable[Piece], tokenizer: Tokenizer) -> list[int]:
     Control tokens come from ``Control``, ``Bos`` and ``Eos`` alone. Raises ``ModelError`` for a
     control token that the tokenizer does not have.
     """
-    settled = _settle(pieces.pieces if isinstance(pieces, Prompt) else pieces, tokenizer)
+    joined = _join_marks(pieces.pieces if isinstance(pieces, Prompt) else pieces, tokenizer)
     names = {
         piece.token: control_id(piece.token, tokenizer)
-        for piece in settled
+        for piece in joined
         if isinstance(piece, Control)
     }
     ids: list[int] = []
-    for piece in settled:
+    for piece in joined:
         if isinstance(piece, Control):
             ids.append(names[piece.token])
         elif isinstance(piece, Text):
@@ -131,9 +131,9 @@ def control_id(token: str, tokenizer: Tokenizer, *, template: str = "") -> int:
     """Id of a control token; raises ``ModelError`` if the tokenizer does not have it."""
     found = tokenizer.control(token)
     if found is None:
-        asking = f"the template {template!r}" if template else "the prompt"
+        needing = f"the template {template!r}" if template else "the prompt"
         raise ModelError(
-            f"{asking} needs the control token {token}, which this model does not have",
+            f"{needing} needs the control token {token}, which this model does not have",
             hint="--template auto takes the model's own template",
         )
     return found
@@ -153,27 +153,27 @@ def text_ids(text: str, tokenizer: Tokenizer, names: Mapping[str, int] | None = 
     Lone surrogates, which no tokenizer takes, become U+FFFD.
     """
     known = {} if names is None else names
-    return _Plain(tokenizer, known).ids(_SURROGATE.sub("\ufffd", text))
+    return _PlainText(tokenizer, known).ids(_SURROGATE.sub("\ufffd", text))
 
 
-def _settle(pieces: Iterable[Piece], tokenizer: Tokenizer) -> list[Piece]:
+def _join_marks(pieces: Iterable[Piece], tokenizer: Tokenizer) -> list[Piece]:
     """Pieces with the ``or_text`` marks that are unknown turned into text before the next text."""
-    settled: list[Piece] = []
+    joined: list[Piece] = []
     mark = ""
     for piece in pieces:
         if isinstance(piece, Control) and piece.or_text and tokenizer.control(piece.token) is None:
             mark += piece.token
         elif isinstance(piece, Text):
-            settled.append(Text(mark + piece.text))
+            joined.append(Text(mark + piece.text))
             mark = ""
         else:
-            settled += [Text(mark), piece] if mark else [piece]
+            joined += [Text(mark), piece] if mark else [piece]
             mark = ""
-    return [*settled, Text(mark)] if mark else settled
+    return [*joined, Text(mark)] if mark else joined
 
 
 @dataclass(frozen=True)
-class _Plain:
+class _PlainText:
     """Tokenises text so that neither control tokens nor those of ``names`` come out."""
 
     tokenizer: Tokenizer
@@ -182,7 +182,7 @@ class _Plain:
     def ids(self, text: str, *, continues: bool = False) -> list[int]:
         ids = self._continuation(text) if continues else self.tokenizer.text(text)
         found = {i for i in set(ids) if self._is_forbidden(i)}
-        # One character cannot be cut; it is then the unknown token, which asks for nothing.
+        # One character cannot be cut; it then becomes the unknown token, which has no effect.
         if not found or len(text) < 2:
             return ids
         result: list[int] = []
@@ -198,7 +198,7 @@ class _Plain:
         )
 
     def _cut(self, text: str, found: set[int]) -> Iterator[str]:
-        """Cut behind the first character of every name of the tokens found, else in the middle."""
+        """Cut after the first character of every name of the tokens found, else in the middle."""
         named = {**self.tokenizer.controls(), **self.names}
         strings = sorted((s for s, i in named.items() if i in found), key=len, reverse=True)
         pattern = "|".join(map(re.escape, strings))

@@ -24,7 +24,7 @@ from iepile_cli.templates.encoding import (
 Parts = tuple[Piece | str, ...]
 
 _SLOT = re.compile(r"\{\{(system|query|idx)\}\}")
-# These say nothing about the form of a prompt, and so must not make an adapter look unfit.
+# Not part of a prompt's form: a change here must not make an adapter look unfit.
 _NOT_FORM = frozenset({"name", "models", "summary", "controls"})
 
 
@@ -69,7 +69,7 @@ class Template:
     def prompt(
         self, user: str, system: str | None = None, history: Sequence[tuple[str, str]] = ()
     ) -> Prompt:
-        """Put a question; ``system`` None takes the template's own text, "" takes none.
+        """The prompt of a question; ``system`` None takes the template's own text, "" none.
 
         ``history`` holds earlier turns as (question, answer).
         """
@@ -83,9 +83,9 @@ class Template:
         return Prompt(tuple(pieces), opening, user)
 
     def answer(self, text: str) -> tuple[Piece, ...]:
-        """What a model is taught to say: the text, and the end token where the form has one."""
-        spoken: tuple[Piece, ...] = (Text(text),) if text else ()
-        return spoken if self.efficient_eos else (*spoken, self.end)
+        """The pieces of an answer in training: its text, and the end token if the form has one."""
+        pieces: tuple[Piece, ...] = (Text(text),) if text else ()
+        return pieces if self.efficient_eos else (*pieces, self.end)
 
     @property
     def end(self) -> Piece:
@@ -104,7 +104,7 @@ class Template:
             value = getattr(self, each.name)
             # Fields at their default are left out, so that a later field changes no hash.
             if each.name not in _NOT_FORM and value != each.default:
-                form[each.name] = _plainly(value)
+                form[each.name] = _as_json(value)
         text = json.dumps(form, sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -143,9 +143,9 @@ def _fill(parts: Parts, values: dict[str, str]) -> Iterator[Piece]:
             yield Text(text)
 
 
-def _plainly(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, tuple):
-        return [_plainly(part) for part in value]
+        return [_as_json(part) for part in value]
     if isinstance(value, Text):
         return value.text
     if isinstance(value, Control | Bos | Eos):

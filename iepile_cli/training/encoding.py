@@ -2,66 +2,98 @@
 
 The prompt's tokens are those that ``extract`` builds for the same text, because both come from
 ``templates.encode``; the answer is tokenised by itself and closed with the template's end token.
-Loss is taken on answers alone. What is too long loses the end of the text that is asked about: the
-instruction around it, the template's closing marks and the whole answer stay.
+Loss is taken on answers alone. An example that is too long is split as ``extract`` splits a text:
+into passages, each with the part of the answer whose mentions it holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from iepile_cli.errors import DataError
-from iepile_cli.task.instruction import dumps
+from iepile_cli.errors import DataError, ModelError, UsageError
+from iepile_cli.task.instruction import (
+    Instruction,
+    answer_json,
+    dumps,
+    parse_answer,
+    parse_instruction,
+)
+from iepile_cli.task.passages import passages
+from iepile_cli.task.segment import segment
+from iepile_cli.task.shape import Roles, SchemaItem, fixed_roles
+from iepile_cli.task.table import task_named
 from iepile_cli.templates import Eos, Piece, Template, Text, Tokenizer, encode
-from iepile_cli.training.examples import Example
 from iepile_cli.training.options import TrainOptions
 
 IGNORED = -100
+# Passages of fewer tokens teach little; an example that needs such is left out.
+_SHORTEST_PASSAGE = 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: a question and its answer."""
+
+    question: str
+    answer: str
+    system: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
+    task: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may be, in tokens (0: no limit), and what happens to longer ones.
+    """The most tokens of an example (0: no limit), and what happens to longer ones.
 
-    ``length`` bounds prompt and answer together. ``too_long`` is ``cut`` (the question's text is
-    shortened), ``drop`` or ``refuse``.
+    ``length`` bounds prompt and answer together. ``too_long`` is ``split``, ``drop`` or
+    ``refuse``.
     """
 
     length: int
     prompt: int = 0
     answer: int = 0
-    too_long: str = "cut"
+    too_long: str = "split"
 
     @classmethod
     def of(cls, options: TrainOptions) -> Limits:
         """The limits that options set."""
         return cls(options.max_length, options.max_source, options.max_target, options.too_long)
 
-    def room(self, answer: int) -> int:
-        """Tokens that the prompt may have beside an answer of so many; below 0: none at all."""
-        left = self.length - answer
-        return min(left, self.prompt) if self.prompt else left
+    def hold(self, prompt: int, answer: int, longest_answer: int = 0) -> bool:
+        """Whether an example of so many tokens is within the limits."""
+        return (
+            prompt + answer <= self.length
+            and (not self.prompt or prompt <= self.prompt)
+            and (not self.answer or (longest_answer or answer) <= self.answer)
+        )
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Token ids, and the label of each position (``IGNORED`` where nothing is learnt).
 
-    ``labels[i]`` is the token to be said at position i, not shifted. ``whole`` is the length
-    before it was cut; ``fits`` False when it cannot be used at all.
+    ``labels[i]`` is the token to be said at position i, not shifted. ``group`` is a hash of the
+    text, the same for all examples about it.
     """
 
     ids: list[int]
     labels: list[int]
-    whole: int
-    fits: bool = True
+    group: int = 0
 
-    @property
-    def cut(self) -> bool:
-        """Whether something is missing."""
-        return self.fits and len(self.ids) < self.whole
+
+class _Long(NamedTuple):
+    """An example that is split: as it is, its instruction as JSON and read, its answer read."""
+
+    example: Example
+    shown: dict[str, Any]
+    asked: Instruction
+    found: list[tuple[SchemaItem, list[Roles]]]
+    group: int
 
 
 @dataclass(frozen=True)
@@ -74,53 +106,64 @@ class Encoder:
     system: str | None = None
     learns_prompt: bool = False
 
-    def __call__(self, example: Example) -> Encoded:
-        """Token ids and labels of an example.
+    def __call__(self, example: Example) -> list[Encoded]:
+        """An example's token ids and labels; several for one that is split, none if left out.
 
         Raises ``DataError`` for one that is too long where that is refused.
         """
         turns = self._turns(example)
-        encoded = self._join(turns)
         answers = [len(answer) for _, answer in turns]
-        if self._fits(encoded, answers):
-            return encoded
+        encoded = self._join(turns, _group(example.question))
+        if self.limits.hold(len(encoded.ids) - sum(answers), sum(answers), max(answers)):
+            return [encoded]
         if self.limits.too_long == "refuse":
             raise DataError(
-                f"an example has {encoded.whole} tokens, its answer {answers[-1]}: "
+                f"an example has {len(encoded.ids)} tokens, its answer {answers[-1]}: "
                 f"{example.question[:60]!r}",
-                hint="give a larger --max-length, or --too-long cut",
+                hint="give a larger --max-length, or --too-long split",
             )
-        unusable = replace(encoded, fits=False)
         if self.limits.too_long == "drop" or example.history:
-            return unusable
-        return self._shortened(example, encoded) or unusable
+            return []
+        return list(self._split(example, encoded.group))
 
-    def _fits(self, encoded: Encoded, answers: list[int]) -> bool:
-        limits = self.limits
-        prompt = len(encoded.ids) - sum(answers)
-        return (
-            len(encoded.ids) <= limits.length
-            and (not limits.prompt or prompt <= limits.prompt)
-            and (not limits.answer or max(answers) <= limits.answer)
-        )
+    def _split(self, example: Example, group: int) -> Iterator[Encoded]:
+        """The passages of an example that is too long, each with its part of the answer."""
+        try:
+            shown = json.loads(example.question)
+            asked = parse_instruction(task_named(example.task), example.question)
+            problems: list[str] = []
+            found = parse_answer(asked.task, asked.items, json.loads(example.answer), problems)
+        except (ValueError, UsageError, RecursionError):
+            return
+        # What cannot be read in full cannot be restricted to a passage either.
+        if problems or dumps(shown) != example.question:
+            return
+        frame = len(self._prompt_ids(example, dumps({**shown, "input": ""})))
+        room = min(self.limits.length, self.limits.prompt or self.limits.length) - frame
+        budget = room - min(len(self._answer_ids(example.answer)), room // 2)
+        yield from self._passages(_Long(example, shown, asked, found, group), asked.text, budget)
 
-    def _shortened(self, example: Example, encoded: Encoded) -> Encoded | None:
-        """The example with as much of its question as fits; None when not even its frame does."""
-        answer = self._answer_ids(example.answer)
-        room = self.limits.room(len(answer))
-        if self.limits.answer and len(answer) > self.limits.answer:
-            return None
-        text, question_of = _text_in(example.question)
-        best: list[int] | None = None
-        low, high = 1, len(text)
-        while low <= high:
-            kept = (low + high) // 2
-            ids = self._prompt_ids(example, question_of(text[:kept]))
-            if len(ids) <= room:
-                best, low = ids, kept + 1
+    def _passages(self, long: _Long, text: str, budget: int) -> Iterator[Encoded]:
+        if budget < _SHORTEST_PASSAGE:
+            return
+        try:
+            parts = list(passages(text, budget, self._measure))
+        except ModelError:
+            return
+        for part in parts:
+            kept = restricted(long.asked, long.found, part.text)
+            answer = self._answer_ids(dumps(answer_json(long.asked.task, kept, part.text)))
+            question = dumps({**long.shown, "input": part.text})
+            prompt = self._prompt_ids(long.example, question)
+            if self.limits.hold(len(prompt), len(answer)):
+                yield self._join([(prompt, answer)], long.group)
             else:
-                high = kept - 1
-        return replace(self._join([(best, answer)]), whole=encoded.whole) if best else None
+                # Its own answer is too long: in shorter passages it is spread out.
+                yield from self._passages(long, part.text, budget // 2)
+
+    def _measure(self, text: str) -> int:
+        # Inside the instruction a text is written as JSON.
+        return len(self.tokenizer.text(dumps(text)[1:-1]))
 
     def _prompt_ids(self, example: Example, question: str) -> list[int]:
         system = self.system if example.system is None else example.system
@@ -133,14 +176,17 @@ class Encoder:
 
     def _turns(self, example: Example) -> list[tuple[list[int], list[int]]]:
         """Token ids of prompt and answer, turn by turn."""
+        if not example.history:
+            prompt = self._prompt_ids(example, example.question)
+            return [(prompt, self._answer_ids(example.answer))]
         system = self.system if example.system is None else example.system
         history = example.history if self.template.keeps_history else ()
         asked = [*history, (example.question, example.answer)]
         turns: list[tuple[list[int], list[int]]] = []
         before: tuple[Piece, ...] = ()
         for index, (question, answer) in enumerate(asked):
-            prompt = self.template.prompt(question, system, asked[:index]).pieces
-            if prompt[: len(before)] != before:
+            pieces = self.template.prompt(question, system, asked[:index]).pieces
+            if pieces[: len(before)] != before:
                 # This template does not grow turn by turn: only the last answer is learnt.
                 last = self.template.prompt(example.question, system, history)
                 return [(encode(last, self.tokenizer), self._answer_ids(example.answer))]
@@ -150,11 +196,11 @@ class Encoder:
                 if index == len(asked) - 1
                 else encode(said, self.tokenizer)
             )
-            turns.append((encode(prompt[len(before) :], self.tokenizer), answered))
-            before = (*prompt, *said)
+            turns.append((encode(pieces[len(before) :], self.tokenizer), answered))
+            before = (*pieces, *said)
         return turns
 
-    def _join(self, turns: list[tuple[list[int], list[int]]]) -> Encoded:
+    def _join(self, turns: list[tuple[list[int], list[int]]], group: int) -> Encoded:
         ids: list[int] = []
         labels: list[int] = []
         for index, (prompt, answer) in enumerate(turns):
@@ -164,40 +210,65 @@ class Encoder:
                 masked[0] = encode((self.template.end,), self.tokenizer)[0]
             ids += prompt + answer
             labels += masked + answer
-        return Encoded(ids, labels, len(ids))
+        return Encoded(ids, labels, group)
 
 
-def _text_in(question: str) -> tuple[str, Callable[[str], str]]:
-    """The text that a question asks about, and the question about another text.
+def restricted(
+    asked: Instruction, found: Sequence[tuple[SchemaItem, list[Roles]]], passage: str
+) -> list[tuple[SchemaItem, list[Roles]]]:
+    """The part of an answer that a passage of the text holds.
 
-    In an instruction as ``iepile convert`` writes it that is its ``input``, so that its JSON stays
-    whole when the text is shortened; of any other question it is all.
+    An entity, relation or event stays when all its fixed parts are in the passage, with the
+    arguments that are. A mention counts where it stands as whole words, as it does in the text.
     """
-    try:
-        asked = json.loads(question)
-        text = asked["input"]
-        if isinstance(text, str) and dumps(asked) == question:
-            return text, lambda shorter: dumps({**asked, "input": shorter})
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return question, lambda shorter: shorter
+    fixed = set(fixed_roles(asked.task.shape))
+    mentions = {mention for _, records in found for roles in records for _, mention in roles}
+    aligned = {mention for mention in mentions if _has_words(asked.text, mention)}
+    held = {
+        mention
+        for mention in mentions
+        if (_has_words(passage, mention) if mention in aligned else mention in passage)
+    }
+    kept: list[tuple[SchemaItem, list[Roles]]] = []
+    for item, records in found:
+        whole = [
+            tuple(pair for pair in roles if pair[1] in held)
+            for roles in records
+            if all(mention in held for role, mention in roles if role in fixed)
+        ]
+        kept.append((item, [roles for roles in whole if roles]))
+    return kept
+
+
+def _has_words(text: str, mention: str) -> bool:
+    """Whether a mention stands in a text and begins and ends where pieces of the text do."""
+    if not mention or mention not in text:
+        return False
+    edges, at = {0}, 0
+    for piece in segment(text):
+        at += len(piece)
+        edges.add(at)
+    start = text.find(mention)
+    while start >= 0:
+        if start in edges and start + len(mention) in edges:
+            return True
+        start = text.find(mention, start + 1)
+    return False
+
+
+def _group(question: str) -> int:
+    """A hash of the text that a question asks about; of the question where it is no instruction."""
+    import orjson
+
+    text = question
+    if question.startswith("{"):
+        try:
+            text = orjson.loads(question)["input"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            text = question
+    return zlib.crc32(str(text).encode("utf-8", "surrogatepass"))
 
 
 def _ends(piece: Piece) -> bool:
     """Whether a piece is an end token and not text."""
     return isinstance(piece, Eos) or not isinstance(piece, Text)
-
-
-def decoded(encoded: Encoded, spell: dict[int, str]) -> list[tuple[str, bool]]:
-    """Runs of an example's text, each with whether it is learnt: what ``--dry-run`` shows.
-
-    ``spell`` gives the text of each token id that occurs.
-    """
-    runs: list[tuple[str, bool]] = []
-    for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        learnt = label != IGNORED
-        if runs and runs[-1][1] == learnt:
-            runs[-1] = (runs[-1][0] + spell[token], learnt)
-        else:
-            runs.append((spell[token], learnt))
-    return runs

@@ -1,30 +1,41 @@
-"""The folder that a run leaves: adapter or model, tokenizer, settings, log, picture and card.
+"""The folder that a run leaves: adapter or model, tokenizer, settings, log, plot and card.
 
-Everything is written into a hidden folder first and moved in whole files, the adapter's own
-settings last, so that a full disk or a crash never leaves half an adapter.
+What was trained is written into a hidden folder first and moved in whole files, the adapter's own
+settings last, so that a full disk or a crash never leaves half an adapter. What only describes it
+(GGUF form, loss curve, card) comes afterwards: when that fails, nothing trained is lost.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iepile_cli import __version__
 from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.files import write_atomic
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
-from iepile_cli.training.base import Base, first_line, hf_tokenizer, quiet_libraries
-from iepile_cli.training.card import model_card
-from iepile_cli.training.gguf_adapter import write_gguf_adapter
-from iepile_cli.training.loop import CHECKPOINTS, LOG, read_log
+from iepile_cli.training.distributed import is_first, local_processes, processes
+from iepile_cli.training.model import (
+    Base,
+    Note,
+    adapter_config,
+    first_line,
+    hf_tokenizer,
+    quiet_libraries,
+)
 from iepile_cli.training.options import TrainOptions, as_toml, read_table
-from iepile_cli.training.picture import draw_loss
-from iepile_cli.training.scaling import is_first, local_processes, processes
 
 CONFIG = "train.toml"
+CHECKPOINTS = "checkpoints"
+LOG = "train_log.jsonl"
+# Written last into a checkpoint: one without it was cut off while being written.
+COMPLETE = "iepile-complete.json"
 # The file that makes a folder an adapter or a model; it comes last.
 _SEALS = ("adapter_config.json", "config.json")
 
@@ -62,7 +73,7 @@ def resumed_table(output: str, *, needed: bool) -> dict[str, Any]:
     return {**read_table(path), "output": output}
 
 
-def start_output(options: TrainOptions, base: Base) -> None:
+def start_output(options: TrainOptions) -> None:
     """Make the folder, with the exact configuration and what was known before training."""
     if not is_first():
         return
@@ -73,29 +84,45 @@ def start_output(options: TrainOptions, base: Base) -> None:
         (folder / LOG).unlink(missing_ok=True)
     # Of several machines each is told its own number of processes.
     here = local_processes() if local_processes() == processes() else 1
-    _write_whole(folder / CONFIG, as_toml(replace(options, nproc=here)))
+    write_atomic(folder / CONFIG, as_toml(replace(options, nproc=here)))
 
 
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+# ------------------------------------------------------------------------------------ the result
 
 
-def finish(trainer: Any, base: Base, options: TrainOptions, facts: dict[str, Any]) -> None:
-    """Write the result into the output folder; every process must call it."""
+def save_result(
+    trainer: Any, base: Base, options: TrainOptions, facts: dict[str, Any], note: Note
+) -> None:
+    """Write the result into the output folder; every process must call it.
+
+    Raises ``ModelError`` when what was trained cannot be written; what describes it is only noted.
+    """
     folder = Path(options.output)
     partial = Path(folder, ".result")
     if is_first():
         shutil.rmtree(partial, ignore_errors=True)
     try:
-        with quiet_libraries():
+        with _named_failure(folder), quiet_libraries():
             # With sharded weights all processes take part.
             trainer.save_model(str(partial))
-        if not is_first():
-            return
-        _fill(partial, base, options, facts)
-        _move_in(partial, folder)
+            if not is_first():
+                return
+            settings = _fill(partial, base, options, facts)
+            _move_in(partial, folder)
+    finally:
+        if is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+    for what, describe in _descriptions(base, options, settings, facts):
+        try:
+            describe(folder)
+        except Exception as error:
+            note(f"{what} could not be written: {first_line(error)}")
+
+
+@contextmanager
+def _named_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ModelError(
             f"{folder}: the result cannot be written: {error.strerror or error}",
@@ -106,47 +133,50 @@ def finish(trainer: Any, base: Base, options: TrainOptions, facts: dict[str, Any
         if type(error).__name__ != "SafetensorError":
             raise
         raise ModelError(f"{folder}: the result cannot be written: {first_line(error)}") from None
-    finally:
-        if is_first():
-            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fill(partial: Path, base: Base, options: TrainOptions, facts: dict[str, Any]) -> None:
+def _fill(
+    partial: Path, base: Base, options: TrainOptions, facts: dict[str, Any]
+) -> AdapterSettings:
     for name in ("training_args.bin", "README.md"):
         (partial / name).unlink(missing_ok=True)
-    with quiet_libraries():
-        hf_tokenizer(base.folder, base.remote_code).save_pretrained(partial)
+    hf_tokenizer(base.folder, base.remote_code).save_pretrained(partial)
+    rank: dict[str, Any] = {}
+    if (partial / "adapter_config.json").is_file():
+        # As they are in the adapter; it may have been gone on from another's.
+        config = adapter_config(partial)
+        rank = {"lora_r": config["r"], "lora_alpha": config["lora_alpha"]}
     settings = AdapterSettings(
         template=base.template.name,
         template_hash=base.template.hash(),
         base_model=base.name,
         method=options.method,
         system=options.system,
-        **_rank(partial),
+        **rank,
         max_length=options.max_length,
         tasks=facts["tasks"],
         languages=facts["languages"],
-        over=tuple(map(str, base.adapters if options.fresh_lora else base.adapters[:-1])),
         version=__version__,
     )
     settings.write(partial)
-    if settings.lora_r and base.source.suffix == ".gguf" and not options.modules_to_save:
+    return settings
+
+
+def _descriptions(
+    base: Base, options: TrainOptions, settings: AdapterSettings, facts: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    """What is written beside the result, by what it is called in a message."""
+    if settings.lora_r and base.is_gguf and not facts["gguf_obstacle"]:
+        from iepile_cli.training.gguf_export import write_gguf_adapter
+
         # What llama.cpp, which runs this base model, opens of the folder.
-        write_gguf_adapter(base, partial, partial / GGUF_ADAPTER, settings)
-    log = Path(options.output, LOG)
-    draw_loss(read_log(log), partial / "loss.png")
+        yield (
+            GGUF_ADAPTER,
+            lambda folder: write_gguf_adapter(base, folder, folder / GGUF_ADAPTER, settings),
+        )
+    yield "loss.png", lambda folder: draw_loss(read_log(folder / LOG), folder / "loss.png")
     card = model_card(base, options, settings, facts)
-    (partial / "README.md").write_text(card, encoding="utf-8")
-
-
-def _rank(partial: Path) -> dict[str, Any]:
-    """Rank and alpha as they are in the adapter; it may have been gone on from another's."""
-    from iepile_cli.training.weights import adapter_config
-
-    if not (partial / "adapter_config.json").is_file():
-        return {}
-    config = adapter_config(partial)
-    return {"lora_r": config["r"], "lora_alpha": config["lora_alpha"]}
+    yield "README.md", lambda folder: write_atomic(folder / "README.md", card)
 
 
 def readable(folder: Path) -> None:
@@ -160,7 +190,8 @@ def readable(folder: Path) -> None:
 def _move_in(partial: Path, folder: Path) -> None:
     readable(partial)
     files = sorted(partial.iterdir(), key=lambda path: (path.name in _SEALS, path.name))
-    for name in _SEALS:
+    # Of a result that was there before, its GGUF form would be another adapter's.
+    for name in (*_SEALS, GGUF_ADAPTER):
         (folder / name).unlink(missing_ok=True)
     for file in files:
         target = folder / file.name
@@ -169,7 +200,168 @@ def _move_in(partial: Path, folder: Path) -> None:
         os.replace(file, target)
 
 
-def writing_folder(output: Path) -> Path:
-    """A hidden folder beside what is being made, on the same disk."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+def draw_loss(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw training loss, smoothed and as it is, and held-out loss over steps into a PNG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    points = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    if points:
+        steps, losses = zip(*points, strict=True)
+        axes.plot(steps, losses, color="C0", alpha=0.35, label="training")
+        axes.plot(steps, smoothed(losses), color="C0", label="training, smoothed")
+    held_out = [
+        (record["step"], record["eval_loss"]) for record in records if "eval_loss" in record
+    ]
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color="C1", marker="o", label="held out")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss of the answers' tokens")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    figure.savefig(path, metadata={"Software": None})
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """The exponential mean over about a twentieth of the steps, corrected for its start."""
+    keep = 1 - 1 / max(1.0, len(losses) / 20)
+    mean, weight, result = 0.0, 0.0, []
+    for loss in losses:
+        mean, weight = keep * mean + (1 - keep) * loss, keep * weight + (1 - keep)
+        result.append(mean / weight)
+    return result
+
+
+# -------------------------------------------------------------------------------------- the card
+
+
+def model_card(
+    base: Base, options: TrainOptions, settings: AdapterSettings, facts: dict[str, Any]
+) -> str:
+    """The card as Markdown with a YAML head, in the form of the Hugging Face hub."""
+    lora = options.method == "lora"
+    head = ["---", "library_name: " + ("peft" if lora else "transformers")]
+    if not Path(base.name).exists():
+        head.append(f"base_model: {base.name}")
+    if settings.languages:
+        head.append(f"language: [{', '.join(settings.languages)}]")
+    head += ["tags: [information-extraction, iepile]", "---", ""]
+    what = "LoRA adapter" if lora else "model"
+    flags = f"--model {base.name} --adapter" if lora else "--model"
+    body = [
+        f"# {Path(options.output).resolve().name}",
+        "",
+        f"A {what} for schema-based information extraction, trained with iepile "
+        f"{settings.version} from `{base.name}`.",
+        "",
+        f"    iepile extract {flags} {Path(options.output).name} --schema TYPES FILE",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in _rows(base, options, settings, facts)),
+        "",
+        "The exact configuration is in `train.toml`, the loss of each step in `train_log.jsonl` "
+        "and `loss.png`.",
+        "",
+        "The answers are learnt from the data named above and carry its licences' terms, beside "
+        "those of the base model.",
+        "",
+    ]
+    return "\n".join([*head, *body])
+
+
+def _rows(
+    base: Base, options: TrainOptions, settings: AdapterSettings, facts: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    report = facts["report"]
+    yield "template", f"{settings.template} (`{settings.template_hash[:12]}`)"
+    if settings.lora_r:
+        yield "LoRA", f"r {settings.lora_r}, alpha {settings.lora_alpha:g}"
+    if base.adapter_name:
+        yield "trained on from", base.adapter_name
+    yield "tasks", ", ".join(settings.tasks) or "not recorded"
+    yield "sources", ", ".join(facts["sources"]) or "not recorded"
+    yield "examples", f"{facts['examples']:,}"
+    yield "too long", f"{report.split:,} lines split into passages, {report.left_out:,} left out"
+    yield "steps", f"{facts['steps']:,} of {facts['batch']}"
+    yield "learning rate", f"{options.learning_rate:g}, {options.scheduler}"
+    yield "seed", options.seed
+    yield "computed", f"{facts['device']}, {options.bits}-bit base weights"
+    yield "time", facts["time"]
+    yield "last loss", f"{facts['loss']:.4f}"
+    if facts["best"] is not None:
+        yield "best on held-out data", f"{facts['best']:.4f}"
+
+
+# --------------------------------------------------------------------------- log and checkpoints
+
+
+def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the log's lines up to a step: what came after it is done again; gives those kept."""
+    if not path.is_file():
+        return []
+    kept = [record for record in read_log(path) if step and record["step"] <= step]
+    write_atomic(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+    return kept
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training log; a last line that was cut off is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def is_done(checkpoint: Path) -> bool:
+    """Whether a checkpoint is that of a run's last step."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def take_up(trainer: Any, checkpoint: Path) -> None:
+    """Give a trainer the state of a finished run: its best checkpoint's weights, else the last's.
+
+    Going on from the last step, transformers would take one step more.
+    """
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = trainer.state.best_model_checkpoint
+    if best and trainer.args.load_best_model_at_end and Path(best).is_dir():
+        checkpoint = Path(best)
+    trainer._load_from_checkpoint(str(checkpoint))
+
+
+def last_checkpoint(output: Path, mark: dict[str, Any]) -> Path | None:
+    """The newest whole checkpoint; broken ones are removed.
+
+    Raises ``ModelError`` when it was made from other data or settings than ``mark`` says.
+    """
+    folder = output / CHECKPOINTS
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
+        if (path / COMPLETE).is_file():
+            found.append((int(path.name.rpartition("-")[2]), path))
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    if not found:
+        return None
+    newest = max(found)[1]
+    made = json.loads((newest / COMPLETE).read_text(encoding="utf-8"))
+    differing = [key for key in mark if made.get(key) != mark[key]]
+    if differing:
+        raise ModelError(
+            f"{newest} was made with another {differing[0].replace('_', '-')}",
+            hint="give the same data and options, or --overwrite to start anew",
+        )
+    return newest

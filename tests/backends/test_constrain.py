@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.backends.constrain import Constraint, choose, spells
+from iepile_cli.extraction.answers import read_answer
 from iepile_cli.extraction.grounding import ground
-from iepile_cli.extraction.reading import read_answer
 from iepile_cli.task import TASKS, Instruction, parse_answer
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import answer_json, dumps

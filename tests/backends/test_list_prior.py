@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from iepile_cli.backends.llamacpp_context import grammar_tokenizer, load_model
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.repetition import AnswerReader
 from iepile_cli.errors import UsageError
-from iepile_cli.extraction.asking import Asker
+from iepile_cli.extraction.requests import RequestBuilder
 from iepile_cli.task import Instruction
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.schema import read_schema
@@ -115,8 +116,9 @@ def test_more_is_listed_with_a_higher_prior_and_all_of_it_stays_valid() -> None:
     counts = []
     try:
         for prior in (-20.0, 0.0, 3.0):
-            asker = Asker(opened.runner, opened.template, list_prior=prior)
-            request: Request = asker.request(Instruction(task, tuple(items), text, "en"))
+            builder = RequestBuilder(opened.runner, opened.template)
+            asked = builder.request(Instruction(task, tuple(items), text, "en"))
+            request: Request = replace(asked, list_prior=prior)
             [answer] = opened.runner.generate([request])
             value = json.loads(answer.text)
             assert list(value) == [item.type for item in items]

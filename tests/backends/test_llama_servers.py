@@ -21,7 +21,7 @@ from questions import TEXTS, agreement, answers, asks, asks_in_turn, check, pass
 from iepile_cli.backends import Answer, Options
 from iepile_cli.backends.opening import open_model
 from iepile_cli.cli import run
-from iepile_cli.extraction.asking import Asker
+from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.models import resolve_model
 from iepile_cli.task.instruction import Instruction
 
@@ -52,8 +52,9 @@ def served(url: str, tokenizer: Path, questions: list[Instruction], tokens: int)
     options = Options(base_url=url, tokenizer=str(tokenizer), timeout=300)
     opened = open_model(backend="openai", options=options)
     try:
-        asker = Asker(opened.runner, opened.template, answer_tokens=tokens)
-        return list(opened.runner.generate(asker.request(ask) for ask in questions))
+        options = ExtractOptions(answer_tokens=tokens)
+        builder = RequestBuilder(opened.runner, opened.template, options)
+        return list(opened.runner.generate(builder.request(ask) for ask in questions))
     finally:
         opened.runner.close()
 

@@ -16,7 +16,7 @@ from iepile_cli.backends.hf_loading import max_memory
 from iepile_cli.backends.memory import bytes_per_token, free_memory, machine_memory
 from iepile_cli.cli import run
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.extraction.asking import Asker
+from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.templates import AUTO
 
 
@@ -159,8 +159,8 @@ def test_rows_leave_a_batch_by_numbers_that_every_device_takes(
 
 def test_without_a_grammar_it_writes_on(opened: dict[str, Runner]) -> None:
     runner = opened["transformers"]
-    asker = Asker(runner, AUTO.bind(runner.tokenizer), constrain=False, answer_tokens=5)
-    (answer,) = runner.generate([asker.request(asks()[0])])
+    builder = RequestBuilder(runner, AUTO, ExtractOptions(constrain=False, answer_tokens=5))
+    (answer,) = runner.generate([builder.request(asks()[0])])
     assert 0 < answer.answer_tokens <= 5
 
 

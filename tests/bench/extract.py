@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from iepile_cli.backends import Options
 from iepile_cli.backends.opening import open_model
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.pipeline import Asking, extract
+from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.task.schema import read_schema
 
 PEOPLE = ("Ada Keller", "Rui Sousa", "Mei Lin", "Tomás Ferreira", "Ines Roth")
@@ -34,7 +34,7 @@ def documents(count: int) -> Iterator[Document]:
 
 def measure(count: int, parallel: int) -> tuple[float, int, int]:
     task, items = read_schema(["person,location,organization,date"])
-    asking = Asking(task, tuple(items), answer_tokens=96)
+    options = ExtractOptions(answer_tokens=96)
     opened = open_model(options=Options(parallel=parallel))
     tokens = answers = 0
 
@@ -43,7 +43,15 @@ def measure(count: int, parallel: int) -> tuple[float, int, int]:
         tokens, answers = tokens + spent, answers + 1
 
     started = time.perf_counter()
-    for result in extract(documents(count), asking, opened.runner, opened.template, on_answer=note):
+    for result in extract(
+        documents(count),
+        opened.runner,
+        opened.template,
+        options,
+        task=task,
+        schema=items,
+        on_answer=note,
+    ):
         assert list(result.answer) == [item.type for item in items]
         json.dumps(result.answer)
     seconds = time.perf_counter() - started

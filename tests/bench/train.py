@@ -17,16 +17,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from iepile_cli.training.base import quiet_libraries
-from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.attention import collator_for
 from iepile_cli.training.finetune import prepare
+from iepile_cli.training.model import load_trainable, quiet_libraries
 from iepile_cli.training.options import options_from
-from iepile_cli.training.rows import PaddedCollator, answer_loss, row_collator
-from iepile_cli.training.watcher import Watcher
-from iepile_cli.training.weights import load_trainable
+from iepile_cli.training.packing import PackedCollator, PaddedCollator
+from iepile_cli.training.reporting import Reporter
 
 
-def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]], plain: bool) -> Any:
+def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]]) -> Any:
     """One optimizer step as a function of the step's number."""
     import torch
 
@@ -36,13 +35,9 @@ def stepper(model: Any, dtype: Any, batch: Callable[[int], dict[str, Any]], plai
 
     def step(number: int) -> None:
         inputs = batch(number)
-        labels, shifted = inputs.pop("labels"), inputs.pop("shift_labels")
         inputs.pop("tokens")
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            if plain:
-                loss = model(**inputs, labels=labels).loss
-            else:
-                loss = answer_loss(model(**inputs).logits, shifted, (shifted != IGNORED).sum())
+            loss = model(**inputs).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -61,15 +56,20 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, quiet_libraries():
         options = options_from(
-            {"model": given.model, "data": given.data, "output": folder, "device": "cpu"}
+            {
+                "model": given.model,
+                "data": given.data,
+                "output": folder,
+                "device": "cpu",
+                "adapter": "none",
+                "val_size": "0",
+            }
         )
-        prepared = prepare(options, Watcher())
-        store, place = prepared.train, prepared.place
-        ours, theirs = (
-            load_trainable(prepared.base, options, place, note=lambda _: None) for _ in range(2)
-        )
-        collate, pad = row_collator(ours), PaddedCollator(0)
-        if collate is None:
+        prepared = prepare(options, Reporter())
+        store, device = prepared.train, prepared.device
+        ours, theirs = (load_trainable(prepared.base, options, device) for _ in range(2))
+        collate, pad = collator_for(ours), PaddedCollator()
+        if not isinstance(collate, PackedCollator):
             raise SystemExit("this model brings its own attention")
         if given.checkpointing:
             theirs.enable_input_require_grads()
@@ -83,8 +83,8 @@ def main() -> None:
             return [store[order[(at + k) % len(order)]] for k in range(given.batch)]
 
         runs = {
-            "iepile train": stepper(ours, place.torch_dtype, lambda n: collate(chosen(n)), False),
-            "plain loop": stepper(theirs, place.torch_dtype, lambda n: pad(chosen(n)), True),
+            "iepile train": stepper(ours, device.torch_dtype, lambda n: collate(chosen(n))),
+            "plain loop": stepper(theirs, device.torch_dtype, lambda n: pad(chosen(n))),
         }
         wall, cpu = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0)
         tokens = 0

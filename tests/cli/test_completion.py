@@ -170,6 +170,30 @@ def test_the_scripts_in_the_repository_are_those_of_the_program(tmp_path: Path) 
     assert set(written) == {"iepile.bash", "_iepile", "iepile.fish", "iepile.ps1"}
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_scripts_are_right_in_form(shell: str) -> None:
+    script = ROOT / "completions" / completion_scripts.FILES[shell]
+    done = subprocess.run(
+        [shell_path(shell), "-n", str(script)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_script_of_powershell_is_right_in_form() -> None:
+    script = ROOT / "completions" / completion_scripts.FILES["powershell"]
+    program = shutil.which("pwsh") or shutil.which("powershell")
+    if program:
+        parse = f"[scriptblock]::Create((Get-Content -Raw '{script}'))"
+        subprocess.run([program, "-NoProfile", "-Command", parse], check=True, capture_output=True)
+    lexers = pytest.importorskip("pygments.lexers")
+    tokens = list(lexers.get_lexer_by_name("powershell").get_tokens(script.read_text()))
+    assert not [value for kind, value in tokens if "Error" in str(kind)]
+    for opening, closing in ("()", "{}", "[]"):
+        code = [value for kind, value in tokens if "String" not in str(kind)]
+        counts = [sum(value.count(mark) for value in code) for mark in (opening, closing)]
+        assert counts[0] == counts[1] > 0
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A home and a PATH on which the program is called ``iepile``."""

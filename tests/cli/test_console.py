@@ -1,19 +1,14 @@
-"""Tables, counts, progress, and the run that extractions share."""
+"""Tables, counts and progress."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import typer
 
 from iepile_cli.cli import console
-from iepile_cli.errors import DataError, IEPileError, PartialFailure
 from iepile_cli.formatting import Styled, cell_width, plural, table_lines, wrap
 
 HEADER = ("name", "runs here", "from", "about")
@@ -120,102 +115,3 @@ def test_progress_on_a_terminal(counts: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 
 # ----------------------------------------------------------------------------------------- run
-
-
-@dataclass
-class Answered:
-    item: str
-    ungrounded: int = 0
-
-
-@dataclass
-class Writing:
-    """A writer that keeps what is written."""
-
-    before: frozenset[str] = frozenset()
-    written: list[str] = field(default_factory=list)
-
-    @property
-    def resumed(self) -> int:
-        return len(self.before)
-
-    def done(self, item: str) -> bool:
-        return item in self.before
-
-    def write(self, result: Answered) -> None:
-        self.written.append(result.item)
-
-
-class Model:
-    """A model whose runner counts how often it is closed."""
-
-    def __init__(self) -> None:
-        self.runner = self
-        self.closed = 0
-        self.notes = ("a note",)
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def work(
-    items: Iterable[str | IEPileError], writer: Writing, *, output: str | None = None
-) -> Model | None:
-    """Run over items; those with a "?" have no answer."""
-    opened: list[Model] = []
-
-    def read(failed: Any) -> Iterator[str]:
-        for item in items:
-            if isinstance(item, IEPileError):
-                failed(item)
-            else:
-                yield item
-
-    def open_model() -> Model:
-        opened.append(Model())
-        return opened[0]
-
-    def answer(given: Iterator[str], model: Model, told: Any, failed: Any) -> Iterator[Answered]:
-        for item in given:
-            if "?" in item:
-                failed(DataError("no answer", path=item))
-            else:
-                told(10, 3)
-                yield Answered(item, item.count("!"))
-
-    @contextmanager
-    def writing() -> Iterator[Writing]:
-        yield writer
-
-    console.run("document", read, writing(), open_model, answer, output=output)
-    return opened[0] if opened else None
-
-
-def test_a_run_answers_what_is_left_and_closes_the_model(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    writer = Writing(frozenset({"b"}))
-    model = work(["a", "b", "c!"], writer)
-    assert writer.written == ["a", "c!"]
-    assert model is not None
-    assert model.closed == 1
-    assert capsys.readouterr().err == "a note\n1 mention not found in the text, left out\n"
-
-
-def test_a_run_with_nothing_left_opens_no_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert work(["b"], Writing(frozenset({"b"}))) is None
-    assert capsys.readouterr().err == "nothing left to do: 1 document done before\n"
-    assert work([], Writing()) is None
-    assert capsys.readouterr().err == "no document to read\n"
-    with pytest.raises(typer.Exit):
-        work([DataError("empty", path="x")], Writing())
-
-
-def test_a_run_says_how_many_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(PartialFailure, match=r"^1 input failed; 1 document written$") as caught:
-        work(["a", "?"], Writing(), output="x.jsonl")
-    assert "--resume" in caught.value.hint
-    with pytest.raises(PartialFailure, match=r"^2 inputs failed; 2 documents written$") as caught:
-        work(["a", "?", DataError("x"), "c"], Writing(), output="-")
-    assert caught.value.hint == ""
-    assert "iepile: ?: no answer\n" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 
-from iepile_cli.cli import console, options, run
+from iepile_cli.cli import commands, console, options, run
 from iepile_cli.cli.completion import completions
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields, option, option_fields
@@ -47,9 +47,11 @@ def bake() -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
         """Bake."""
         seen.append((baking, place, options.given_values(context, Baking)))
 
-    app = typer.Typer(cls=options.Group, rich_markup_mode=None, add_completion=False, name="iepile")
+    app = typer.Typer(
+        cls=commands.Group, rich_markup_mode=None, add_completion=False, name="iepile"
+    )
     app.callback()(lambda: None)
-    app.command("bake", cls=options.Command)(command)
+    app.command("bake", cls=commands.Command)(command)
     return app, seen
 
 

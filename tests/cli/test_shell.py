@@ -84,6 +84,19 @@ def test_help_has_a_short_form_and_keeps_examples_on_their_lines(
     assert {*examples} <= {line.strip() for line in texts[0].splitlines()}
 
 
+@pytest.mark.parametrize("columns", [40, 60, 120])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(
+    command: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run([command, "--help"] if command else ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    end = lines.index("  Examples:") if "  Examples:" in lines else len(lines)
+    # A choice between many values is one word.
+    assert [line for line in lines[:end] if len(line) > columns and "|" not in line] == []
+
+
 def test_the_version() -> None:
     assert call("--version").stdout == f"iepile {iepile_cli.__version__}\n"
 

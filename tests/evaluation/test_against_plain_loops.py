@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from evaluation_rows import counts, scored, write
 
-from iepile_cli.evaluation import Plan, evaluated
+from iepile_cli.evaluation import EvalOptions, evaluate
 
 WORDS = ["Ann", "Bob", "Rome", "an", "new York", "é中", 'q"q', "b\\s"]
 TYPES = ["PER", "LOC", "ORG", "x y"]
@@ -223,7 +223,7 @@ def test_upstream_numbers(task: str, match: str, tmp_path: Path) -> None:
         rows = Maker(task, seed).rows()
         documents, malformed, units = expected(task, rows, match, merged=True)
         path = write(tmp_path / "p.jsonl", rows)
-        with evaluated(path, Plan(literal=True, match=match, resamples=0)) as evaluation:
+        with evaluate(path, EvalOptions(literal=True, match=match, resamples=0)) as evaluation:
             total = evaluation.upstream()["total"]
         numbers: list[float] = [documents, malformed]
         for gold, found, right in units:

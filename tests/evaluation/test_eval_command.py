@@ -142,7 +142,7 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
     ([row("{}", GOLD)], ["--html", "/nowhere/at/all.html"], 2, "/nowhere/at is not there"),
     ([row("{}", GOLD)], ["--baseline", "/nowhere.jsonl"], 1, "No such file"),
     ([row("{}", GOLD)], ["--resamples", "1"], 2, "--resamples takes 0"),
-    ([b"\x1f\x8b broken"], [], 1, "broken compressed data"),
+    ([b"\x1f\x8b broken"], [], 1, "its compression is damaged"),
 ]
 
 
@@ -384,7 +384,7 @@ def test_marks_stand_on_whole_words(tmp_path: Path) -> None:
     text = "A case of an atom in a cat 在中国人中"
     gold = ner(("a", "X"), ("cat", "X"), ("an", "X"), ("ase", "X"), ("中国", "X"))
     page = report(write(tmp_path / "p.jsonl", [row({}, gold, text=text)]), tmp_path / "r.html")
-    shown = re.sub(r"<sub.*?</sub>", "", page.split("<p class='text'>")[1].split("</p>")[0])
+    shown = re.sub(r"<sub.*?</sub>", "", page.split('<p class="text">')[1].split("</p>")[0])
     shown = re.sub(r"<mark[^>]*>(.*?)</mark>", r"[\1]", shown)
     assert shown == "A c[ase] of [an] atom in [a] [cat] 在[中国]人中"
 

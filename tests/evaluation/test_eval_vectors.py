@@ -11,7 +11,7 @@ from conftest import vector_cases
 from evaluation_rows import counts, scored, write
 
 from iepile_cli.errors import DataError
-from iepile_cli.evaluation import Plan, evaluated
+from iepile_cli.evaluation import EvalOptions, evaluate
 
 CASES = {case["name"]: case for name in ("eval", "eval_random") for case in vector_cases(name)}
 
@@ -46,7 +46,7 @@ def test_upstream_compatible_numbers_are_upstreams(name: str, tmp_path: Path) ->
     case = CASES[name]
     path = write(tmp_path / "p.jsonl", rows_of(case))
     by = ("source",) if case["sort_by"] == "source" else ()
-    with evaluated(path, Plan(literal=True, **settings(case)), by=by) as evaluation:
+    with evaluate(path, EvalOptions(literal=True, **settings(case)), by=by) as evaluation:
         numbers = evaluation.upstream()
     # As text, so that the order of keys counts too.
     assert json.dumps(numbers) == json.dumps(case["expected"])

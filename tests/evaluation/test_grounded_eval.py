@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_rows import counts, scored, write
+from evaluation_rows import counts, row, scored, write
 
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.evaluation import Plan, evaluated
+from iepile_cli.evaluation import EvalOptions, evaluate
 
 TEXT = "Ann met Ann in Rome"
 
@@ -117,7 +117,7 @@ def test_unanswered_gold_is_missed_and_answers_without_gold_are_reported(tmp_pat
             result("NER", "oops", id="0"),
         ],
     )
-    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+    with evaluate(found, EvalOptions(resamples=0), gold=gold) as evaluation:
         scores = evaluation.scores["NER"]
         assert counts(scores) == (3, 2, 2)
         assert scores.rows["unlabelled"] == 1
@@ -157,10 +157,126 @@ def test_odd_items_never_raise(item: int, task: str, tmp_path: Path) -> None:
 def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
     gold = write(tmp_path / "g", [result("NER", [], id="1")])
     found = write(tmp_path / "f", [result("NER", [], id="2", source="b.txt")])
-    with evaluated(found, Plan(resamples=0), gold=gold) as evaluation:
+    with evaluate(found, EvalOptions(resamples=0), gold=gold) as evaluation:
         assert evaluation.scores["NER"].rows["unlabelled"] == 1
     with pytest.raises(UsageError, match="--gold cannot be combined"):
         scored(found, gold=gold, literal=True)
     empty = write(tmp_path / "e", ["oops"])
     with pytest.raises(DataError, match="no result to compare"):
         scored(found, gold=empty)
+
+
+BIO = "Ann B-PER\nmet O\nAnn B-PER\nin O\nRome B-LOC\n\nBob B-PER\nslept O\n"
+
+
+def bio_predictions(**more: Any) -> list[dict[str, Any]]:
+    """What was found in the sentences of ``BIO``: one mention is missed, one is wrong."""
+    return [
+        {**result("NER", [{"type": "PER", **ANN}, {"type": "LOC", **ROME}]), "text": TEXT, **more},
+        {
+            **result("NER", [{"type": "LOC", "text": "Bob", "start": 0, "end": 3}]),
+            "text": "Bob slept",
+            **more,
+        },
+    ]
+
+
+def test_annotated_gold_is_found_by_text_and_compared_by_offsets(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.bio"
+    gold.write_text(BIO, encoding="utf-8")
+    found = write(tmp_path / "f.jsonl", reversed(bio_predictions()))
+    assert counts(scored(found, gold=str(gold))) == (4, 3, 2)
+    assert counts(scored(found, gold=str(gold), mode="boundary")) == (4, 3, 3)
+
+
+def test_gold_forms_give_the_same_scores(tmp_path: Path) -> None:
+    spans = [(0, 3, "PER"), (8, 11, "PER"), (15, 19, "LOC")]
+    forms = {
+        "doccano.jsonl": [
+            {"text": TEXT, "label": [list(span) for span in spans]},
+            {"text": "Bob slept", "label": [[0, 3, "PER"]]},
+        ],
+        "iepile.json": [
+            {
+                "text": text,
+                "entity": [
+                    {"entity": text[s:e], "entity_type": kind, "start": s, "end": e}
+                    for s, e, kind in found
+                ],
+            }
+            for text, found in ((TEXT, spans), ("Bob slept", [(0, 3, "PER")]))
+        ],
+        "prodigy.jsonl": [
+            {
+                "text": text,
+                "answer": "accept",
+                "spans": [{"start": s, "end": e, "label": kind} for s, e, kind in found],
+            }
+            for text, found in ((TEXT, spans), ("Bob slept", [(0, 3, "PER")]))
+        ],
+    }
+    found = write(tmp_path / "f.jsonl", bio_predictions())
+    for name, records in forms.items():
+        gold = write(tmp_path / name, records)
+        assert counts(scored(found, gold=gold)) == (4, 3, 2), name
+
+
+def test_results_without_text_are_joined_through_the_records_they_were_made_from(
+    tmp_path: Path,
+) -> None:
+    records = [
+        {"text": TEXT, "entity": [{"entity": "Ann", "entity_type": "PER", "start": 8, "end": 11}]},
+        {"text": TEXT, "entity": [{"entity": "Ann", "entity_type": "PER", "start": 0, "end": 3}]},
+    ]
+    gold = write(tmp_path / "gold.jsonl", records)
+    rows = [
+        {**result("NER", [{"type": "PER", **ANN}]), "source": gold, "line": number}
+        for number in (1, 2)
+    ]
+    assert counts(scored(write(tmp_path / "f.jsonl", rows), gold=gold)) == (2, 2, 1)
+
+
+def test_ids_join_before_texts(tmp_path: Path) -> None:
+    entity = {"entity": "Ann", "entity_type": "PER"}
+    gold = write(
+        tmp_path / "g.jsonl",
+        [{"id": "a", "text": TEXT, "entity": []}, {"id": "b", "text": TEXT, "entity": [entity]}],
+    )
+    rows = [{**one, "id": name} for one, name in zip(bio_predictions(), "ba", strict=True)]
+    rows[1]["items"] = []
+    # Without offsets in the gold, the text decides.
+    assert counts(scored(write(tmp_path / "f.jsonl", rows), gold=gold)) == (1, 2, 1)
+
+
+def test_rows_with_an_output_are_scored_against_annotated_gold(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.bio"
+    gold.write_text(BIO, encoding="utf-8")
+    rows = [
+        row({"PER": ["Ann"]}, None, schema=["PER"], text=TEXT),
+        row({"PER": ["Bob", "Zoe"]}, None, schema=["PER"], text="Bob slept"),
+        row({"LOC": ["Rome"]}, None, schema=["LOC"], text=TEXT),
+    ]
+    # Conversion has a mention of a type once.
+    assert counts(scored(write(tmp_path / "f.jsonl", rows), gold=str(gold))) == (3, 4, 3)
+
+
+def test_other_tasks_are_left_out_of_a_comparison_with_gold(tmp_path: Path) -> None:
+    relation = {"type": "in", "subject": ANN, "object": ROME}
+    rows = [result("NER", [{"type": "PER", **ANN}]), result("RE", [relation])]
+    both = write(tmp_path / "both.jsonl", rows)
+    with evaluate(both, EvalOptions(task="NER", resamples=0), gold=both) as evaluation:
+        assert evaluation.counts.unreadable == 0
+        assert evaluation.counts.skipped == 1
+        assert evaluation.failure(None) is None
+        assert counts(evaluation.scores["NER"]) == (1, 1, 1)
+    with evaluate(both, EvalOptions(resamples=0), gold=both) as evaluation:
+        assert set(evaluation.scores) == {"NER", "RE"}
+
+
+def test_documents_compared_by_offsets_are_read_again(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.bio"
+    gold.write_text(BIO, encoding="utf-8")
+    found = write(tmp_path / "f.jsonl", bio_predictions())
+    with evaluate(found, EvalOptions(resamples=0), gold=str(gold)) as evaluation:
+        wrong = [document.text for document in evaluation.wrong_documents()]
+    assert wrong == [TEXT, "Bob slept"]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from evaluation_rows import counts, ner, row, scored, write
 
-from iepile_cli.evaluation import Plan, answers, evaluated, scan, workers
-from iepile_cli.evaluation.answers import AnswerFile
+from iepile_cli import parallel
+from iepile_cli.evaluation import EvalOptions, evaluate, predictions
+from iepile_cli.evaluation.predictions import PredictionFile, count_part
 from iepile_cli.evaluation.report import as_json
 
 GOLD = ner(("Ann", "PER"), ("Rome", "LOC"))
@@ -40,7 +41,7 @@ def test_same_text_twice_is_two_documents(times: int, tmp_path: Path) -> None:
 def test_upstream_merges_them(tmp_path: Path) -> None:
     """E06: one sample, both answers, one gold: F1 66.67."""
     path = write(tmp_path / "p.jsonl", batches() * 2)
-    with evaluated(path, Plan(literal=True, resamples=0)) as evaluation:
+    with evaluate(path, EvalOptions(literal=True, resamples=0)) as evaluation:
         assert evaluation.upstream()["total"]["F1"] == 66.67
 
 
@@ -90,16 +91,16 @@ def test_parts_of_a_file_change_nothing(
 ) -> None:
     rows = many(120)
     path = write(tmp_path / "p.jsonl", rows)
-    plan = Plan(resamples=50, confusions=True)
+    plan = EvalOptions(resamples=50, confusions=True)
 
     def report() -> Any:
-        with evaluated(path, plan, by=("source", "type")) as evaluation:
+        with evaluate(path, plan, by=("source", "type")) as evaluation:
             wrong = [document.key for document in evaluation.wrong_documents(1000)]
-            return as_json(evaluation), wrong, len(evaluation.tally.confusions)
+            return as_json(evaluation), wrong, len(evaluation.counts.confusions)
 
     whole = report()
-    monkeypatch.setattr(answers, "PART_BYTES", Path(path).stat().st_size // parts)
-    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(predictions, "PART_BYTES", Path(path).stat().st_size // parts)
+    monkeypatch.setattr(parallel, "processors", lambda: cores)
     assert report() == whole
 
 
@@ -107,23 +108,23 @@ def test_lines_are_split_between_parts_without_loss(tmp_path: Path) -> None:
     rows = many(20)
     path = write(tmp_path / "p.jsonl", rows)
     size = Path(path).stat().st_size
-    plan = Plan(resamples=0)
+    options = EvalOptions(resamples=0)
     for cut in range(0, size, 97):
-        read = [scan.scan(path, plan, *bounds) for bounds in ((0, cut), (cut, size))]
-        assert sum(sum(c[0] for c in tally.row_counts) for tally in read) == len(rows)
+        parts = [count_part(path, options, span) for span in ((0, cut), (cut, size))]
+        assert sum(sum(of_group[0] for of_group in part.rows) for part in parts) == len(rows)
 
 
 def test_documents_are_read_again_as_they_were_scored(tmp_path: Path) -> None:
     rows = many(60)
     random.Random(2).shuffle(rows)
     path = write(tmp_path / "p.jsonl", rows)
-    files = AnswerFile(path, Plan(resamples=0))
-    tally = files.tally()
-    places = [tally.documents[at : at + 4] for at in range(0, len(tally.documents), 4)]
-    documents = [files.document(place[0], place[2], place[3]) for place in places]
+    files = PredictionFile(path, EvalOptions(resamples=0))
+    sums = files.count().document_sums("NER", 0)
+    documents = [files.document(number) for number in range(len(files.counts))]
     assert len(documents) == 60
-    predicted = sum(len(document.predicted[0]) for document in documents if document)
-    assert predicted == sum(tally.cells[at + 3] for at in range(0, len(tally.cells), 7))
+    for document, (gold, predicted, *_) in zip(documents, sums.tolist(), strict=True):
+        assert document is not None
+        assert (len(document.gold[0]), len(document.predicted[0])) == (gold, predicted)
 
 
 def test_several_tasks_in_one_file(tmp_path: Path) -> None:
@@ -131,11 +132,11 @@ def test_several_tasks_in_one_file(tmp_path: Path) -> None:
     answer = '{"lives in": [{"subject": "Ann", "object": "Rome"}]}'
     rows = [*batches(), row(answer, relation, task="re")]
     path = write(tmp_path / "p.jsonl", rows)
-    with evaluated(path, Plan(resamples=0)) as evaluation:
+    with evaluate(path, EvalOptions(resamples=0)) as evaluation:
         assert [scores.units[0].micro.f1 for scores in evaluation.scores.values()] == [100, 100]
-    with evaluated(path, Plan(task="re", resamples=0)) as evaluation:
+    with evaluate(path, EvalOptions(task="re", resamples=0)) as evaluation:
         assert list(evaluation.scores) == ["RE"]
-        assert evaluation.tally.skipped == 2
+        assert evaluation.counts.skipped == 2
 
 
 def test_records_without_a_task_take_the_named_one(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_rows import counts, ner, row, scored, write
 
-from iepile_cli.evaluation.matching import align, overlap, strict_hits
+from iepile_cli.evaluation.matching import match_facts, overlap
 
 TEXT = "The Bank of England raised its rate on Monday"
 GOLD = ner(("Bank of England", "ORG"), ("Monday", "TIME"))
@@ -75,7 +76,7 @@ def test_overlap() -> None:
     assert not overlap("a b", "b c", "a b, b c")
 
 
-def test_align_pairs_every_fact_once() -> None:
+def test_matching_pairs_every_fact_once() -> None:
     rng = random.Random(3)
     for _ in range(300):
         facts = [
@@ -83,12 +84,13 @@ def test_align_pairs_every_fact_once() -> None:
             for starts in ([rng.randrange(12) for _ in range(rng.randrange(6))] for _ in range(2))
         ]
         for mode in MODES:
-            pairs = align(*facts, 1, mode, None)
-            assert sorted(one for one, _, _ in pairs if one) == sorted(facts[0])
-            assert sorted(other for _, other, _ in pairs if other) == sorted(facts[1])
-            assert all(bool(one and other) == bool(credit) for one, other, credit in pairs)
-        strict = sum(credit for *_, credit in align(*facts, 1, "strict", None)) / 2
-        assert strict == len(strict_hits(*facts))
+            hits, pairs, missed, spurious = match_facts(*facts, 1, mode, None)
+            gold, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
+            assert sorted([*hits, *gold, *missed]) == sorted(facts[0])
+            assert sorted([*hits, *predicted, *spurious]) == sorted(facts[1])
+            assert all(credit in (1, 2) for *_, credit in pairs)
+        strict = match_facts(*facts, 1, "strict", None)
+        assert len(strict.hits) == (Counter(facts[0]) & Counter(facts[1])).total()
 
 
 # ------------------------------------------------------------------------------ other scorers

@@ -206,16 +206,16 @@ UNREADABLE = {"not JSON", "a list", "deep", "task of another kind", "unknown tas
 
 @pytest.mark.parametrize("name", LINES)
 def test_odd_row_leaves_the_others_alone(name: str, tmp_path: Path) -> None:
-    from iepile_cli.evaluation import Plan, evaluated
+    from iepile_cli.evaluation import EvalOptions, evaluate
 
     path = write(tmp_path / "p.jsonl", [row(RIGHT, GOLD), LINES[name], row(RIGHT, GOLD, source=2)])
-    with evaluated(path, Plan(resamples=0)) as evaluation:
+    with evaluate(path, EvalOptions(resamples=0)) as evaluation:
         assert counts(evaluation.scores["NER"]) == (4, 4, 4)
-        assert evaluation.tally.unreadable == (name in UNREADABLE)
+        assert evaluation.counts.unreadable == (name in UNREADABLE)
 
 
 def test_repair_is_counted_apart(tmp_path: Path) -> None:
-    from iepile_cli.evaluation import Plan, evaluated
+    from iepile_cli.evaluation import EvalOptions, evaluate
 
     broken = [
         "```json\n" + RIGHT + "\n```",
@@ -228,7 +228,7 @@ def test_repair_is_counted_apart(tmp_path: Path) -> None:
     ]
     rows = [row(output, GOLD, text=f"Ann in Rome {n}") for n, output in enumerate(broken)]
     path = write(tmp_path / "p.jsonl", rows)
-    with evaluated(path, Plan(resamples=0, repair=True)) as evaluation:
+    with evaluate(path, EvalOptions(resamples=0, repair=True)) as evaluation:
         scores = evaluation.scores["NER"]
         strict = evaluation.unrepaired["NER"]
     assert counts(scores) == (14, 8, 8)

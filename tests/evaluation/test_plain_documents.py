@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,9 +10,10 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iepile_cli.evaluation import Plan, scan
-from iepile_cli.evaluation.sheet import CELL, CONFUSION, Sheet
-from iepile_cli.evaluation.tally import DIGEST, DOCUMENT, END, FIRST, GROUP, Tally
+from iepile_cli.evaluation import EvalOptions, documents, instructions, matching
+from iepile_cli.evaluation.counts import DIGEST, END, FIRST, GROUP, OUTCOMES, Counts
+from iepile_cli.evaluation.facts import FactReader
+from iepile_cli.evaluation.predictions import count_part
 
 # Few and short, so that types, mentions and texts often coincide.
 WORDS = st.sampled_from(["a", "b", "ab", "é", 'a"b', "a\\", "\ud800", ""])
@@ -63,56 +63,69 @@ def row(draw: st.DrawFn) -> dict[str, Any]:
     return made
 
 
-def content(sheet: Sheet) -> Any:
-    """All that a sheet says, whatever the order in which it numbers types."""
-    tally = Tally()
-    tally.absorb(sheet)
-    labels, groups = list(tally.labels), list(tally.groups)
-    documents, cells, confusions = (
-        [list(numbers[at : at + width]) for at in range(0, len(numbers), width)]
-        for numbers, width in (
-            (tally.documents, DOCUMENT),
-            (tally.cells, CELL),
-            (tally.confusions, CONFUSION),
+def content(counts: Counts) -> Any:
+    """All that counts say, whatever the order in which they number types."""
+    labels, groups = list(counts.labels), list(counts.groups)
+    documents = counts.document_table().tolist()
+    outcomes = [
+        (number, labels[code // OUTCOMES], code % OUTCOMES)
+        for number, code in zip(
+            counts.document_of_code().tolist(), counts.code_table().tolist(), strict=True
         )
-    )
+    ]
     return [
         [(row[DIGEST], groups[row[GROUP]], row[FIRST], row[END]) for row in documents],
-        sorted(((number, labels[label], *counts) for number, label, *counts in cells), key=repr),
+        sorted(outcomes),
         [
-            (number, *(labels[label] if label >= 0 else None for label in pair), times)
-            for number, *pair, times in confusions
+            (number, *(labels[label] if label >= 0 else None for label in pair))
+            for number, *pair in counts.confusion_table().tolist()
         ],
-        dict(zip(groups, tally.row_counts, strict=True)),
-        (tally.unreadable, tally.skipped, tally.first_unreadable),
+        dict(zip(groups, counts.rows, strict=True)),
+        (counts.unreadable, counts.skipped, counts.first_unreadable),
     ]
+
+
+class Untyped(FactReader):
+    """Reads every answer and label step by step."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._typed = None
+
+
+def refuse(line: object) -> Any:
+    """A typed decoder to which nothing is usual."""
+    raise ValueError
 
 
 @settings(max_examples=250, deadline=None)
 @given(
     rows=st.lists(row(), max_size=8),
-    plan=st.builds(
-        Plan,
+    options=st.builds(
+        EvalOptions,
         mode=st.sampled_from(["strict", "strict", "partial"]),
         match=st.sampled_from(["multiset", "multiset", "set"]),
         asked_only=st.booleans(),
         repair=st.booleans(),
         confusions=st.booleans(),
     )
-    | st.sampled_from([Plan(), Plan(), Plan(repair=True), Plan(literal=True)]),
+    | st.sampled_from(
+        [EvalOptions(), EvalOptions(), EvalOptions(repair=True), EvalOptions(literal=True)]
+    ),
 )
 def test_quick_ways_agree_with_careful_ones(
-    rows: list[dict[str, Any]], plan: Plan, tmp_path_factory: Any
+    rows: list[dict[str, Any]], options: EvalOptions, tmp_path_factory: Any
 ) -> None:
     path = Path(tmp_path_factory.getbasetemp()) / "rows.jsonl"
     # Twice, as what is met again takes the quick way.
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 2), encoding="utf-8")
-    size = path.stat().st_size
-    quick = scan.scan(str(path), plan, 0, size)
+    span = (0, path.stat().st_size)
+    quick = count_part(str(path), options, span)
     with (
-        patch.object(scan, "is_plain", lambda plan: False),
-        patch.object(scan, "_USUAL", itemgetter(None)),
-        patch("iepile_cli.evaluation.document.FEW", -1),
+        patch.object(documents, "FactReader", Untyped),
+        patch.object(documents, "decode_row", refuse),
+        patch.object(instructions, "decode_instruction", refuse),
+        patch.object(matching, "FEW", -1),
     ):
-        careful = scan.scan(str(path), plan, 0, size)
+        careful = count_part(str(path), options, span)
     assert content(quick) == content(careful)

@@ -92,7 +92,7 @@ def test_targets_score_full(name: str, match: str, tmp_path: Path) -> None:
         scores = scored(write(tmp_path / "p.jsonl", converted(task, unique)), match=match)
         for unit in scores.units:
             micro = unit.micro
-            assert micro.gold == micro.predicted == micro.right, (unit.name, unique)
+            assert micro.gold == micro.predicted == micro.true_predicted, (unit.name, unique)
         assert scores.rows["malformed"] == 0
 
     check()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.extraction.grounding import Item, Span, ground
-from iepile_cli.extraction.merging import merge
+from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.extraction.results import merge
 from iepile_cli.task import TASKS, Roles, SchemaItem, parse_answer
 from iepile_cli.task.passages import passages
 
@@ -19,6 +20,7 @@ def item(kind: SchemaItem, *roles: tuple[str, str, int], score: float | None = 0
 
 PERSON, PLACE = SchemaItem("person"), SchemaItem("place")
 TEXT = "Bob met Ann in Rome. Ann met Bob in Oslo."
+ONE_PLACE = ExtractOptions(all_occurrences=False)
 
 
 def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
@@ -28,7 +30,7 @@ def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
         item(PERSON, ("mention", "Bob", 0)),
         item(PERSON, ("mention", "Ann", 8)),
     ]
-    merged = merge(TASKS["NER"], [PLACE, SchemaItem("event"), PERSON], items, TEXT)
+    merged = merge(TASKS["NER"], [PLACE, SchemaItem("event"), PERSON], items, TEXT, ONE_PLACE)
     assert [found.roles[0][1].start for found in merged.items] == [0, 8, 15, 21]
     assert list(merged.answer.items()) == [
         ("place", ["Rome"]),
@@ -40,7 +42,7 @@ def test_items_are_in_text_order_and_the_answer_in_schema_order() -> None:
 def test_the_same_thing_at_the_same_place_is_listed_once_with_its_best_score() -> None:
     items = [item(PERSON, ("mention", "Bob", 0), score=score) for score in (None, 0.2, 0.9, 0.4)]
     other = item(PLACE, ("mention", "Bob", 0), score=None)
-    merged = merge(TASKS["NER"], [PERSON, PLACE], [*items, other], TEXT)
+    merged = merge(TASKS["NER"], [PERSON, PLACE], [*items, other], TEXT, ONE_PLACE)
     assert [(found.item, found.score) for found in merged.items] == [(PERSON, 0.9), (PLACE, None)]
     assert merged.answer == {"person": ["Bob"], "place": ["Bob"]}
 
@@ -53,7 +55,13 @@ def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
         item(PLACE, ("mention", "Oslo", 36), score=None),
         item(PERSON, ("mention", "Bob", 0), score=0.7),
     ]
-    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, min_score=0.3)
+    merged = merge(
+        TASKS["NER"],
+        [PERSON, PLACE],
+        items,
+        TEXT,
+        ExtractOptions(min_score=0.3, all_occurrences=False),
+    )
     assert merged.answer == {"person": ["Bob"], "place": ["Rome", "Oslo"]}
     assert [found.score for found in merged.items] == [0.7, 0.3, None]
 
@@ -61,7 +69,7 @@ def test_what_scores_less_is_left_out_of_items_and_answer_alike() -> None:
 def test_nested_items_come_longest_last_and_equal_ones_in_schema_order() -> None:
     both = [item(PLACE, ("mention", "Bob met", 0)), item(PLACE, ("mention", "Bob", 0))]
     merged = merge(
-        TASKS["NER"], [PERSON, PLACE], [*both, item(PERSON, ("mention", "Bob", 0))], TEXT
+        TASKS["NER"], [PERSON, PLACE], [*both, item(PERSON, ("mention", "Bob", 0))], TEXT, ONE_PLACE
     )
     assert [(found.item.type, found.roles[0][1].text) for found in merged.items] == [
         ("person", "Bob"),
@@ -97,7 +105,7 @@ def test_relations_that_share_a_predicate_share_its_list() -> None:
 
 def test_all_occurrences_are_those_of_the_document() -> None:
     items = [item(PERSON, ("mention", "Ann", 8)), item(PERSON, ("mention", "Ann", 21), score=0.9)]
-    merged = merge(TASKS["NER"], [PERSON], items, TEXT, all_occurrences=True)
+    merged = merge(TASKS["NER"], [PERSON], items, TEXT, ExtractOptions(all_occurrences=True))
     assert [(found.roles[0][1].start, found.score) for found in merged.items] == [
         (8, 0.9),
         (21, 0.9),
@@ -105,10 +113,46 @@ def test_all_occurrences_are_those_of_the_document() -> None:
     assert merged.answer == {"person": ["Ann"]}
 
 
+def test_items_hold_every_mention_of_what_was_found() -> None:
+    merged = merge(TASKS["NER"], [PERSON], [item(PERSON, ("mention", "Ann", 8))], TEXT)
+    assert [found.roles[0][1].start for found in merged.items] == [8, 21]
+    assert merged.answer == {"person": ["Ann"]}
+    related = item(SchemaItem("met"), ("subject", "Bob", 0), ("object", "Ann", 8))
+    merged = merge(TASKS["RE"], [SchemaItem("met")], [related], TEXT)
+    assert merged.items == [related]
+
+
+def test_the_answer_is_in_the_order_of_the_places_not_of_the_letters() -> None:
+    text = "Also, Bob met Al."
+    found = [item(PERSON, ("mention", "Al", 14)), item(PERSON, ("mention", "Bob", 6))]
+    merged = merge(TASKS["NER"], [PERSON], found, text)
+    assert merged.answer == {"person": ["Bob", "Al"]}
+    met = SchemaItem("met", ("who", "whom"))
+    event = item(met, ("trigger", "met", 10), ("whom", "Al", 14), ("who", "Bob", 6))
+    merged = merge(TASKS["EE"], [met], [event], text)
+    assert [role for role, _ in merged.items[0].roles] == ["trigger", "who", "whom"]
+
+
+def test_of_several_types_of_one_span_all_or_the_best() -> None:
+    items = [
+        item(PERSON, ("mention", "Bob", 0), score=0.4),
+        item(PLACE, ("mention", "Bob", 0), score=0.6),
+        item(PERSON, ("mention", "Ann", 8), score=None),
+        item(PLACE, ("mention", "Ann", 8), score=None),
+        item(PLACE, ("mention", "Bob met", 0), score=0.1),
+    ]
+    every = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT)
+    assert every.answer == {"person": ["Bob", "Ann"], "place": ["Bob", "Bob met", "Ann"]}
+    best = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, ExtractOptions(best_type=True))
+    assert best.answer == {"person": ["Ann"], "place": ["Bob", "Bob met"]}
+    spans = [(found.roles[0][1].start, found.roles[0][1].end) for found in best.items]
+    assert spans == sorted(set(spans))
+
+
 def test_an_event_of_a_trigger_alone_stays_one_event() -> None:
     met = SchemaItem("meeting", ("place",))
     found = [item(met, ("trigger", "met", 4))]
-    merged = merge(TASKS["EE"], [met], found, TEXT, all_occurrences=True)
+    merged = merge(TASKS["EE"], [met], found, TEXT, ExtractOptions(all_occurrences=True))
     assert [one.roles[0][1].occurrences for one in merged.items] == [((4, 7), (25, 28))]
 
 
@@ -121,6 +165,7 @@ def test_nothing_found_is_an_empty_answer_for_every_key(task: str) -> None:
     assert not any(merged.answer.values())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["Bob", "Ann", "北京", "<|im_end|>", '"', "x y"]), max_size=12),
     st.integers(20, 60),

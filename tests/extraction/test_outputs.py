@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -13,13 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.errors import DataError, UsageError
+from iepile_cli.extraction import outputs
+from iepile_cli.extraction.forms import FORMATS, RESUMABLE
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.outputs import FORMATS, RESUMABLE, open_writer
+from iepile_cli.extraction.outputs import format_for, holds_results
 from iepile_cli.extraction.results import Result
 from iepile_cli.task import TASKS, SchemaItem
 
 PERSON = SchemaItem("person")
+# The columns of CSV follow from the task.
+open_writer = functools.partial(outputs.open_writer, task=TASKS["NER"])
 
 
 def result(name: str, text: str = "Bob", line: int | None = None, kind: str = "person") -> Result:
@@ -205,26 +210,180 @@ def test_a_closed_pipe_is_the_callers_to_handle() -> None:
     os.close(writing)
 
 
-def test_csv_has_a_row_for_each_mention_and_the_same_columns_for_all_tasks(tmp_path: Path) -> None:
+def test_csv_of_plain_mentions_has_a_row_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with open_writer("csv", str(path)) as writer:
+        writer.write(result("a.txt"))
+        writer.write(result("nothing.txt", ""))
+        writer.write(result("b.txt", "Ann", line=3))
+    assert path.read_text().split("\n") == [
+        "source,line,id,task,lang,item,type,text,start,end,score",
+        "a.txt,,,NER,en,1,person,Bob,0,3,0.5",
+        "b.txt,3,,NER,en,1,person,Ann,0,3,0.5",
+        "",
+    ]
+
+
+def test_csv_of_relations_has_a_row_for_each_relation(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     pair = (("subject", Span("Bob", 0, 3, 0.51239)), ("object", Span("Ann", 8, 11, None)))
     asked = SchemaItem("met", subject_type="person", object_type="animal")
     related = Result(
-        Document("b.jsonl", "Bob met Ann", "7", 3), TASKS["SPO"], "en", {}, (Item(asked, pair),) * 2
+        Document("b.jsonl", "Bob met Ann", "7", 3),
+        TASKS["SPO"],
+        "en",
+        {},
+        (Item(asked, pair, 0.51239), Item(asked, pair)),
     )
-    with open_writer("csv", str(path)) as writer:
-        writer.write(result("a.txt"))
-        writer.write(result("nothing.txt", ""))
+    with outputs.open_writer("csv", str(path), task=TASKS["SPO"]) as writer:
         writer.write(related)
     assert path.read_text().split("\n") == [
-        "source,line,id,task,lang,item,type,subject_type,object_type,role,text,start,end,score",
-        "a.txt,,,NER,en,1,person,,,,Bob,0,3,0.5",
-        "b.jsonl,3,7,SPO,en,1,met,person,animal,subject,Bob,0,3,0.5124",
-        "b.jsonl,3,7,SPO,en,1,met,person,animal,object,Ann,8,11,",
-        "b.jsonl,3,7,SPO,en,2,met,person,animal,subject,Bob,0,3,0.5124",
-        "b.jsonl,3,7,SPO,en,2,met,person,animal,object,Ann,8,11,",
+        "source,line,id,task,lang,item,type,subject_type,object_type,"
+        "subject,subject_start,subject_end,object,object_start,object_end,score",
+        "b.jsonl,3,7,SPO,en,1,met,person,animal,Bob,0,3,Ann,8,11,0.5124",
+        "b.jsonl,3,7,SPO,en,2,met,person,animal,Bob,0,3,Ann,8,11,",
         "",
     ]
+
+
+def test_csv_of_events_has_a_row_for_each_argument(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    asked = SchemaItem("attack", ("attacker", "target"))
+    roles = (
+        ("trigger", Span("hit", 2, 5)),
+        ("attacker", Span("A", 0, 1)),
+        ("target", Span("B", 6, 7)),
+    )
+    items = (Item(asked, roles, 0.5), Item(asked, roles[:1]), Item(asked, roles[1:2]))
+    with outputs.open_writer("csv", str(path), task=TASKS["EE"]) as writer:
+        writer.write(Result(Document("a", "A hit B"), TASKS["EE"], "en", {}, items))
+    assert path.read_text().split("\n") == [
+        "source,line,id,task,lang,item,type,trigger,trigger_start,trigger_end,"
+        "role,text,start,end,score",
+        "a,,,EE,en,1,attack,hit,2,5,attacker,A,0,1,0.5",
+        "a,,,EE,en,1,attack,hit,2,5,target,B,6,7,0.5",
+        "a,,,EE,en,2,attack,hit,2,5,,,,,",
+        "a,,,EE,en,3,attack,,,,attacker,A,0,1,",
+        "",
+    ]
+
+
+def test_csv_for_excel_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with open_writer("csv", str(path), bom=True) as writer:
+        writer.write(result("ü.txt", "Zoë"))
+    assert path.read_bytes().startswith("\ufeffsource,".encode())
+    with pytest.raises(UsageError, match="--bom is for CSV"):
+        open_writer("jsonl", str(path), bom=True)
+
+
+# ----------------------------------------------------------------- where it goes, and resuming
+
+
+def test_a_symbolic_link_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "real.jsonl", tmp_path / "link.jsonl"
+    real.write_text("old\n")
+    link.symlink_to(real)
+    with open_writer("jsonl", str(link)) as writer:
+        writer.write(result("a"))
+    assert link.is_symlink()
+    assert sources(real, "jsonl") == ["a"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+    interrupted(form, path, result("a"), by=KeyboardInterrupt)
+    part = Path(f"{path}.part")
+    before = part.read_bytes()
+    assert before
+    with pytest.raises(
+        UsageError, match=r"out\.part holds results of an interrupted run"
+    ) as caught:
+        open_writer(form, str(path))
+    assert ("--resume" in caught.value.hint) == (form in RESUMABLE)
+    assert (part.read_bytes(), path.read_text()) == (before, "old")
+
+
+@pytest.mark.parametrize("target", ["out.html", "out.xlsx", "out.txt", "out.jsonl.gz"])
+def test_a_suffix_that_is_no_format_is_refused(target: str) -> None:
+    with pytest.raises(UsageError, match=target):
+        format_for(target)
+
+
+def test_the_format_follows_from_the_suffix() -> None:
+    named = {"o": "jsonl", "a.b/o": "jsonl", "o.JSON": "json", "o.ndjson": "jsonl", "o.csv": "csv"}
+    assert {target: format_for(target) for target in named} == named
+    assert format_for("/dev/null") == "jsonl"
+    assert format_for("o.json", records=True) == "json"
+    with pytest.raises(UsageError, match="csv is no output format"):
+        format_for("o.csv", records=True)
+
+
+MADE = {"schema": ["person"], "task": "NER", "model": "m", "template": "t"}
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_resuming_with_something_else_is_refused(
+    tmp_path: Path, name: str, replacing: bool
+) -> None:
+    path = tmp_path / "out.jsonl"
+    if replacing:
+        path.write_text("old\n")
+    writer = open_writer("jsonl", str(path))
+    writer.check(**MADE)
+    writer.write(result("a"))
+    writer.__exit__(KeyboardInterrupt, None, None)
+    whole = Path(str(writer.path)).read_bytes()
+    with (
+        pytest.raises(UsageError, match=f"another {name}: .*, not .*other"),
+        open_writer("jsonl", str(path), resume=True) as writer,
+    ):
+        writer.check(**{**MADE, name: "other"})
+    assert Path(str(writer.path)).read_bytes() == whole
+    with open_writer("jsonl", str(path), resume=True) as writer:
+        writer.check(**MADE)
+        writer.write(result("b"))
+    assert sources(path, "jsonl") == ["a", "b"]
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.run"]
+    # A file that was completed is not gone on with either.
+    with (
+        pytest.raises(UsageError, match=f"another {name}"),
+        open_writer("jsonl", str(path), resume=True) as writer,
+    ):
+        writer.check(**{**MADE, name: "other"})
+
+
+@pytest.mark.parametrize("form", RESUMABLE)
+def test_without_a_note_of_the_first_run_its_results_tell_task_and_types(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "out"
+    with open_writer(form, str(path)) as writer:
+        writer.write(result("a"))
+    assert os.listdir(tmp_path) == ["out"]
+    for made in ({"task": "RE"}, {"types": ["place"]}):
+        with (
+            pytest.raises(UsageError, match="was written with another"),
+            open_writer(form, str(path), resume=True) as writer,
+        ):
+            writer.check(**made)
+    with open_writer(form, str(path), resume=True) as writer:
+        writer.check(task="NER", types=["person"])
+
+
+def test_what_results_look_like(tmp_path: Path) -> None:
+    for form in ("json", "jsonl", "csv"):
+        path = tmp_path / form
+        with open_writer(form, str(path)) as writer:
+            writer.write(result("a", "long " * 50_000))
+            writer.write(result("b"))
+        assert holds_results(str(path))
+    (tmp_path / "texts").write_text('{"text": "a"}\n')
+    assert not holds_results(str(tmp_path / "texts"))
 
 
 @settings(max_examples=100, deadline=None)

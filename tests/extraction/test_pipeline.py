@@ -15,7 +15,7 @@ import pytest
 from iepile_cli.backends import Options
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.pipeline import Asking, extract
+from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.extraction.results import Result, to_json
 from iepile_cli.task import TASKS
 from iepile_cli.task.schema import read_schema
@@ -49,8 +49,11 @@ def run(
     opened: Opened, documents: list[Document], schema: str, task: str, **how: Any
 ) -> list[Result]:
     named, items = read_schema([schema], TASKS[task])
-    asking = Asking(named, tuple(items), **how)
-    return list(extract(documents, asking, opened.runner, opened.template))
+    options = ExtractOptions(**how)
+    found = extract(
+        documents, opened.runner, opened.template, options, task=named, schema=tuple(items)
+    )
+    return list(found)
 
 
 def spans(shown: Any) -> Iterator[dict[str, Any]]:

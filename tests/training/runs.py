@@ -6,10 +6,10 @@ from typing import Any
 
 from iepile_cli.training.finetune import Result, train
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.watcher import Watcher
+from iepile_cli.training.reporting import Reporter
 
 
-class Recorder(Watcher):
+class Recorder(Reporter):
     """Keeps what a run tells."""
 
     def __init__(self) -> None:
@@ -30,4 +30,4 @@ class Recorder(Watcher):
 def run(options: TrainOptions, given: tuple[str, ...] = ()) -> tuple[Result, Recorder]:
     """Train and record."""
     recorder = Recorder()
-    return train(options, given=given, watcher=recorder), recorder
+    return train(options, given=given, reporter=recorder), recorder

@@ -17,13 +17,13 @@ from training.runs import Recorder, run
 
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.llamacpp import LlamaRunner
+from iepile_cli.models import NO_ADAPTER
 from iepile_cli.models.adapter_settings import read_adapter_settings
-from iepile_cli.training.base import find_base, hf_tokenizer
-from iepile_cli.training.export_options import ExportOptions
-from iepile_cli.training.exporting import export
+from iepile_cli.training.export import export
 from iepile_cli.training.finetune import train
-from iepile_cli.training.options import TrainOptions, options_from
-from iepile_cli.training.signals import Stopped
+from iepile_cli.training.model import find_base, hf_tokenizer
+from iepile_cli.training.options import ExportOptions, options_from
+from iepile_cli.training.reporting import Stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 RECORDS, PASSAGES = 64, 50
@@ -61,6 +61,7 @@ def test_64_real_records_are_learnt_by_heart(real: Path, tmp_path: Path, bits: i
     adapter = tmp_path / "adapter"
     iepile(
         *("train", "--data", real / "train.jsonl", "-o", adapter, "--bits", bits),
+        *("--adapter", "none", "--val-size", 0),
         *("--lora-r", 32, "--lora-alpha", 32, "--lora-dropout", 0, "--batch-size", 4),
         *("--learning-rate", "2e-3", "--scheduler", "linear", "--epochs", 20),
     )
@@ -89,7 +90,8 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(real: Path, tmp_pa
             "grad_accum": 2,
             "max_steps": 6,
             "learning_rate": 1e-3,
-            "neftune": 2.0,
+            "adapter": "none",
+            "val_size": 0,
         }
     )
     _, whole = run(options)
@@ -105,7 +107,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(real: Path, tmp_pa
     parts = dataclasses.replace(options, output=str(tmp_path / "parts"))
     first = Interrupting()
     with pytest.raises(Stopped, match="step 3 of 6"):
-        train(parts, watcher=first)
+        train(parts, reporter=first)
     _, rest = run(dataclasses.replace(parts, resume=True))
     assert sorted(rest.losses) == [4, 5, 6]
     assert {**first.losses, **rest.losses} == pytest.approx(whole.losses, rel=1e-6)
@@ -129,7 +131,7 @@ def passages(shared: Path) -> list[str]:
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with its adapter merged, as safetensors."""
     made = tmp_path_factory.mktemp("merged") / "model"
-    export(ExportOptions(adapter=(ADAPTER,), to="merged", output=str(made)))
+    export(ExportOptions("merged", str(made), adapter=(ADAPTER,)))
     return made
 
 
@@ -143,7 +145,7 @@ def greedy_in_transformers(folder: Path, passages: list[str]) -> Iterator[str]:
 
     from iepile_cli.templates import encode
 
-    base = find_base(TrainOptions(model=str(folder)))
+    base = find_base(str(folder), [NO_ADAPTER])
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     spelled = hf_tokenizer(folder)
     ends = sorted(base.template.stop_ids(base.tokenizer))
@@ -176,7 +178,7 @@ def test_a_gguf_file_answers_as_transformers_with_the_same_weights(
     export(ExportOptions(model=str(merged), to="gguf", quantise=kind, output=str(path)))
     settings = read_adapter_settings(path)
     assert settings is not None
-    base = find_base(TrainOptions(model=str(merged)))
+    base = find_base(str(merged), [NO_ADAPTER])
     with closing(LlamaRunner(path, Options())) as runner:
         asked = [Request(base.template.prompt(text), None, LONGEST) for text in passages]
         said = [answer.text.strip() for answer in runner.generate(asked)]

@@ -23,10 +23,9 @@ from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
-from iepile_cli.training.base import hf_tokenizer
-from iepile_cli.training.export_options import ExportOptions
-from iepile_cli.training.exporting import export
-from iepile_cli.training.options import options_from
+from iepile_cli.training.export import export
+from iepile_cli.training.model import hf_tokenizer
+from iepile_cli.training.options import ExportOptions, options_from
 
 pytest.importorskip("gguf")
 QUESTIONS = 20
@@ -119,7 +118,7 @@ def test_gguf_files_answer_as_transformers_does(tiny: Path, trained: Path, tmp_p
     wanted = texts(spoken(tiny, template, trained), tokenizer)
     assert len(set(wanted)) > 5
     merged, whole, base = (tmp_path / name for name in ("merged", "m.gguf", "base.gguf"))
-    options = ExportOptions(model=str(tiny), adapter=(str(trained),))
+    options = ExportOptions("merged", "", model=str(tiny), adapter=(str(trained),))
     export(dataclasses.replace(options, to="merged", output=str(merged)))
     assert texts(spoken(merged, template), tokenizer) == wanted
     settings = read_adapter_settings(merged)
@@ -191,7 +190,7 @@ def test_a_gguf_adapter_can_be_gone_on_from(
         options_from(
             {
                 "model": str(tiny),
-                "adapter": [str(path)],
+                "adapter": str(path),
                 "data": str(lines),
                 "output": str(output),
                 "dtype": "fp32",
@@ -218,7 +217,7 @@ def test_a_trained_model_is_exported_from_its_gguf_base_too(
         )
     )
     whole, direct = tmp_path / "whole.gguf", tmp_path / "direct.gguf"
-    options = ExportOptions(adapter=(str(trained),), to="gguf", quantise="f16", template="alpaca")
+    options = ExportOptions("gguf", "", adapter=(str(trained),), quantise="f16", template="alpaca")
     export(dataclasses.replace(options, model=str(base), output=str(whole)))
     export(dataclasses.replace(options, model=str(tiny), output=str(direct)))
     template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(tiny)
@@ -231,7 +230,7 @@ def test_a_trained_model_is_exported_from_its_gguf_base_too(
 def test_quantised_files_are_smaller_and_open(
     tiny: Path, trained: Path, tmp_path: Path, kind: str, largest: float
 ) -> None:
-    options = ExportOptions(model=str(tiny), adapter=(str(trained),), to="gguf")
+    options = ExportOptions("gguf", "", model=str(tiny), adapter=(str(trained),))
     full, small = tmp_path / "full.gguf", tmp_path / "small.gguf"
     export(dataclasses.replace(options, output=str(full), quantise="f32"))
     export(dataclasses.replace(options, output=str(small), quantise=kind))
@@ -266,7 +265,9 @@ def test_query_rows_are_reordered_in_pairs() -> None:
 def test_what_cannot_be_exported_is_refused_with_a_line(
     tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
-    options = ExportOptions(model=str(tiny), adapter=(str(trained),), output=str(tmp_path / "x"))
+    options = ExportOptions(
+        "gguf-adapter", str(tmp_path / "x"), model=str(tiny), adapter=(str(trained),)
+    )
     with pytest.raises(UsageError, match="--to nonsense"):
         export(dataclasses.replace(options, to="nonsense"))
     said: list[str] = []

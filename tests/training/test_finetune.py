@@ -18,11 +18,11 @@ from training.runs import Recorder, run
 
 from iepile_cli.cli import run as run_command
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.models.adapter_settings import read_adapter_settings
+from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
-from iepile_cli.training import loop
+from iepile_cli.training import output
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
-from iepile_cli.training.signals import Stopped
+from iepile_cli.training.reporting import Stopped
 
 replace = dataclasses.replace
 # Adam divides noise by noise where a gradient is almost nothing; plain descent does not.
@@ -80,7 +80,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
 
     first = Interrupting()
     with pytest.raises(Stopped, match="step 8 of 12"):
-        train(options, watcher=first)
+        train(options, reporter=first)
     assert max(first.losses) == 8
     assert not (Path(options.output) / "adapter_config.json").exists()
     result, rest = run(replace(options, resume=True))
@@ -94,7 +94,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
 def test_a_checkpoint_cut_off_while_written_is_not_gone_on_from(options: TrainOptions) -> None:
     run(replace(options, save_every=5))
     broken = Path(options.output, "checkpoints", "checkpoint-12")
-    (broken / loop.COMPLETE).unlink()
+    (broken / output.COMPLETE).unlink()
     _, rest = run(replace(options, resume=True, save_every=5))
     assert min(rest.losses) == 11
 
@@ -155,13 +155,13 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_a_line(
     assert "a checkpoint is written" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    assert list(Path(options.output, "checkpoints").glob(f"*/{loop.COMPLETE}"))
+    assert list(Path(options.output, "checkpoints").glob(f"*/{output.COMPLETE}"))
 
 
 def test_going_on_from_an_adapter_takes_its_own_rank(options: TrainOptions, tmp_path: Path) -> None:
     run(options)
     more = replace(
-        options, output=str(tmp_path / "more"), adapter=(options.output,), template="", lora_r=64
+        options, output=str(tmp_path / "more"), adapter=options.output, template="", lora_r=64
     )
     _, seen = run(more)
     first = json.loads(Path(options.output, "train_log.jsonl").read_text().splitlines()[-1])
@@ -183,7 +183,7 @@ def test_going_on_with_another_template_is_allowed_only_when_asked(
     changed = {**json.loads(file.read_text()), "template_hash": "0" * 64}
     file.write_text(json.dumps(changed))
     more = replace(
-        options, output=str(tmp_path / "o2"), adapter=(options.output,), template="", max_steps=1
+        options, output=str(tmp_path / "o2"), adapter=options.output, template="", max_steps=1
     )
     with pytest.raises(ModelError, match="was trained with the template 'alpaca'"):
         run(more)
@@ -206,23 +206,19 @@ def test_an_adapter_of_another_size_is_refused_with_a_line(
             replace(
                 options,
                 model=str(wider),
-                adapter=(options.output,),
+                adapter=options.output,
                 output=str(tmp_path / "out2"),
             )
         )
 
 
-def test_adapters_beneath_are_merged_and_named(options: TrainOptions, tmp_path: Path) -> None:
-    run(options)
-    fresh = replace(
-        options, output=str(tmp_path / "fresh"), adapter=(options.output,), fresh_lora=True
-    )
-    _, seen = run(replace(fresh, max_steps=1))
-    last = json.loads(Path(options.output, "train_log.jsonl").read_text().splitlines()[-1])
-    assert seen.losses[1] < 2 * last["loss"]
-    settings = read_adapter_settings(Path(fresh.output))
-    assert settings is not None
-    assert settings.over == (options.output,)
+def test_only_one_adapter_can_be_gone_on_from(options: TrainOptions, tmp_path: Path) -> None:
+    run(replace(options, max_steps=1))
+    file = Path(options.output, "iepile.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "over": ["another"]}))
+    with pytest.raises(UsageError, match="needs other adapters below it") as caught:
+        run(replace(options, adapter=options.output, output=str(tmp_path / "o"), template=""))
+    assert "export --to merged" in caught.value.hint
 
 
 @pytest.mark.parametrize("method", ["full", "freeze"])
@@ -249,18 +245,18 @@ def test_lora_on_quantised_weights_learns(options: TrainOptions, bits: int) -> N
 
 
 def test_held_out_examples_are_scored_and_not_trained_on(options: TrainOptions) -> None:
-    _, seen = run(replace(options, val_size=8, epochs=2))
+    _, seen = run(replace(options, val_size="8", epochs=2))
     scored = [record for record in seen.records if "eval_loss" in record]
-    assert [record["step"] for record in scored] == [4, 8]
-    assert scored[1]["eval_loss"] < scored[0]["eval_loss"]
+    assert [record["step"] for record in scored] == [0, 4, 8]
+    assert scored[2]["eval_loss"] < scored[1]["eval_loss"] < scored[0]["eval_loss"]
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_what_would(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.training.device import Place
+    from iepile_cli.training.plan import Device
 
-    monkeypatch.setattr(Place, "free_memory", lambda self: 450 << 20)
+    monkeypatch.setattr(Device, "free_memory", lambda self: 450 << 20)
     with pytest.raises(ModelError, match="of memory with 4000 examples") as caught:
         run(replace(options, batch_size="4000"))
     assert "--batch-size" in caught.value.hint
@@ -293,17 +289,26 @@ def test_accumulated_batches_are_one_large_batch(options: TrainOptions, tmp_path
 def test_a_full_disk_leaves_no_half_adapter(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.training import output
-
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output, "draw_loss", full)
+    monkeypatch.setattr(AdapterSettings, "write", full)
     with pytest.raises(ModelError, match="No space left") as caught:
         run(replace(options, max_steps=1))
     assert "--resume" in caught.value.hint
     left = {path.name for path in Path(options.output).iterdir()}
     assert left == {"train.toml", "train_log.jsonl", "checkpoints"}
+
+
+def test_what_was_trained_is_kept_when_the_curve_cannot_be_drawn(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    _, seen = run(replace(options, max_steps=1))
+    names = {path.name for path in Path(options.output).iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= names
+    assert "loss.png" not in names
+    assert any("loss.png could not be written" in note for note in seen.notes)
 
 
 @pytest.mark.parametrize("bytes_", [3_000, 20_000])
@@ -327,7 +332,14 @@ def test_a_disk_that_fills_up_while_training_is_a_line(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"optim": "adamm"}, "--optim adamm"), ({"epochs": 0}, "--epochs 0 trains nothing")],
+    [
+        ({"optim": "adamm"}, "--optim adamm"),
+        ({"epochs": 0}, "--epochs 0 trains nothing"),
+        ({"train_arg": ("lr_schedular_type=linear",)}, "have no 'lr_schedular_type'"),
+        ({"train_arg": ("learning_rate=1",)}, "is set by --learning-rate"),
+        ({"train_arg": ("report_to",)}, "give KEY=VALUE"),
+        ({"train_arg": ("lr_scheduler_type=none-such",)}, "transformers refuses"),
+    ],
 )
 def test_what_the_trainer_would_not_take_is_refused(
     options: TrainOptions, change: dict[str, Any], message: str
@@ -336,25 +348,25 @@ def test_what_the_trainer_would_not_take_is_refused(
         run(replace(options, **change))
 
 
-@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboard"), ("wandb", "wandb")])
-def test_a_missing_reporter_is_a_line(options: TrainOptions, name: str, module: str) -> None:
-    if importlib.util.find_spec(module):
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_reporter_is_a_line(options: TrainOptions, name: str) -> None:
+    if importlib.util.find_spec(name):
         pytest.skip("it is there")
     with pytest.raises(ModelError, match=f"training needs .*{name}") as caught:
-        run(replace(options, report_to=name))
+        run(replace(options, train_arg=(f"report_to={name}",)))
     assert caught.value.hint == f"pip install {name}"
 
 
 def test_tensorboard_gets_the_losses(options: TrainOptions) -> None:
     pytest.importorskip("tensorboard")
-    run(replace(options, report_to="tensorboard", max_steps=1))
+    run(replace(options, train_arg=("report_to=tensorboard",), max_steps=1))
     assert list(Path(options.output, "runs").glob("events*"))
 
 
 def test_a_damaged_adapter_is_a_line(options: TrainOptions, tmp_path: Path) -> None:
     run(replace(options, max_steps=1))
     weights = Path(options.output, "adapter_model.safetensors")
-    more = replace(options, output=str(tmp_path / "more"), adapter=(options.output,), template="")
+    more = replace(options, output=str(tmp_path / "more"), adapter=options.output, template="")
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ModelError, match="its weights are damaged"):
         run(more)
@@ -388,14 +400,16 @@ def test_f1_is_taken_by_extraction_and_the_best_checkpoint_kept(
     options: TrainOptions, tiny: Path, tmp_path: Path
 ) -> None:
     """On a GGUF base, so that llama.cpp decodes."""
-    from iepile_cli.training.export_options import ExportOptions
-    from iepile_cli.training.exporting import export
+    from iepile_cli.training.export import export
+    from iepile_cli.training.options import ExportOptions
 
     base = tmp_path / "base.gguf"
     export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))
-    options = replace(options, model=str(base), val_size=4, eval_f1=2, max_steps=2, eval_every=1)
+    options = replace(options, model=str(base), val_size="4", eval_f1=2, max_steps=2, eval_every=1)
     result, seen = run(options)
     scored = [record["eval_f1"] for record in seen.records if "eval_f1" in record]
-    assert len(scored) == 2
+    # Before the first step, and after each.
+    assert len(scored) == 3
     assert all(0 <= score <= 100 for score in scored)
     assert result.best == max(scored)
+    assert result.start == scored[0]

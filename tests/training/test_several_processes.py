@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from training.runs import run
 
 from iepile_cli.errors import DataError, ModelError, UsageError
-from iepile_cli.training import loop
+from iepile_cli.training import output
+from iepile_cli.training.distributed import Shares, deepspeed_config, shares, zero_config
 from iepile_cli.training.finetune import dry_run
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
-from iepile_cli.training.scaling import Shares, deepspeed_config, shares, zero_config
 
 replace = dataclasses.replace
 
@@ -129,10 +129,9 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
     from transformers import LlamaConfig
 
     from iepile_cli.registry import registry
-    from iepile_cli.training.base import Base
-    from iepile_cli.training.device import Place
-    from iepile_cli.training.estimate import choose_batch, estimate
-    from iepile_cli.training.store import Report
+    from iepile_cli.training.dataset import Report
+    from iepile_cli.training.model import Base
+    from iepile_cli.training.plan import Device, choose_batch, estimate
 
     LlamaConfig(
         hidden_size=5120,
@@ -141,9 +140,9 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
         num_attention_heads=40,
     ).save_pretrained(tmp_path)
     base = Base("13b", tmp_path, tmp_path, (), registry().get("template", "llama2_zh"))
-    place = Place("cuda", "bf16")
-    monkeypatch.setattr(Place, "free_memory", lambda self: 80 << 30)
-    report = Report(1000, 500_000, 50_000, 700, 500, 0, 0, 0.1)
+    place = Device("cuda", "bf16")
+    monkeypatch.setattr(Device, "free_memory", lambda self: 80 << 30)
+    report = Report(1000, 500_000, 50_000, 700, 500, 0, 0)
     options = options_from(registry().get("recipe", "oneke-full").table)
     guess = estimate(base, options, place, shares(options, 8))
     assert choose_batch(guess, options, place, report, 8, 8).examples == 2
@@ -155,13 +154,9 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
 def test_a_dry_run_plans_for_processes_that_are_not_there_yet(options: TrainOptions) -> None:
     one, _ = dry_run(options)
     two, _ = dry_run(replace(options, nproc=2))
-    assert two.examples_per_step == 2 * one.examples_per_step
+    assert two.batch.per_step == 2 * one.batch.per_step
     assert two.steps == one.steps // 2
     assert "2 processes" in two.summary()
-    # What the examples begin with alike is computed once a row.
-    assert two.work.tokens < 0.6
-    padded, _ = dry_run(replace(options, packing=False))
-    assert padded.work.tokens > 1
 
 
 # ------------------------------------------------------------------------------- ends of a run
@@ -194,7 +189,7 @@ def test_a_signal_ends_all_processes_with_a_checkpoint_to_go_on_from(
     assert running.returncode == 130, said
     assert said.count("a checkpoint is written") == 1
     assert "Traceback" not in said
-    checkpoints = list(Path(options.output, "checkpoints").glob(f"*/{loop.COMPLETE}"))
+    checkpoints = list(Path(options.output, "checkpoints").glob(f"*/{output.COMPLETE}"))
     assert checkpoints
     assert read_table(Path(options.output, "train.toml"))["nproc"] == 2
 
@@ -217,7 +212,7 @@ def test_a_process_that_is_killed_is_named(options: TrainOptions, tmp_path: Path
 
 @pytest.mark.slow
 def test_f1_is_taken_by_the_first_process_for_all(options: TrainOptions, tmp_path: Path) -> None:
-    options = replace(options, val_size=4, eval_f1=2, max_steps=1)
+    options = replace(options, val_size="4", eval_f1=2, max_steps=1)
     launched(options, tmp_path, "--nproc", "2", "--fsdp")
     log = Path(options.output, "train_log.jsonl").read_text(encoding="utf-8")
     scored = [row for row in map(json.loads, log.splitlines()) if "eval_f1" in row]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,20 @@ from vocabularies import llama_cpp_tokenizer, spelled
 
 from iepile_cli.errors import DataError
 from iepile_cli.registry import registry
-from iepile_cli.task.instruction import dumps
+from iepile_cli.task.instruction import dumps, instruction_json
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import TASKS
 from iepile_cli.templates import encode
-from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Limits
-from iepile_cli.training.examples import Example, digest, read_examples
+from iepile_cli.training.dataset import (
+    EncodedDataset,
+    EncoderFactory,
+    dataset_key,
+    digest,
+    encode_dataset,
+    read_examples,
+)
+from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Example, Limits
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.store import Opener, make_store, store_key
 
 
 class Characters:
@@ -57,9 +67,10 @@ def encoder(template: str, limits: Limits, tokenizer: Any = None, **more: Any) -
     return Encoder(tokenizer, registry().get("template", template).bind(tokenizer), limits, **more)
 
 
-# Upstream cuts prompts at their end, closing marks included, and lets end tokens go; for these
-# cases its vectors hold that behaviour, which is not ours.
+# Upstream cuts prompts at their end, closing marks included, lets end tokens go and keeps answers
+# whose text was cut; for these cases its vectors hold that behaviour, which is not ours.
 _UPSTREAM_BUGS = ("lose", "lost", "still_reserves", "max_target_", "predict", "cutoff_after_join")
+_UPSTREAM_BUGS += ("truncate",)
 GOOD = [
     case
     for case in vector_cases("preprocess")
@@ -79,95 +90,123 @@ def rows_of(case: dict[str, Any], folder: Path) -> Path:
 @pytest.mark.parametrize("case", GOOD, ids=[case["name"] for case in GOOD])
 def test_ids_and_labels_are_those_of_upstream(case: dict[str, Any], tmp_path: Path) -> None:
     limits = Limits(case["cutoff_len"])
-    cut = "truncate" in case["name"]
-    if cut:
-        # Upstream keeps its longest answer's room free, so its prompt is shorter by that.
-        limits = Limits(case["cutoff_len"], prompt=case["cutoff_len"] - case["max_target_length"])
     encode_one = encoder(case["template"], limits, learns_prompt=bool(case["options"].get("top")))
-    encoded = [encode_one(example) for example in read_examples(rows_of(case, tmp_path))]
+    encoded = [only(encode_one(example)) for example in read_examples(rows_of(case, tmp_path))]
     shown = Characters().shown
     assert [[shown(i) for i in one.ids] for one in encoded] == case["result"]["input_ids"]
     assert [[shown(i) for i in one.labels] for one in encoded] == case["result"]["labels"]
-    assert [one.cut for one in encoded] == [cut] * len(encoded)
 
 
-@pytest.mark.parametrize("case", vector_cases("max_len"))
-def test_no_more_of_a_prompt_is_cut_than_upstream_cuts(case: dict[str, Any]) -> None:
-    source, target, length = case["source_len"], case["target_len"], case["cutoff_len"]
-    if target > length or source == 0:
-        return
-    kept = min(source, Limits(length).room(target))
-    upstream, answer = case["result"]
-    assert kept + target <= length
-    if answer >= target:
-        assert kept >= min(source, upstream)
-    if source + target <= length:
-        assert kept == source
+def only(encoded: list[Encoded]) -> Encoded:
+    (one,) = encoded
+    return one
 
 
-# -------------------------------------------------------------------------------------- cutting
+# ------------------------------------------------------------------------------------ long texts
 
-
-def test_a_long_prompt_loses_text_and_keeps_its_marks_and_the_answer() -> None:
-    one = encoder("baichuan", Limits(12))(Example("abcdefghijkl", "XYZ"))
-    shown = [Characters().shown(i) for i in one.ids]
-    assert shown == [
-        *("<bos>|BOS", "token|<reserved_102>", "a", "b", "c", "d", "e"),
-        *("token|<reserved_103>", "X", "Y", "Z", "<eos>|EOS"),
-    ]
-    assert one.cut
-    assert one.labels == [IGNORED] * 8 + one.ids[8:]
-
-
-def test_an_instruction_that_is_cut_stays_json() -> None:
-    question = dumps({"instruction": "say", "schema": ["x"], "input": 'ab"cd\n名' * 9})
-    whole = encoder("vanilla", Limits(1000))(Example(question, "XYZ"))
-    for length in range(60, len(whole.ids)):
-        one = encoder("vanilla", Limits(length))(Example(question, "XYZ"))
-        assert one.fits
-        assert one.cut
-        shown = "".join(map(chr, one.ids[1:-4]))
-        asked, given = json.loads(shown), json.loads(question)
-        assert given["input"].startswith(asked["input"])
-        assert {**given, "input": asked["input"]} == asked
-        # No more is cut than must be: one character more has two tokens at most.
-        assert length - len(one.ids) <= 1
-    # An answer is not learnt from an instruction without a text.
-    frame = len(dumps({"instruction": "say", "schema": ["x"], "input": ""}))
-    assert not encoder("vanilla", Limits(1 + frame + 4))(Example(question, "XYZ")).fits
-    assert encoder("vanilla", Limits(1 + frame + 5))(Example(question, "XYZ")).fits
-
-
-@given(
-    question=st.text(max_size=60),
-    answer=st.text(min_size=1, max_size=30),
-    length=st.integers(8, 60),
-    longest=st.integers(0, 40),
+SENTENCES = (
+    "Ann went to Rome. Bob stayed in Oslo with Ann. Annual rain fell. Carl saw nobody at all. "
+    "In the end Zoe went to Rome, too."
 )
-def test_whatever_is_cut_the_answer_is_whole_and_the_length_kept(
-    question: str, answer: str, length: int, longest: int
-) -> None:
-    whole = encoder("baichuan", Limits(10_000))(Example(question, answer))
-    one = encoder("baichuan", Limits(length, prompt=longest))(Example(question, answer))
-    if not one.fits:
-        return
-    learnt = [label for label in one.labels if label != IGNORED]
-    assert learnt == [label for label in whole.labels if label != IGNORED]
-    assert len(one.ids) <= length
-    assert one.cut == (one.ids != whole.ids)
-    prompt = len(one.ids) - len(learnt)
-    assert not longest or prompt <= longest
-    assert one.ids[prompt - 1] == Characters().control("<reserved_103>")
+
+
+def example_about(task: str, items: Sequence[SchemaItem], answer: dict[str, Any]) -> Example:
+    question = instruction_json(TASKS[task], items, SENTENCES, "en")
+    return Example(question, dumps(answer), task=task)
+
+
+def parts_of(example: Example, length: int, tokenizer: Any = None) -> list[tuple[str, Any]]:
+    """The text of each part of a split example, and its answer."""
+    encoded = encoder("vanilla", Limits(length), tokenizer)(example)
+    assert all(len(one.ids) <= length for one in encoded)
+    shown = []
+    for one in encoded:
+        prompt = one.labels.count(IGNORED)
+        question = "".join(map(chr, one.ids[1:prompt]))
+        answer = "".join(map(chr, one.ids[prompt:-1]))
+        given = json.loads(question)
+        assert {**json.loads(example.question), "input": given["input"]} == given
+        shown.append((given["input"], json.loads(answer)))
+    return shown
+
+
+def test_a_long_text_is_split_and_each_part_has_the_answer_that_it_holds() -> None:
+    items = (SchemaItem("person"), SchemaItem("place"))
+    example = example_about(
+        "NER", items, {"person": ["Ann", "Bob", "Carl", "Zoe"], "place": ["Rome", "Oslo"]}
+    )
+    frame = len(example.question) - len(SENTENCES)
+    parts = parts_of(example, frame + 100)
+    assert len(parts) > 2
+    words = " ".join(text for text, _ in parts).split()
+    assert words == SENTENCES.split()
+    for text, answer in parts:
+        named = set(re.findall(r"\w+", text))
+        for label, names in (("person", "Ann Bob Carl Zoe"), ("place", "Rome Oslo")):
+            # Whole words only: there is no Ann in Annual.
+            assert answer[label] == [name for name in names.split() if name in named]
+    assert any("Annual" in text and "Ann" not in answer["person"] for text, answer in parts)
+
+
+def test_a_relation_stays_where_both_its_ends_are() -> None:
+    answer = {
+        "lives in": [
+            {"subject": "Bob", "object": "Oslo"},
+            {"subject": "Bob", "object": "Rome"},
+            {"subject": "Zoe", "object": "Rome"},
+        ]
+    }
+    example = example_about("RE", [SchemaItem("lives in")], answer)
+    parts = parts_of(example, len(example.question) - 10)
+    assert len(parts) > 1
+    kept = [(one["subject"], one["object"]) for _, found in parts for one in found["lives in"]]
+    assert set(kept) == {("Bob", "Oslo"), ("Zoe", "Rome")}
+
+
+def test_an_argument_outside_a_passage_is_left_out_of_its_event() -> None:
+    answer = {
+        "travel": [{"trigger": "went", "arguments": {"person": ["Ann", "Zoe"], "place": "Rome"}}]
+    }
+    example = example_about("EE", [SchemaItem("travel", ("person", "place"))], answer)
+    parts = parts_of(example, len(example.question) - 5)
+    first, *middle, last = [found["travel"] for _, found in parts]
+    assert first == [{"trigger": "went", "arguments": {"person": "Ann", "place": "Rome"}}]
+    assert last == [{"trigger": "went", "arguments": {"person": "Zoe", "place": "Rome"}}]
+    assert middle
+    assert all(found == [] for found in middle)
+
+
+@given(length=st.integers(60, 400), longest=st.integers(0, 300))
+def test_no_answer_is_kept_whose_text_is_not(length: int, longest: int) -> None:
+    items = (SchemaItem("person"),)
+    example = example_about("NER", items, {"person": ["Ann", "Bob", "Carl", "Zoe"]})
+    for one in encoder("vanilla", Limits(length, prompt=longest))(example):
+        prompt = one.labels.count(IGNORED)
+        assert len(one.ids) <= length
+        assert not longest or prompt <= longest
+        text = json.loads("".join(map(chr, one.ids[1:prompt])))["input"]
+        answer = json.loads("".join(map(chr, one.ids[prompt:-1])))
+        assert all(name in text for name in answer["person"])
+        assert one.ids[-1] == Characters.eos
+
+
+def test_what_cannot_be_split_is_left_out() -> None:
+    # No instruction, an answer of another form, and a frame that does not fit.
+    assert encoder("vanilla", Limits(20))(Example("a" * 50, "XYZ")) == []
+    odd = Example(instruction_json(TASKS["NER"], [SchemaItem("x")], SENTENCES, "en"), "[1]")
+    assert encoder("vanilla", Limits(100))(dataclasses.replace(odd, task="NER")) == []
+    right = example_about("NER", [SchemaItem("x")], {"x": []})
+    assert encoder("vanilla", Limits(40))(right) == []
 
 
 def test_what_is_too_long_can_be_dropped_or_refused() -> None:
     long = Example("a" * 50, "XYZ")
-    assert not encoder("vanilla", Limits(20, too_long="drop"))(long).fits
+    assert encoder("vanilla", Limits(20, too_long="drop"))(long) == []
     with pytest.raises(DataError, match="an example has 55 tokens, its answer 4"):
         encoder("vanilla", Limits(20, too_long="refuse"))(long)
     # An answer that is too long by itself is never shortened.
-    assert not encoder("vanilla", Limits(20))(Example("a", "X" * 30)).fits
-    assert not encoder("vanilla", Limits(100, answer=5))(Example("a", "X" * 30)).fits
+    assert encoder("vanilla", Limits(20))(Example("a", "X" * 30)) == []
+    assert encoder("vanilla", Limits(100, answer=5))(Example("a", "X" * 30)) == []
 
 
 # ----------------------------------------------------------------------------------- real models
@@ -258,9 +297,8 @@ HAND_CHECKED: dict[tuple[str, str], tuple[list[int], list[int]]] = {
 
 @pytest.mark.parametrize(("name", "template"), HAND_CHECKED)
 def test_ids_and_masks_are_those_checked_by_hand(name: str, template: str) -> None:
-    one = encoder(template, Limits(100), llama_cpp_tokenizer(name))(
-        Example("Ann 在北京", '["Ann"]', system="S")
-    )
+    encode_one = encoder(template, Limits(100), llama_cpp_tokenizer(name))
+    one = only(encode_one(Example("Ann 在北京", '["Ann"]', system="S")))
     prompt, answer = HAND_CHECKED[name, template]
     assert one.ids == prompt + answer
     assert one.labels == [IGNORED] * len(prompt) + answer
@@ -271,7 +309,7 @@ def test_the_prompt_is_the_one_of_extract_and_the_answer_follows(name: str, temp
     tokenizer = llama_cpp_tokenizer(name)
     form = registry().get("template", template)
     question, answer = '{"input": "Ann 在北京."}', '{"person": ["Ann"]}'
-    one = encoder(template, Limits(10_000), tokenizer)(Example(question, answer))
+    one = only(encoder(template, Limits(10_000), tokenizer)(Example(question, answer)))
     prompt = encode(form.prompt(question), tokenizer)
     assert one.ids[: len(prompt)] == prompt
     assert one.labels[: len(prompt)] == [IGNORED] * len(prompt)
@@ -328,9 +366,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
 
     whole = gzip.compress((GOOD_LINE + "\n").encode() * 500)
     files = {
-        "cut.jsonl.gz": (whole[: len(whole) // 2], "broken compressed data"),
-        "plain.jsonl.gz": (GOOD_LINE.encode(), "broken compressed data"),
-        "plain.jsonl.zst": (GOOD_LINE.encode(), "broken compressed data"),
+        "cut.jsonl.gz": (whole[: len(whole) // 2], "its compression is damaged"),
         "wide.jsonl": (GOOD_LINE.encode("utf-16"), "is in UTF-16"),
         "zero.jsonl": (b"\0\1\2", "is not a text file"),
     }
@@ -362,32 +398,75 @@ def make_encoder(length: int) -> Encoder:
     return encoder("vanilla", Limits(length))
 
 
-def stored(path: Path, cache: Path, length: int = 12, **more: Any) -> Any:
+def stored(path: Path, cache: Path, length: int = 12, **more: Any) -> EncodedDataset:
     made = make_encoder(length)
-    return make_store(cache, store_key([path], made, "t"), [path], made, **more)
+    return encode_dataset(cache, dataset_key([path], made, "t"), [path], made, **more)
 
 
-def test_a_store_gives_back_what_was_encoded_and_reports_it(tmp_path: Path) -> None:
+def write_rows(folder: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    return write(folder, *(json.dumps({"instruction": q, "output": a}) for q, a in rows))
+
+
+def test_a_dataset_gives_back_what_was_encoded_and_reports_it(tmp_path: Path) -> None:
     rows = [("ab", "X"), ("abcdefghijklmnop", "XY"), ("a", "X" * 20), ("abc", "XYZ")]
-    path = write(tmp_path, *(json.dumps({"instruction": q, "output": a}) for q, a in rows))
-    store = stored(path, tmp_path / "cache")
-    wanted = [make_encoder(12)(Example(*row)) for row in rows]
-    kept: list[Encoded] = [one for one in wanted if one.fits]
-    assert len(store) == len(kept) == 3
+    dataset = stored(write_rows(tmp_path, rows), tmp_path / "cache")
+    kept = [one for row in rows for one in make_encoder(12)(Example(*row))]
+    assert len(dataset) == len(kept) == 2
     for at, one in enumerate(kept):
-        assert list(store[at]["input_ids"]) == one.ids
-        assert list(store[at]["labels"]) == one.labels
-    assert list(store.numbers) == [0, 1, 3]
-    report = store.report
-    assert (report.examples, report.cut, report.left_out, report.longest) == (3, 1, 1, 12)
+        assert list(dataset[at]["input_ids"]) == one.ids
+        assert list(dataset[at]["labels"]) == one.labels
+    assert list(dataset.numbers) == [0, 3]
+    report = dataset.report
+    assert (report.examples, report.split, report.left_out, report.longest) == (2, 0, 2, 8)
     assert report.tokens == sum(len(one.ids) for one in kept)
-    assert report.padding == pytest.approx(1 - report.tokens / 36)
-    said = " ".join(report.lines())
-    assert "1 examples are too long" in said
-    assert "1 examples are left out" in said
+    assert "2 lines are left out" in " ".join(report.lines())
 
 
-def test_a_store_is_made_once_for_the_same_content(tmp_path: Path) -> None:
+def test_ids_take_16_bits_where_they_fit(tmp_path: Path) -> None:
+    import numpy as np
+
+    def kind(text: str) -> Any:
+        # The tests' characters are their own ids; only those of one example are stored.
+        tokenizer = Characters()
+        tokenizer.bos = tokenizer.eos = 3
+        form = registry().get("template", "vanilla").bind(tokenizer)
+        made = Encoder(tokenizer, form, Limits(50))
+        path = write_rows(tmp_path, [(text, "a")])
+        dataset = encode_dataset(tmp_path, dataset_key([path], made, "t"), [path], made)
+        assert list(dataset[0]["input_ids"]) == only(made(Example(text, "a"))).ids
+        return np.load(dataset.folder / "ids.npy").dtype
+
+    assert kind("q") == np.uint16
+    assert kind("😀") == np.uint32
+
+
+def test_labels_of_several_turns_come_back(tmp_path: Path) -> None:
+    turns = {"instruction": "c", "output": "Z", "history": [["a", "X"], ["b", "Y"]]}
+    path = write(tmp_path, json.dumps(turns), GOOD_LINE)
+    made = encoder("baichuan", Limits(50))
+    dataset = encode_dataset(tmp_path / "c", dataset_key([path], made, "t"), [path], made)
+    wanted = [only(made(example)) for example in read_examples(path)]
+    assert len([label for label in wanted[0].labels if label != IGNORED]) > 3
+    for at, one in enumerate(wanted):
+        assert list(dataset[at]["labels"]) == one.labels
+
+
+def test_examples_about_one_text_are_held_out_together(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(20)]
+    rows = [
+        (json.dumps({"schema": [label], "input": text}), "[]") for text in texts for label in "ab"
+    ]
+    dataset = stored(write_rows(tmp_path, rows), tmp_path / "c", length=80)
+    kept, out = dataset.split(6, seed=1)
+    assert (len(kept), len(out)) == (34, 6)
+    about = [{int(number) // 2 for number in part.numbers} for part in (kept, out)]
+    assert not about[0] & about[1]
+    again = dataset.split(6, seed=1)[1]
+    assert list(again.rows) == list(out.rows)
+    assert list(dataset.split(6, seed=2)[1].rows) != list(out.rows)
+
+
+def test_a_dataset_is_made_once_for_the_same_content(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD_LINE)
     counted: list[int] = []
     for _ in range(2):
@@ -410,14 +489,13 @@ def test_an_encoding_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> N
 
 
 def test_other_processes_encode_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from iepile_cli.training import store as module
+    from iepile_cli.training import dataset as module
 
-    monkeypatch.setattr(module, "_WORTH_WORKERS", 10)
-    rows = [json.dumps({"instruction": "q" * (n % 7 + 1), "output": str(n)}) for n in range(60)]
-    path = write(tmp_path, *rows)
+    monkeypatch.setattr(module, "_CHUNK", 5)
+    monkeypatch.setattr(module, "_SERIAL", 2)
+    path = write_rows(tmp_path, [("q" * (n % 7 + 1), str(n)) for n in range(60)])
     alone = stored(path, tmp_path / "1")
-    opener = Opener(elsewhere, (12,))
-    many = stored(path, tmp_path / "2", workers=2, opener=opener)
+    many = stored(path, tmp_path / "2", workers=2, factory=EncoderFactory(elsewhere, (12,)))
     assert [list(many[n]["input_ids"]) for n in range(60)] == [
         list(alone[n]["input_ids"]) for n in range(60)
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from iepile_cli.cli import run as run_command
-from iepile_cli.cli.train_options import HELP
 from iepile_cli.errors import DataError, UnknownName, UsageError
+from iepile_cli.fields import option_fields
 from iepile_cli.models import catalogue_entry
 from iepile_cli.registry import registry
 from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
@@ -21,7 +21,7 @@ BASE = {"data": "x.jsonl", "output": "out"}
 
 def test_every_field_is_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
     names = [field.name for field in dataclasses.fields(TrainOptions)]
-    assert sorted(HELP) == sorted(names)
+    assert [item.name for item in option_fields(TrainOptions)] == names
     assert run_command(["train", "--help"]) == 0
     shown = capsys.readouterr().out
     for name in names:
@@ -30,7 +30,14 @@ def test_every_field_is_an_option_with_a_help_text(capsys: pytest.CaptureFixture
 
 def test_a_configuration_reads_back_as_it_was_written(tmp_path: Path) -> None:
     options = options_from(
-        {**BASE, "adapter": ("a", 'b"\\ü'), "system": "S\n", "batch_size": 4, "warmup": 0.5}
+        {
+            **BASE,
+            "data": ("a", 'b"\\ü'),
+            "adapter": "a",
+            "system": "S\n",
+            "batch_size": 4,
+            "warmup": 0.5,
+        }
     )
     path = tmp_path / "t.toml"
     path.write_text(as_toml(options), encoding="utf-8")
@@ -72,15 +79,20 @@ def test_the_command_line_overrides_a_recipe(
     [
         ({"bits": 3}, "--bits 3 is not known"),
         ({"method": "qlora"}, "--method qlora"),
-        ({"lora_r": 0}, "--lora-r must be at least 1"),
+        ({"lora_r": 0}, "--lora-r 0 is too low"),
         ({"batch_size": "many"}, "--batch-size many"),
         ({"data": ()}, "no training data"),
         ({"output": ""}, "no folder to write to"),
         ({"eval_data": "a", "val_size": 1}, "cannot be used together"),
-        ({"eval_f1": 5}, "held-out records"),
+        ({"val_size": "few"}, "--val-size few"),
+        ({"eval_f1": 5, "val_size": 0}, "held-out records"),
         ({"deepspeed": "zero3", "bits": 4}, "ZeRO-3"),
+        ({"deepspeed": "zero3", "eval_f1": 5}, "--eval-f1 cannot be used with ZeRO-3"),
+        ({"fsdp": True, "bits": 4}, "--fsdp cannot shard 4-bit"),
+        ({"tokens_per_batch": 4096, "batch_size": 4}, "--tokens-per-batch cannot"),
+        ({"too_long": "cut"}, "--too-long cut is not known"),
         ({"deepspeed": "zero2", "fsdp": True}, "cannot be used together"),
-        ({"method": "full", "adapter": ("a",)}, "does not go on from an adapter"),
+        ({"method": "full", "adapter": "a"}, "does not go on from an adapter"),
     ],
 )
 def test_what_cannot_be_is_refused(change: dict[str, object], message: str) -> None:

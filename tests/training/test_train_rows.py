@@ -11,10 +11,15 @@ import pytest
 import torch
 from training.runs import run
 
+from iepile_cli.training.attention import collator_for
 from iepile_cli.training.encoding import IGNORED
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.prefixes import Layout, arranged
-from iepile_cli.training.rows import PaddedCollator, RowCollator, answer_loss, row_collator
+from iepile_cli.training.packing import (
+    Layout,
+    PackedCollator,
+    PaddedCollator,
+    arrange,
+)
 
 Rows = list[tuple[list[int], int]]
 
@@ -100,11 +105,8 @@ def learnt(model: Any, batches: list[dict[str, Any]], count: int) -> tuple[float
     model.zero_grad()
     total = 0.0
     for given in batches:
-        batch = dict(given)
-        batch.pop("labels")
-        targets = batch.pop("shift_labels")
-        batch.pop("tokens")
-        loss = answer_loss(model(**batch, use_cache=False).logits, targets, count)
+        batch = {key: value for key, value in given.items() if key != "tokens"}
+        loss = model(**batch, use_cache=False, num_items_in_batch=count).loss
         loss.backward()
         total += float(loss.detach())
     return total, {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
@@ -117,8 +119,8 @@ def test_a_row_has_the_loss_and_gradients_of_its_examples_one_by_one(case: str, 
     count = sum(label != IGNORED for one in given for label in one["labels"][1:])
     apart = [PaddedCollator(0)([one]) for one in given]
     wanted, gradients = learnt(model, apart, count)
-    collate = row_collator(model)
-    assert collate == RowCollator()
+    collate = collator_for(model)
+    assert collate == PackedCollator()
     row = collate(given)
     loss, found = learnt(model, [row], count)
     assert loss == pytest.approx(wanted, abs=1e-5)
@@ -144,22 +146,23 @@ def test_a_row_has_the_loss_and_gradients_of_its_examples_one_by_one(case: str, 
 )
 def test_what_is_shared_is_in_a_row_once(case: str, length: int) -> None:
     given = examples(case)
-    row = RowCollator()(given)
+    row = PackedCollator()(given)
     assert row["input_ids"].shape == row["position_ids"].shape == (1, length)
     assert row["tokens"] == sum(len(one["input_ids"]) for one in given)
-    assert sum(row["row_parts"][:, 0].tolist()) == length
-    whole = RowCollator(shares=False)(given)
+    assert sum(row["layout"].own) == length
+    whole = PackedCollator(shares=False)(given)
     assert whole["input_ids"].shape == (1, row["tokens"])
     assert sorted(whole["labels"][0].tolist()) == sorted(row["labels"][0].tolist())
 
 
 def test_the_order_is_the_tokens_own() -> None:
     given = examples("mixed")
-    row = RowCollator()(given)
+    row = PackedCollator()(given)
     random.Random(3).shuffle(given)
-    again = RowCollator()(given)
-    for name in ("input_ids", "position_ids", "row_parts", "logits_to_keep", "labels"):
+    again = PackedCollator()(given)
+    for name in ("input_ids", "position_ids", "logits_to_keep", "labels"):
         assert torch.equal(row[name], again[name])
+    assert row["layout"].chains == again["layout"].chains
 
 
 def test_chains_lead_to_every_token_of_an_example() -> None:
@@ -173,7 +176,7 @@ def test_chains_lead_to_every_token_of_an_example() -> None:
         ]
         ids += [np.concatenate([ids[0], one]) for one in ids]
         limits = [random_.randrange(len(one)) for one in ids]
-        order = arranged(ids, limits)
+        order = arrange(ids, limits)
         assert sorted(at for at, _ in order) == list(range(len(ids)))
         assert all(shared <= limits[at] for at, shared in order)
         layout = Layout([len(ids[at]) - shared for at, shared in order], [s for _, s in order])
@@ -211,6 +214,7 @@ def test_a_model_that_mixes_the_examples_of_a_row_gets_padded_batches() -> None:
     }
     for kind, more in mixing.items():
         config = AutoConfig.for_model(kind, **shape, **more)
-        assert row_collator(AutoModelForCausalLM.from_config(config)) is None, kind
+        collator = collator_for(AutoModelForCausalLM.from_config(config))
+        assert isinstance(collator, PaddedCollator), kind
     apart = AutoConfig.for_model("qwen3", **shape, **heads)
-    assert row_collator(AutoModelForCausalLM.from_config(apart)) == RowCollator()
+    assert collator_for(AutoModelForCausalLM.from_config(apart)) == PackedCollator()

@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from iepile_cli.cli.train_options import HELP
+from iepile_cli.fields import option_fields
+from iepile_cli.training.options import TrainOptions
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "train.md"
 
@@ -27,7 +28,7 @@ def test_every_option_of_upstream_is_named(shared: Path) -> None:
 def test_the_table_leads_to_options_that_exist() -> None:
     rows = [line.split("|") for line in section().splitlines() if line.startswith("| `--")]
     assert len(rows) > 30
-    ours = {name.replace("_", "-") for name in HELP}
+    ours = {item.name.replace("_", "-") for item in option_fields(TrainOptions)}
     ours |= {"no-" + name for name in ours}
     for row in rows:
         if "download" in row[2]:

@@ -1,0 +1,91 @@
+"""Commands for Typer: help in groups, and completion that loads nothing to convert values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from typer.core import TyperCommand, TyperGroup
+
+from iepile_cli.cli import console
+
+# The last group of help: what every command has.
+GENERAL = "General"
+
+_METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "FILE"}
+# Limits of numbers that go without saying.
+_IDLE_LIMIT = re.compile(r"(; x>=0|  \[x>=0\]|x>=0; )")
+
+
+class Command(TyperCommand):
+    """A subcommand whose help shows its options in groups, in plain text."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        for parameter in self.params:
+            if parameter.param_type_name == "option" and parameter.metavar is None:
+                kind: Any = parameter.type_descriptor.annotation  # type: ignore[attr-defined]
+                parameter.metavar = _METAVARS.get(get_args(kind)[0] if get_args(kind) else kind)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, the options that most people need, then each group."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        first = list(getattr(self.callback, "first", ()))
+        options = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            record = (record[0], _IDLE_LIMIT.sub("", record[1]))
+            if parameter.param_type_name == "argument":
+                sections["Arguments"].append(record)
+            else:
+                options[parameter.name] = (parameter, record)
+        sections["Options"] += [options.pop(name)[1] for name in first if name in options]
+        for parameter, record in options.values():
+            default = GENERAL if parameter.name == "help" else "Options"
+            group = getattr(parameter, "rich_help_panel", None) or default
+            sections.setdefault(group, []).append(_without_idle_negation(parameter, record))
+        general = sections.pop(GENERAL, [])
+        for title, records in (*sections.items(), (GENERAL, general)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records, col_max=_column(formatter.width))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; for completion values stay as they are, as converting them loads much."""
+        _leave_values(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+def help_settings() -> dict[str, Any]:
+    """How help is shown: by -h too, as wide as the terminal and at most 100 columns."""
+    return {"help_option_names": ["-h", "--help"], "terminal_width": min(console.width() - 1, 100)}
+
+
+def _column(width: int) -> int:
+    """The widest column of option names, on a terminal so wide."""
+    return 30 if width >= 60 else 12
+
+
+class Group(TyperGroup):
+    """The program itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; for completion values stay as they are, as converting them loads much."""
+        _leave_values(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+def _leave_values(command: Any, context: Any) -> None:
+    if context.resilient_parsing:
+        for parameter in command.get_params(context):
+            parameter.process_value = lambda context, value: value
+
+
+def _without_idle_negation(parameter: Any, record: tuple[str, str]) -> tuple[str, str]:
+    """A flag that is off by default is shown without the form that switches it off."""
+    if getattr(parameter, "secondary_opts", ()) and not parameter.default:
+        return record[0].partition(" / --no-")[0].rstrip("; "), record[1]
+    return record

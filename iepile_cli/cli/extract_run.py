@@ -1,0 +1,234 @@
+"""The run of an extraction: read, skip what is done, answer, write, report.
+
+Texts and instruction records run alike; what is read and how it is answered is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+import typer
+
+from iepile_cli.cli.console import Progress, detail, note, print_error
+from iepile_cli.cli.fetching import offer_download
+from iepile_cli.errors import IEPileError, PartialFailure
+from iepile_cli.formatting import duration, plural
+
+OnError = Callable[[IEPileError], None]
+OnAnswer = Callable[[int, float], None]
+
+
+class Result(Protocol):
+    """What an item comes to; ``ungrounded`` mentions were left out as not in its text."""
+
+    @property
+    def ungrounded(self) -> int:
+        """The number of such mentions."""
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """What was found."""
+
+
+class HasText(Protocol):
+    """What is read."""
+
+    @property
+    def text(self) -> str:
+        """The text; its length tells how long it will take."""
+
+
+class Opened(Protocol):
+    """An opened model; its runner is closed at the end of the run."""
+
+    @property
+    def runner(self) -> Any:
+        """The backend's runner; its ``notes``, if any, are shown at the end."""
+
+
+Item = TypeVar("Item", bound=HasText)
+Answered = TypeVar("Answered", bound=Result)
+Model = TypeVar("Model", bound=Opened)
+
+
+class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
+    """Where results go; it knows those of an earlier run that is resumed."""
+
+    @property
+    def resumed(self) -> int:
+        """How many items were answered by the earlier run."""
+
+    def done(self, item: Item) -> bool:
+        """Whether an item was answered by the earlier run."""
+
+    def write(self, result: Answered) -> None:
+        """Write a result."""
+
+
+def run(
+    noun: str,
+    read: Callable[[OnError], Iterable[Item]],
+    writing: AbstractContextManager[Writer[Item, Answered]],
+    open_model: Callable[[], Model],
+    answer: Callable[[Iterator[Item], Model, OnAnswer, OnError], Iterable[Answered]],
+    *,
+    output: str | None = None,
+    resumable: bool = True,
+    read_again: Callable[[], Iterable[Item] | None] = lambda: None,
+) -> None:
+    """Read items, answer those that are not done, write the results, and report.
+
+    ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
+    read; ``answer`` gives a result for each item, in order, and reports those without one. The
+    model is opened only when something is left to do; a person may be offered to download it.
+    ``output`` is the file that is written, and ``resumable`` says whether ``--resume`` goes on
+    with it. ``read_again`` gives the items once more, for the time left, or None where they
+    cannot be read twice.
+
+    Raises ``PartialFailure`` when some items failed, and exits with 1 when all did.
+    """
+    failures: list[IEPileError] = []
+
+    def failed(error: IEPileError) -> None:
+        failures.append(error)
+        print_error(error.message, error.hint)
+
+    output = None if output == "-" else output
+    to_resume = output if resumable else None
+    with writing as writer, _resume_hint(to_resume):
+        rest = (item for item in read(failed) if not writer.done(item))
+        first = next(rest, None)
+        if first is None:
+            if failures:
+                raise typer.Exit(1)
+            done = f"{plural(writer.resumed, noun)} done before"
+            note(f"nothing left to do: {done}" if writer.resumed else f"no {noun} to read")
+            return
+        with Progress() as progress:
+            tally = _Tally(progress, noun, lambda: _measured(first, read_again(), writer))
+            opened = _opened(open_model, progress)
+            tally.begin()
+            with closing(opened.runner):
+                for result in answer(chain([first], rest), opened, tally.answered, failed):
+                    with progress.aside():
+                        writer.write(result)
+                    tally.finished(result)
+    tally.report(opened.runner, output)
+    if failures:
+        raise PartialFailure(
+            f"{plural(len(failures), 'input')} failed; {plural(tally.items, noun)} written",
+            hint="--resume tries again what failed" if to_resume else "",
+        )
+
+
+def _opened(open_model: Callable[[], Model], progress: Progress) -> Model:
+    while True:
+        try:
+            return open_model()
+        except IEPileError as error:
+            with progress.hidden():
+                if not offer_download(error):
+                    raise
+
+
+def _measured(
+    first: Item, again: Iterable[Item] | None, writer: Writer[Item, Any]
+) -> tuple[int, int] | None:
+    """The numbers of items and of characters that are left to do, None where nobody knows."""
+    if again is None:
+        # What is read as a whole is there already.
+        alone = getattr(first, "line", 0) is None
+        return (1, len(first.text)) if alone else None
+    lengths = [len(item.text) for item in again if not writer.done(item)]
+    return len(lengths), sum(lengths)
+
+
+class _Tally:
+    """What a run has done so far, its bar, and how long it will take."""
+
+    # A run without a bar is foretold after so many seconds, if it takes longer than a minute.
+    FORETOLD = 10
+    LONG = 60
+
+    def __init__(
+        self, progress: Progress, noun: str, measure: Callable[[], tuple[int, int] | None]
+    ) -> None:
+        self._progress, self._noun, self._measure = progress, noun, measure
+        self._started = self._opened = time.monotonic()
+        self._bar = progress.bar("opening the model")
+        self._of = ""
+        self._foretold = False
+        self.items = self._found = self._tokens = self._ungrounded = 0
+        self._characters = 0.0
+
+    def begin(self) -> None:
+        """The model is open: from now on the bar shows what is done."""
+        self._opened = time.monotonic()
+        known = self._measure() if self._progress.visible else None
+        if known is not None:
+            self._of = f"/{known[0]:,}"
+            self._bar.update(done=0, total=max(1, known[1]))
+        self._show()
+
+    def answered(self, tokens: int, characters: float) -> None:
+        """Count an answer: its tokens, and the characters of text that it deals with."""
+        self._tokens += tokens
+        self._characters += characters
+        self._bar.advance(characters)
+        self._show()
+        if not self._foretold and time.monotonic() - self._opened >= self.FORETOLD:
+            self._foretold = True
+            self._foretell()
+
+    def _foretell(self) -> None:
+        known = None if self._progress.visible else self._measure()
+        if known is None or not self._characters:
+            return
+        seconds = time.monotonic() - self._opened
+        left = seconds * (known[1] / self._characters - 1)
+        if left > self.LONG:
+            note(f"{plural(known[0], self._noun)}: about {duration(left)} left")
+
+    def finished(self, result: Result) -> None:
+        """Count a finished item."""
+        self.items += 1
+        self._found += len(result.items)
+        self._ungrounded += result.ungrounded
+        self._show()
+
+    def _show(self) -> None:
+        rate = f"  {self._rate():,.0f} tokens/s" if self._tokens else ""
+        self._bar.update(f"{self.items:,}{self._of} {self._noun}s{rate}")
+
+    def _rate(self) -> float:
+        return self._tokens / max(1e-9, time.monotonic() - self._opened)
+
+    def report(self, runner: Any, output: str | None) -> None:
+        """Say what was written, where, and in what time; what was left out or not accepted.
+
+        For standard output that is said only with ``-v``.
+        """
+        for line in getattr(runner, "notes", ()):
+            note(line)
+        if self._ungrounded:
+            left_out = plural(self._ungrounded, "mention")
+            note(f"{left_out} not found in the text, left out")
+        time_taken = duration(time.monotonic() - self._started)
+        done = f"{plural(self.items, self._noun)} with {plural(self._found, 'item')}"
+        (note if output else detail)(f"{done} written to {output or 'stdout'} in {time_taken}")
+        detail(f"{plural(self._tokens, 'token')}, {self._rate():.0f} tokens/s")
+
+
+@contextmanager
+def _resume_hint(output: str | None) -> Iterator[None]:
+    """Say, when the run is interrupted, how to go on with what is written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output is not None:
+            note(f"what is done stays; add --resume to go on with {output}")
+        raise

@@ -1,0 +1,242 @@
+"""What ``iepile extract`` reads: texts with a schema, or instruction records."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from iepile_cli.cli import console
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.formatting import plural
+
+if TYPE_CHECKING:
+    from iepile_cli.extraction.inputs import Document, OnError, OnSkip
+    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.task import SchemaItem, Task
+
+# A schema that is short beside this many tokens is not measured beforehand.
+_USUAL_CONTEXT = 8192
+# Inputs up to this size are read once beforehand, so that the time left can be told.
+_COUNTED_BYTES = 200_000_000
+_NAMED_FILES = 20
+
+
+def refuse_with_instructions(**given: object) -> None:
+    """Raise ``UsageError`` for options that instruction records leave no room for."""
+    named = [name for name, value in given.items() if value]
+    if named:
+        refused = ", ".join("--" + name.replace("_", "-") for name in named)
+        raise UsageError(
+            f"--instructions brings its own texts and schemas: {refused} cannot be used with it"
+        )
+
+
+class Texts:
+    """Texts from files and standard input, to which one schema is put."""
+
+    noun = "document"
+
+    def __init__(
+        self,
+        paths: list[str] | None,
+        schema: list[str] | None,
+        task: Task | None,
+        lines: bool,
+        text_field: str | None,
+        encoding: str | None,
+        limit: int | None,
+    ) -> None:
+        from iepile_cli.extraction.inputs import is_piped
+        from iepile_cli.task.schema import read_schema
+
+        if not schema:
+            raise UsageError(
+                "no --schema: what is to be extracted?", hint="try --schema person,location"
+            )
+        self.given = schema
+        self.task, items = read_schema(schema, task)
+        self.schema: tuple[SchemaItem, ...] = tuple(items)
+        if not paths and not is_piped():
+            raise UsageError("nothing to read", hint="name files, or pipe a text in")
+        self.paths = paths or ["-"]
+        self._encoding, self._lines = encoding, lines
+        self._text_field, self._limit = text_field, limit
+        self._exclude: tuple[str, ...] = ()
+        self.resumable = False
+
+    def writer(self, output: str | None, format_: str | None, *, resume: bool, bom: bool) -> Writer:
+        """The writer of the results; raises ``UsageError`` for an output that is an input."""
+        from iepile_cli.extraction import outputs
+        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.files import refuse_overwriting
+        from iepile_cli.task.instruction import schema_json
+
+        format_ = format_ or outputs.format_for(output)
+        if output is not None and output != "-":
+            refuse_overwriting([output], [*self.paths, *self._schema_files()])
+            part = output + outputs.PART
+            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            self._exclude = (output, part, *notes)
+            self._refuse_overwriting_inside(output)
+        self.resumable = format_ in RESUMABLE
+        # Wrong options are said before a file is made.
+        self._documents(lambda error: None, lambda path: None)
+        settings = {
+            "task": self.task.name,
+            "schema": schema_json(self.task, self.schema),
+            "types": list(dict.fromkeys(item.type for item in self.schema)),
+        }
+        return outputs.open_writer(
+            format_, output, task=self.task, resume=resume, bom=bom, settings=settings
+        )
+
+    def _refuse_overwriting_inside(self, output: str) -> None:
+        """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
+        from iepile_cli.extraction.inputs import find_files
+        from iepile_cli.extraction.outputs import holds_results
+        from iepile_cli.files import is_same_file, suffix
+
+        if not os.path.isfile(output) or holds_results(output):
+            return
+        ignore: OnError = lambda error: None  # noqa: E731
+        same = suffix(output)
+        found = (path for path in find_files(self.paths, ignore) if suffix(path) == same)
+        if any(is_same_file(output, path) for path in found):
+            raise UsageError(
+                f"{output} would overwrite what is read from it", hint="name another output"
+            )
+
+    def read(self, on_error: OnError) -> Iterator[Document]:
+        """The documents; files of a folder that are passed over are named at the end."""
+        skipped: list[str] = []
+        yield from self._documents(on_error, skipped.append)
+        _name_skipped(skipped)
+
+    def read_again(self) -> Iterable[Document] | None:
+        """The documents once more, or None where they cannot be read twice or are too large."""
+        from iepile_cli.extraction.inputs import input_size
+
+        size = input_size(self.paths, exclude=self._exclude)
+        known = size is not None and size <= _COUNTED_BYTES
+        return self._documents(lambda error: None, lambda path: None) if known else None
+
+    def _documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+        from iepile_cli.extraction.inputs import read_documents
+
+        return read_documents(
+            self.paths,
+            encoding=self._encoding,
+            lines=self._lines,
+            text_field=self._text_field,
+            limit=self._limit,
+            exclude=self._exclude,
+            on_error=on_error,
+            on_skip=on_skip,
+        )
+
+    def check_room(
+        self,
+        how: ExtractOptions,
+        name: str | None,
+        adapters: Sequence[str],
+        template: str | None,
+        context: int,
+    ) -> None:
+        """Raise ``ModelError`` when a long schema leaves no room for a text.
+
+        Where the model's context and tokenizer are known before it is loaded.
+        """
+        from iepile_cli.backends.opening import fitting_template, tokenizer_of
+        from iepile_cli.extraction.requests import check_room, may_lack_room
+        from iepile_cli.models import resolve_model
+        from iepile_cli.registry import registry
+
+        if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
+            return
+        found = resolve_model(name, adapters)
+        context = context or (found.entry.context if found.entry else None) or 0
+        if not context:
+            return
+        tokenizer = tokenizer_of(found)
+        form = (
+            registry().get("template", template)
+            if template
+            else fitting_template(found, tokenizer, registry())
+        )
+        try:
+            check_room(self.task, self.schema, how, tokenizer, form, context)
+        except ModelError as error:
+            raise self.named(error) from None
+
+    def _schema_files(self) -> list[str]:
+        names = [given.removeprefix("@") for given in self.given]
+        return [name for name in names if os.path.isfile(name)]
+
+    def named(self, error: ModelError) -> ModelError:
+        """The error, with the schema files whose size may be the reason."""
+        files = self._schema_files()
+        if not files or "schema" not in error.message:
+            return error
+        types = plural(len(self.schema), "type")
+        return ModelError(f"{', '.join(files)} ({types}): {error.message}", hint=error.hint)
+
+
+class InstructionRecords:
+    """Instruction records, which bring their texts and schemas."""
+
+    noun = "record"
+    schema: tuple[SchemaItem, ...] = ()
+    resumable = True
+
+    def __init__(
+        self, path: str, task: Task | None, encoding: str | None, limit: int | None
+    ) -> None:
+        from iepile_cli.files import check_encoding
+
+        check_encoding(encoding)
+        self._path, self._task, self._encoding, self._limit = path, task, encoding, limit
+
+    def writer(self, output: str | None, format_: str | None, *, resume: bool, bom: bool) -> Writer:
+        """The writer of the records; raises ``UsageError`` for an output that is the input."""
+        from iepile_cli.extraction import outputs
+        from iepile_cli.files import refuse_overwriting
+
+        if format_ is None:
+            outputs.format_for(output, records=True)
+        refuse_overwriting([output], [self._path])
+        return outputs.open_record_writer(output, resume=resume)
+
+    def read(self, on_error: OnError) -> Iterator[Document]:
+        """The records."""
+        from iepile_cli.extraction.instructions import read_instructions
+
+        records = read_instructions(self._path, on_error, task=self._task, encoding=self._encoding)
+        return itertools.islice(records, self._limit)
+
+    def read_again(self) -> Iterable[Document] | None:
+        """The records once more, or None where they cannot be read twice or are too large."""
+        from iepile_cli.extraction.inputs import input_size
+
+        size = input_size([self._path])
+        known = size is not None and size <= _COUNTED_BYTES
+        return self.read(lambda error: None) if known else None
+
+    def named(self, error: ModelError) -> ModelError:
+        """The error as it is: a record that fails is named where it fails."""
+        return error
+
+
+def _name_skipped(skipped: list[str]) -> None:
+    if not skipped:
+        return
+    from iepile_cli.files import display_name
+
+    shown = skipped if console.verbosity.verbose else skipped[:_NAMED_FILES]
+    more = f" and {len(skipped) - len(shown)} more (-v names all)" if skipped[len(shown) :] else ""
+    console.note(
+        f"passed over {plural(len(skipped), 'file')} whose suffix is not that of a text: "
+        f"{', '.join(map(display_name, shown))}{more}; to read one all the same, name it"
+    )

@@ -1,0 +1,362 @@
+"""The counts of an evaluation: each document as a few small numbers, from which all scores follow.
+
+Goes in: the gold and predicted facts of one document after another (``Counts.add``). Comes out:
+tables of sums, by document or by any other grouping of documents. Each worker fills counts of its
+own; ``merge`` puts them together. Half a million documents take about 30 MB.
+
+What is written down of a document is one code for each outcome: a hit, a missed gold fact, a
+spurious prediction. A code is the number of a label (task, unit and type) times ``OUTCOMES``,
+plus the outcome; ``WORTH`` says what each outcome adds to the sums.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import adler32, crc32
+
+from iepile_cli.evaluation.facts import Fact, Facts
+from iepile_cli.evaluation.matching import FULL, match_facts
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Table: TypeAlias = "npt.NDArray[Any]"
+
+# What is counted of the rows of one task and source, document or not.
+ANSWERS, MALFORMED, TRUNCATED, REPAIRED, SILENT, UNLABELLED = range(6)
+ROW_COUNTS = ("answers", "malformed", "truncated", "repaired", "without_output", "unlabelled")
+
+# Gold and predicted facts, the credit for each side (true positives by gold and by prediction, in
+# halves; they differ by type where labels may differ), and predictions that are not in the text.
+GOLD, PREDICTED, TRUE_GOLD, TRUE_PREDICTED, HALLUCINATED = range(5)
+SUMS = 5
+
+OUTCOMES = 8
+(HIT, MISSED, SPURIOUS, INVENTED, GOLD_HALF, GOLD_FULL, PREDICTED_HALF, PREDICTED_FULL) = range(
+    OUTCOMES
+)
+# What one outcome adds to each of the ``SUMS``. An invented prediction is spurious or a hit too.
+WORTH = (
+    (1, 1, 2, 2, 0),
+    (1, 0, 0, 0, 0),
+    (0, 1, 0, 0, 0),
+    (0, 0, 0, 0, 1),
+    (1, 0, 1, 0, 0),
+    (1, 0, 2, 0, 0),
+    (0, 1, 0, 1, 0),
+    (0, 1, 0, 2, 0),
+)
+_GOLD_OUTCOME = (MISSED, GOLD_HALF, GOLD_FULL)
+_PREDICTED_OUTCOME = (SPURIOUS, PREDICTED_HALF, PREDICTED_FULL)
+
+# Numbers of one document: a digest of its key, its group, the bytes [first, end) that it was read
+# from, and where its codes end.
+DOCUMENT = 5
+DIGEST, GROUP, FIRST, END, CODES_END = range(DOCUMENT)
+# Numbers of one confusion: document, gold label, predicted label (-1: nothing).
+CONFUSION = 3
+
+# A confusion of types: the gold one and the predicted one, "" for nothing.
+Confusion: TypeAlias = tuple[str, str]
+
+
+class _Codes(dict[Any, int]):
+    """The number of each type of a unit, times ``OUTCOMES``; a new type gets the next number."""
+
+    def __init__(self, counts: Counts, task: str, unit: int) -> None:
+        super().__init__()
+        self._of = counts, task, unit
+
+    def __missing__(self, kind: Any) -> int:
+        counts, task, unit = self._of
+        code = self[kind] = counts.label(task, unit, str(kind)) * OUTCOMES
+        return code
+
+
+class Counts:
+    """Outcomes of documents, in the order in which they were added.
+
+    ``labels`` and ``groups`` number the (task, unit, type) and the (task, source) that occurred;
+    ``rows`` has the ``ROW_COUNTS`` of each group. ``documents`` holds ``DOCUMENT`` numbers for
+    each document, ``codes`` its outcomes, ``confusions`` ``CONFUSION`` numbers for each pair.
+    """
+
+    def __init__(self) -> None:
+        self.labels: dict[tuple[str, int, str], int] = {}
+        self.groups: dict[tuple[str, str], int] = {}
+        self.rows: list[list[int]] = []
+        self.codes = array("i")
+        self.documents = array("q")
+        self.confusions = array("i")
+        self.unreadable = 0
+        self.skipped = 0
+        self.first_unreadable = -1
+        self._codes: dict[tuple[str, int], _Codes] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What only helps counting is not sent from one process to another.
+        return {**self.__dict__, "_codes": {}}
+
+    def __len__(self) -> int:
+        return len(self.documents) // DOCUMENT
+
+    def group(self, task: str, source: str) -> int:
+        """The number of a task and source."""
+        number = self.groups.setdefault((task, source), len(self.groups))
+        if number == len(self.rows):
+            self.rows.append([0] * len(ROW_COUNTS))
+        return number
+
+    def rows_of(self, task: str, source: str) -> list[int]:
+        """The counts of rows of a task and source, to be added to."""
+        return self.rows[self.group(task, source)]
+
+    def label(self, task: str, unit: int, kind: str) -> int:
+        """The number of a type of a task's unit."""
+        return self.labels.setdefault((task, unit, kind), len(self.labels))
+
+    def count_unreadable(self, at: int) -> None:
+        """Count a line that cannot be read, which begins at a byte."""
+        self.unreadable += 1
+        if self.first_unreadable < 0:
+            self.first_unreadable = at
+
+    def add(
+        self,
+        key: tuple[str, str, str],
+        facts: tuple[Facts, Facts],
+        labels: Sequence[int],
+        mode: str,
+        text: str | None,
+        span: tuple[int, int],
+    ) -> None:
+        """Count a document: its key (task, source, id), gold and predicted facts of each unit.
+
+        ``labels`` is how many values of the facts of each unit are their label; ``text`` tells
+        what is hallucinated, None where it is not known.
+        """
+        for unit, (gold, predicted, size) in enumerate(zip(*facts, labels, strict=True)):
+            if gold or predicted:
+                codes = self._codes.get((key[0], unit))
+                if codes is None:
+                    codes = self._codes[key[0], unit] = _Codes(self, key[0], unit)
+                self._count(codes, gold, predicted, size, mode, text)
+        self.documents.extend(
+            (digest(key), self.group(key[0], key[1]), *span, len(self.codes)),
+        )
+
+    def _count(
+        self,
+        codes: _Codes,
+        gold: list[Fact],
+        predicted: list[Fact],
+        labels: int,
+        mode: str,
+        text: str | None,
+    ) -> None:
+        put = self.codes.append
+        if not predicted:
+            for fact in gold:
+                put(codes[fact[0]] + MISSED)
+            return
+        hits, pairs, missed, spurious = match_facts(gold, predicted, labels, mode, text)
+        for fact in hits:
+            put(codes[fact[0]])
+        for fact in missed:
+            put(codes[fact[0]] + MISSED)
+        for fact in spurious:
+            put(codes[fact[0]] + SPURIOUS)
+        for one, other, credit in pairs:
+            put(codes[one[0]] + _GOLD_OUTCOME[credit])
+            put(codes[other[0]] + _PREDICTED_OUTCOME[credit])
+        if text is not None:
+            for fact in invented(predicted, labels, text):
+                put(codes[fact[0]] + INVENTED)
+
+    def add_confusions(self, task: str, unit: int, confusions: Sequence[Confusion]) -> None:
+        """Write down the confusions of the document that was added last."""
+        for pair in confusions:
+            numbers = (self.label(task, unit, kind) if kind else -1 for kind in pair)
+            self.confusions.extend((len(self) - 1, *numbers))
+
+    # ------------------------------------------------------------------------ putting together
+
+    def merge(self, other: Counts) -> None:
+        """Add all that other counts hold, their documents after these."""
+        import numpy as np
+
+        documents, codes = len(self), len(self.codes)
+        groups, labels = self._numbers(other)
+        for number, rows in zip(groups[:-1].tolist(), other.rows, strict=True):
+            self.rows[number] = [a + b for a, b in zip(self.rows[number], rows, strict=True)]
+        table = np.array(other.document_table())
+        table[:, GROUP] = groups[table[:, GROUP]]
+        table[:, CODES_END] += codes
+        self.documents.frombytes(table.tobytes())
+        self.codes.frombytes(_renumbered(other.code_table(), labels).tobytes())
+        confusions = np.array(other.confusion_table())
+        confusions[:, 0] += documents
+        confusions[:, 1:] = labels[confusions[:, 1:]]
+        self.confusions.frombytes(confusions.tobytes())
+        self.unreadable += other.unreadable
+        self.skipped += other.skipped
+        if self.first_unreadable < 0:
+            self.first_unreadable = other.first_unreadable
+
+    def _numbers(self, other: Counts) -> tuple[Table, Table]:
+        """The numbers that groups and labels of other counts have here; -1 stays -1."""
+        import numpy as np
+
+        groups = [self.group(*key) for key in other.groups]
+        labels = [self.label(*key) for key in other.labels]
+        return np.array([*groups, -1], dtype=np.int64), np.array([*labels, -1], dtype=np.int32)
+
+    def select(self, numbers: Table) -> None:
+        """Keep the documents of these numbers only, in this order."""
+        import numpy as np
+
+        documents, codes = np.array(self.document_table()), self.code_table()
+        ends = documents[:, CODES_END]
+        starts = ends - np.diff(ends, prepend=0)
+        sizes = (ends - starts)[numbers]
+        new_ends = np.cumsum(sizes)
+        # For each code its place before: where those of its document began, and so many after.
+        places = np.repeat(starts[numbers] - (new_ends - sizes), sizes) + np.arange(sizes.sum())
+        new_codes = codes[places]
+        documents = documents[numbers]
+        documents[:, CODES_END] = new_ends
+        new_number = np.full(len(self), -1, dtype=np.int32)
+        new_number[numbers] = np.arange(len(numbers), dtype=np.int32)
+        confusions = np.array(self.confusion_table())
+        confusions[:, 0] = new_number[confusions[:, 0]]
+        confusions = confusions[confusions[:, 0] >= 0]
+        confusions = confusions[np.argsort(confusions[:, 0], kind="stable")]
+        self.documents = array("q", documents.tobytes())
+        self.codes = array("i", new_codes.tobytes())
+        self.confusions = array("i", confusions.tobytes())
+
+    # -------------------------------------------------------------------------------- tables
+
+    def document_table(self) -> Table:
+        """Documents x ``DOCUMENT``, not to be kept while documents are added."""
+        import numpy as np
+
+        return np.frombuffer(self.documents, dtype=np.int64).reshape(-1, DOCUMENT)
+
+    def code_table(self) -> Table:
+        """The codes of all outcomes, in the order of the documents."""
+        import numpy as np
+
+        return np.frombuffer(self.codes, dtype=np.int32)
+
+    def confusion_table(self) -> Table:
+        """Confusions x ``CONFUSION``."""
+        import numpy as np
+
+        return np.frombuffer(self.confusions, dtype=np.int32).reshape(-1, CONFUSION)
+
+    def document_of_code(self) -> Table:
+        """For each code the number of its document."""
+        import numpy as np
+
+        sizes = np.diff(self.document_table()[:, CODES_END], prepend=0)
+        return np.repeat(np.arange(len(self), dtype=np.int32), sizes)
+
+    def document_sums(self, task: str, unit: int) -> Table:
+        """Documents x ``SUMS`` of one unit of a task."""
+        import numpy as np
+
+        wanted = np.array([key[:2] == (task, unit) for key in self.labels], dtype=bool)
+        codes, document = self.code_table(), self.document_of_code()
+        if len(wanted):
+            here = wanted[codes // OUTCOMES]
+            codes, document = codes[here], document[here]
+        outcomes = codes % OUTCOMES
+        sums = [
+            np.bincount(document, weights=worth[outcomes], minlength=len(self))
+            for worth in np.array(WORTH, dtype=np.float64).T
+        ]
+        return np.stack(sums, axis=-1)
+
+    def sums(self, key: Table) -> tuple[Table, Table, Table]:
+        """Sums over documents with one key, for each label: keys, labels, and rows of ``SUMS``.
+
+        ``key`` has a small number for each document; only pairs that occur are given, in order.
+        """
+        import numpy as np
+
+        codes = self.code_table()
+        width = max(1, len(self.labels)) * OUTCOMES
+        both = key[self.document_of_code()].astype(np.int64) * width + codes
+        distinct, times = _counted(both)
+        pair, place = np.unique(distinct // OUTCOMES, return_inverse=True)
+        sums = np.zeros((len(pair), SUMS))
+        np.add.at(sums, place, np.array(WORTH)[distinct % OUTCOMES] * times[:, None])
+        return pair // (width // OUTCOMES), pair % (width // OUTCOMES), sums
+
+    def wrong_documents(self) -> list[int]:
+        """The numbers of documents that have an error: not all hits or full credit."""
+        import numpy as np
+
+        outcomes = self.code_table() % OUTCOMES
+        full = np.array([FULL in worth[TRUE_GOLD : TRUE_PREDICTED + 1] for worth in WORTH])
+        wrong = ~full[outcomes] & (outcomes != INVENTED)
+        return [int(number) for number in np.unique(self.document_of_code()[wrong])]
+
+
+# Up to this many keys, a place for each is kept instead of sorting them.
+_DENSE = 1 << 22
+
+
+def _counted(keys: Table) -> tuple[Table, Table]:
+    """The distinct keys in order, and how often each comes."""
+    import numpy as np
+
+    if len(keys) and int(keys.max()) < max(_DENSE, len(keys)):
+        times = np.bincount(keys)
+        distinct = np.flatnonzero(times)
+        return distinct, times[distinct]
+    return np.unique(keys, return_counts=True)
+
+
+def _renumbered(codes: Table, labels: Table) -> Table:
+    import numpy as np
+
+    renumbered: Table = (labels[codes // OUTCOMES] * OUTCOMES + codes % OUTCOMES).astype(np.int32)
+    return renumbered
+
+
+def invented(predicted: list[Fact], labels: int, text: str) -> list[Fact]:
+    """The predicted facts with a mention that is not in the text."""
+    try:
+        match len(predicted[0]) - labels:
+            case 0:
+                return []
+            case 1:
+                return [fact for fact in predicted if fact[labels] not in text]
+            case _:
+                return [
+                    fact
+                    for fact in predicted
+                    if fact[labels] not in text or fact[labels + 1] not in text
+                ]
+    except TypeError:
+        # Spans stand in the text; numbers and other values are not looked for.
+        return [
+            fact
+            for fact in predicted
+            if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
+        ]
+
+
+def digest(key: tuple[str, str, str]) -> int:
+    """62 bits that are equal for documents of the same task, source and id.
+
+    They are no secret and need not be safe: documents that share them by chance are told apart
+    by their rows.
+    """
+    data = "\0".join(key).encode("utf-8", "surrogatepass")
+    # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
+    return (crc32(data) << 31) ^ adler32(data)

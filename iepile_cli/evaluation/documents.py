@@ -1,0 +1,451 @@
+"""Rows of a prediction file put together into documents, and both sides made comparable.
+
+Rows are schema batches: those with one task, source, id and label belong to one document. A batch
+that comes again under them starts the next document, so two records with the same text stay two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+from iepile_cli.evaluation.counts import (
+    ANSWERS,
+    MALFORMED,
+    REPAIRED,
+    SILENT,
+    TRUNCATED,
+    Confusion,
+    Counts,
+)
+from iepile_cli.evaluation.decoding import (
+    BROKEN,
+    NOT_TYPED,
+    Row,
+    decode,
+    decode_answer,
+    decode_row,
+    is_cut,
+    mend,
+    row_of,
+)
+from iepile_cli.evaluation.facts import Fact, FactReader, Facts
+from iepile_cli.evaluation.instructions import Batch, Instructions
+from iepile_cli.evaluation.matching import match_facts
+from iepile_cli.evaluation.options import EvalOptions
+from iepile_cli.task.table import TASKS
+
+# A source that a record does not name; the original script says "None".
+NO_SOURCE = ""
+
+# Answers without content that are remembered: a few strings make up much of a file.
+_REMEMBERED = 1000
+
+# Why a line is no row to be scored.
+_UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
+
+# Receives each document with the byte after its last row.
+Receiver: TypeAlias = "Callable[[Document, int], None]"
+
+
+class Document:
+    """A text with its gold facts and everything that was predicted for it.
+
+    ``gold`` is None until the label has been read, and when there is none; ``optional`` is gold
+    that need not be answered. ``batches`` are the schema batches asked so far, by number;
+    ``broken`` the answers that could not be read. ``comparable_text`` is the text in the form in
+    which mentions are compared. Where mentions are offsets, ``surfaces`` has their text.
+    """
+
+    __slots__ = (
+        "batches",
+        "broken",
+        "comparable_text",
+        "first",
+        "gold",
+        "id",
+        "label",
+        "optional",
+        "predicted",
+        "reader",
+        "rows",
+        "source",
+        "surfaces",
+        "text",
+    )
+
+    def __init__(
+        self,
+        reader: FactReader,
+        source: str,
+        id: str,
+        label: str | None,
+        text: str | None,
+        rows: list[int],
+        first: int = 0,
+    ) -> None:
+        self.reader = reader
+        self.source = source
+        self.id = id
+        self.label = label
+        self.text = self.comparable_text = text
+        self.rows = rows
+        self.first = first
+        self.predicted: Facts = reader.empty()
+        self.batches: dict[int, Batch] = {}
+        self.gold: Facts | None = None
+        self.optional: Sequence[Fact] = ()
+        self.broken: Sequence[str] = ()
+        self.surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Task, source and id."""
+        return self.reader.task.name, self.source, self.id
+
+    def read_gold(self) -> bool:
+        """Read the label; False when there is no gold."""
+        if self.label is None:
+            return False
+        self.gold, self.optional = self.reader.read_label(self.label)
+        return self.gold is not None
+
+    def confusions(self) -> list[Confusion]:
+        """(gold label, predicted label) of mentions that are on both sides, right or mixed up.
+
+        "" stands for nothing: a gold label with "" was missed, "" with a predicted one is
+        spurious.
+        """
+        if self.gold is None:
+            return []
+        number, name = self.reader.named_unit, self.reader.label_name
+        hits, pairs, missed, spurious = match_facts(
+            self.gold[number],
+            self.predicted[number],
+            self.reader.labels[number],
+            "boundary",
+            None,
+        )
+        return [
+            *((name(fact), name(fact)) for fact in hits),
+            *((name(one), name(other)) for one, other, _ in pairs),
+            *((name(fact), "") for fact in missed),
+            *(("", name(fact)) for fact in spurious),
+        ]
+
+
+def count_document(document: Document, options: EvalOptions, counts: Counts, end: int) -> None:
+    """Count a document whose gold has been read; both sides are made comparable first."""
+    normalise(document, options)
+    assert document.gold is not None
+    counts.add(
+        document.key,
+        (document.gold, document.predicted),
+        document.reader.labels,
+        options.mode,
+        document.comparable_text,
+        (document.first, end),
+    )
+    if options.confusions:
+        reader = document.reader
+        counts.add_confusions(reader.task.name, reader.named_unit, document.confusions())
+
+
+# ------------------------------------------------------------------------------ rows to documents
+
+
+class TaskRows:
+    """What reads the rows of one task."""
+
+    def __init__(self, reader: FactReader, asked_only: bool) -> None:
+        self.reader = reader
+        self.instructions = Instructions(reader.task)
+        # Whether what an answer means depends on what was asked.
+        self.needs_batch = asked_only or any(reader.typed_ends)
+
+
+class Read(NamedTuple):
+    """A row, what reads its task, what was asked of which text, and its bytes [start, end)."""
+
+    row: Row
+    task: TaskRows
+    batch: Batch
+    text: str | None
+    start: int
+    end: int
+
+
+class RowReader:
+    """Reads lines into rows and rows into documents, whatever they are like."""
+
+    def __init__(self, options: EvalOptions) -> None:
+        self.options = options
+        self._tasks: dict[str | None, TaskRows] = {}
+        self._empty_answers: set[str] = set()
+
+    def rows(self, lines: Iterable[bytes], at: int, stop: int, counts: Counts) -> Iterator[Read]:
+        """The rows of the lines that begin before byte ``stop``, the first at ``at``.
+
+        Lines that are not to be scored are counted.
+        """
+        for line in lines:
+            if at >= stop:
+                break
+            end = at + len(line)
+            try:
+                row = decode_row(line)
+                task = self._tasks[row.task]
+            except (*NOT_TYPED, LookupError):
+                odd = self._read_odd(line)
+                if isinstance(odd, str):
+                    counts.skipped += odd == _OTHER_TASK
+                    if odd == _UNREADABLE:
+                        counts.count_unreadable(at)
+                    at = end
+                    continue
+                row, task = odd
+            batch, text = task.instructions.read(row.instruction)
+            if row.source is None or row.id is None:
+                _name(row, text)
+            yield Read(row, task, batch, text, at, end)
+            at = end
+
+    def read(
+        self, lines: Iterable[bytes], at: int, stop: int, counts: Counts, receive: Receiver
+    ) -> None:
+        """Give the documents of the lines that begin before byte ``stop``, the first at ``at``.
+
+        Rows of one document that do not stand together make several documents here.
+        """
+        document: Document | None = None
+        last = at
+        literal = self.options.literal
+        for read in self.rows(lines, at, stop, counts):
+            row, task, batch, _, _, end = read
+            if document is None or not (
+                document.id == row.id
+                and document.source == row.source
+                and document.reader is task.reader
+                and (
+                    literal
+                    or (batch.number not in document.batches and document.label == row.label)
+                )
+            ):
+                if document is not None:
+                    receive(document, last)
+                document = self.begin(read, counts)
+            self.add_answer(row, task, batch, document)
+            last = end
+        if document is not None:
+            receive(document, last)
+
+    def _read_odd(self, line: bytes) -> tuple[Row, TaskRows] | str:
+        """Read any line: the row and what reads its task, or else why it is not scored."""
+        value = decode(line)
+        if not isinstance(value, dict):
+            return _UNREADABLE if line.strip(b" \t\r\n\0\xef\xbb\xbf") else _BLANK
+        row = row_of(value)
+        task = self._task(row.task)
+        if task is None:
+            return _OTHER_TASK if self.options.task else _UNREADABLE
+        return row, task
+
+    def _task(self, name: object) -> TaskRows | None:
+        """What reads the rows that name their task so; None when they are not to be scored."""
+        wanted = self.options.task
+        if name is not None and not isinstance(name, str):
+            return None
+        task = TASKS.get(name.upper() if name else wanted)
+        if task is None or wanted not in ("", task.name):
+            return None
+        if task.name not in self._tasks:
+            self.options.check(task)
+            reader = FactReader(task, literal=self.options.literal)
+            self._tasks[task.name] = TaskRows(reader, self.options.asked_only)
+        known = self._tasks[name] = self._tasks[task.name]
+        return known
+
+    def begin(self, read: Read, counts: Counts) -> Document:
+        """A document whose first row is this one, without its answer yet."""
+        row, task = read.row, read.task
+        source, name = row.source or NO_SOURCE, row.id or ""
+        rows = counts.rows_of(task.reader.task.name, source)
+        return Document(task.reader, source, name, row.label, read.text, rows, read.start)
+
+    def add_answer(self, row: Row, task: TaskRows, batch: Batch, document: Document) -> None:
+        """Add what one row answered to its document; count what is wrong with it."""
+        rows, output = document.rows, row.output
+        rows[ANSWERS] += 1
+        if batch.number:
+            document.batches[batch.number] = batch
+        if task.needs_batch or row.truncated:
+            self._add_odd_answer(row, batch, document)
+        elif output not in self._empty_answers:
+            predicted = document.predicted
+            before = len(predicted[0])
+            if not task.reader.read_answer(output, predicted):  # type: ignore[arg-type]
+                self._add_odd_answer(row, batch, document)
+            elif len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
+                self._empty_answers.add(output)  # type: ignore[arg-type]
+
+    def _add_odd_answer(self, row: Row, batch: Batch, document: Document) -> None:
+        rows, output = document.rows, row.output
+        answer = decode_answer(output) if isinstance(output, str) else BROKEN
+        if not isinstance(answer, dict):
+            answer = self._mended(output, row.truncated, rows)
+            if answer is None:
+                shown = output if isinstance(output, str) else "(no output)"
+                document.broken = [*document.broken, shown]
+                return
+        elif row.truncated:
+            rows[TRUNCATED] += 1
+        found = document.reader.empty()
+        document.reader.read_value(answer, found)
+        for number, (into, facts) in enumerate(zip(document.predicted, found, strict=True)):
+            if document.reader.typed_ends[number]:
+                facts = [_with_asked_ends(fact, batch) for fact in facts]
+            if self.options.asked_only and batch.labels:
+                labels = document.reader.labels[number]
+                facts = [fact for fact in facts if _is_asked(fact, labels, number, batch)]
+            into += facts
+
+    def _mended(self, output: object, cut: bool, rows: list[int]) -> dict[str, Any] | None:
+        """What can be saved of an output that is not a JSON object, if anything is to be saved.
+
+        Counts what is wrong with it; ``cut`` says that the row calls itself truncated.
+        """
+        if not isinstance(output, str):
+            rows[SILENT] += 1
+        elif cut or is_cut(output):
+            rows[TRUNCATED] += 1
+        if self.options.repair and isinstance(output, str):
+            mended = mend(output)
+            if mended is not BROKEN:
+                rows[REPAIRED] += 1
+                return mended  # type: ignore[no-any-return]
+        rows[MALFORMED] += 1
+        return None
+
+
+def _name(row: Row, text: str | None) -> None:
+    """Give a row the source and id that it does not name."""
+    if row.source is None:
+        row.source = NO_SOURCE
+    if row.id is None:
+        if text is None:
+            row.id = "None"
+        else:
+            row.id = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_asked(fact: Fact, labels: int, number: int, batch: Batch) -> bool:
+    if labels > 1 and type(fact[1]) is tuple:
+        return fact[0] in batch.ends
+    return fact[:labels] in batch.labels[number]
+
+
+def _with_asked_ends(fact: Fact, batch: Batch) -> Fact:
+    asked = batch.ends.get(fact[0], ())
+    if len(asked) == 1:
+        return (fact[0], *asked[0], *fact[3:])
+    return (fact[0], asked, None, *fact[3:])
+
+
+# ------------------------------------------------------------------------------- comparable sides
+
+
+class Normalised(str):
+    """A mention in the form in which it is compared; ``original`` as it was written."""
+
+    original: str
+
+
+def normalise(document: Document, options: EvalOptions) -> None:
+    """Bring both sides into comparable form: mentions, typed relations, asked labels, repetitions.
+
+    Nothing is done to a document without gold.
+    """
+    reader = document.reader
+    if document.gold is None:
+        return
+    if options.normalises:
+        _normalise_mentions(document, options)
+    if not (
+        any(reader.typed_ends)
+        or any(reader.distinct)
+        or document.optional
+        or options.match == "set"
+        or (options.asked_only and document.batches)
+    ):
+        return
+    gold, predicted = document.gold, document.predicted
+    for fact in document.optional:
+        if predicted[0].count(fact) > gold[0].count(fact):
+            gold[0].append(fact)
+    for number in range(len(reader.labels)):
+        if reader.typed_ends[number]:
+            predicted[number] = _with_ends(gold[number], predicted[number])
+        if reader.distinct[number] and any(not fact[0] for fact in gold[number]):
+            # Gold that does not say the type of its entities cannot be held against an answer.
+            gold[number], predicted[number] = [], []
+        if reader.distinct[number] or options.match == "set":
+            gold[number] = list(dict.fromkeys(gold[number]))
+            predicted[number] = list(dict.fromkeys(predicted[number]))
+        if options.asked_only and any(batch.labels for batch in document.batches.values()):
+            gold[number] = _asked_gold(gold[number], number, document)
+
+
+def _normalise_mentions(document: Document, options: EvalOptions) -> None:
+    def form(text: str) -> str:
+        text = text.casefold() if options.ignore_case else text
+        return "".join(text.split()) if options.ignore_space else text
+
+    def mention(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        normalised = Normalised(form(value))
+        normalised.original = value
+        return normalised
+
+    for side in (document.gold, document.predicted):
+        for number, facts in enumerate(side or ()):
+            labels = document.reader.labels[number]
+            facts[:] = [(*fact[:labels], *map(mention, fact[labels:])) for fact in facts]
+    if document.text is not None:
+        document.comparable_text = form(document.text)
+
+
+def _asked_gold(gold: list[Fact], number: int, document: Document) -> list[Fact]:
+    batches = [batch for batch in document.batches.values() if batch.labels]
+    asked = frozenset().union(*(batch.labels[number] for batch in batches))
+    if document.reader.typed_ends[number]:
+        # Gold that does not say the types of its ends goes with every relation of its name.
+        asked |= {(kind, "", "") for batch in batches for kind in batch.ends}
+    labels = document.reader.labels[number]
+    return [fact for fact in gold if fact[:labels] in asked]
+
+
+def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
+    """Decide the types of both ends where a prediction leaves them open.
+
+    An answer says the predicate only. Where several typed relations asked at once share it, or it
+    is not known which were asked, an answer counts for any that is gold and not yet answered.
+    """
+    left = Counter(gold)
+    found: list[Fact] = []
+    for fact in predicted:
+        if type(fact[1]) is tuple:
+            kind, pairs, _, *mentions = fact
+            candidates = [(kind, *pair, *mentions) for pair in (*pairs, ("", ""))]
+            if not pairs:
+                candidates += [f for f in left if f[0] == kind and list(f[3:]) == mentions]
+            fact = next((one for one in candidates if left[one] > 0), candidates[0])
+        elif not left[fact] and left[untyped := (fact[0], "", "", *fact[3:])] > 0:
+            # Gold without types is met by any types.
+            fact = untyped
+        left[fact] -= 1
+        found.append(fact)
+    return found

@@ -1,0 +1,213 @@
+"""The HTML report: one file that loads nothing, with no script in it.
+
+What is shown is made ready here; how it looks is ``report.html.jinja``, where everything that came
+from a file is escaped. A content security policy forbids the page to load or run anything even if
+that should fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.evaluation.outcomes import (
+    CORRECT,
+    SPURIOUS,
+    Mark,
+    Outcome,
+    label_of,
+    marks,
+    mentions_of,
+    outcomes,
+)
+from iepile_cli.evaluation.report import confusion_table, plural, remarks
+from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
+
+if TYPE_CHECKING:
+    from iepile_cli.evaluation.documents import Document
+    from iepile_cli.evaluation.run import Evaluation
+
+TEMPLATE = "report.html.jinja"
+
+# More bars or cells than these help nobody; the tables have the rest.
+MAX_BARS = 60
+MAX_MATRIX = 20
+# Characters of a text, errors of a document, and characters of a broken answer that are shown.
+MAX_TEXT = 6000
+MAX_ERRORS = 200
+MAX_BROKEN = 2000
+_NAME_LENGTH = 26
+
+
+def render(evaluation: Evaluation, limit: int) -> Iterator[str]:
+    """The report in pieces; at most ``limit`` documents with errors are shown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = _short
+    confusions = _confusions(evaluation)
+    yield from environment.get_template(TEMPLATE).generate(
+        name=evaluation.name,
+        options=evaluation.options,
+        remarks=list(remarks(evaluation)),
+        tasks=[
+            {
+                "name": task,
+                "units": [_unit(unit, scores) for unit in scores.units],
+                "matrix": _matrix(confusions[task]) if task in confusions else None,
+            }
+            for task, scores in evaluation.scores.items()
+        ],
+        wrong=evaluation.wrong_count(),
+        limit=limit,
+        documents=(
+            _document(document, evaluation) for document in evaluation.wrong_documents(limit)
+        ),
+        plural=plural,
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+
+
+def _unit(unit: UnitScores, scores: TaskScores) -> dict[str, Any]:
+    frequent = sorted(unit.types.items(), key=lambda pair: (-pair[1].gold, pair[0]))
+    return {
+        "name": unit.name,
+        "summary": [_row(name, score) for name, score in _summary(unit, scores)],
+        "bars": [(kind, score) for kind, score in frequent[:MAX_BARS]],
+        "types": [_row(kind, score) for kind, score in frequent],
+    }
+
+
+def _summary(unit: UnitScores, scores: TaskScores) -> Iterator[tuple[str, Score | dict[str, Any]]]:
+    yield "all (micro)", unit.micro
+    yield "mean of types (macro)", unit.macro
+    if len(scores.source_documents) > 1:
+        for source, score in sorted(unit.sources.items()):
+            yield source or "(no source)", score
+            yield "— mean of its types", macro(unit.source_types.get(source, {}))
+
+
+def _row(name: str, score: Score | dict[str, Any]) -> dict[str, Any]:
+    as_json: dict[str, Any] = score.as_json() if isinstance(score, Score) else score
+    return {
+        "name": name,
+        "shares": [as_json[key] for key in ("P", "R", "F1")],
+        "interval": as_json.get("interval_95", {}).get("F1"),
+        "counts": [as_json.get(key) for key in ("gold", "predicted", "correct", "hallucinated")],
+    }
+
+
+# ---------------------------------------------------------------------------------- confusions
+
+
+def _confusions(evaluation: Evaluation) -> dict[str, dict[str, dict[str, int]]]:
+    """For each task, gold type -> predicted type -> times; "" is nothing."""
+    total: dict[str, dict[str, dict[str, int]]] = {}
+    for (task, _), of_gold in confusion_table(evaluation.counts).items():
+        for gold, predicted in of_gold.items():
+            into = total.setdefault(task, {}).setdefault(gold, {})
+            for kind, count in predicted.items():
+                into[kind] = into.get(kind, 0) + count
+    return total
+
+
+def _matrix(times: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Gold types down, predicted types across, with a shade for each cell, darker where more."""
+    totals = {gold: sum(of_gold.values()) for gold, of_gold in times.items() if gold}
+    kinds = sorted(totals, key=lambda kind: (-totals[kind], kind))
+    # Types that are predicted and never gold, whether where something else is gold or nothing.
+    others: dict[str, int] = {}
+    for of_gold in times.values():
+        for kind, count in of_gold.items():
+            if kind and kind not in totals:
+                others[kind] = others.get(kind, 0) + count
+    kinds += sorted(others, key=lambda kind: (-others[kind], kind))
+    shown = kinds[:MAX_MATRIX]
+    rows = []
+    for gold in [*shown, ""]:
+        of_gold = times.get(gold, {})
+        most = max(of_gold.values(), default=0)
+        cells = [
+            {
+                "count": count,
+                "shade": f"{0.15 + 0.6 * count / most:.2f}" if count else "",
+                "right": bool(gold) and kind == gold,
+            }
+            for kind in [*shown, ""]
+            for count in [of_gold.get(kind, 0)]
+        ]
+        rows.append({"name": gold or "spurious", "cells": cells})
+    return {"kinds": [*shown, "missed"], "rows": rows, "hidden": len(kinds) - len(shown)}
+
+
+# ----------------------------------------------------------------------------------- documents
+
+
+def _document(document: Document, evaluation: Evaluation) -> dict[str, Any]:
+    entries = outcomes(document, evaluation.options)
+    wrong = [entry for entry in entries if entry.kind != CORRECT]
+    task, source, name = document.key
+    return {
+        "name": " · ".join(part for part in (task, source, name[:16]) if part),
+        "pieces": _pieces(document.text, marks(document, entries)) if document.text else [],
+        "errors": [_error(document, entry) for entry in wrong[:MAX_ERRORS]],
+        "broken": [answer[:MAX_BROKEN] for answer in document.broken],
+    }
+
+
+def _error(document: Document, entry: Outcome) -> dict[str, Any]:
+    """One line of the list of errors; a wrong type says which one is right."""
+    mentions = [one for one in mentions_of(document, entry.unit, entry.fact) if one]
+    mixed_up = entry.kind == SPURIOUS and entry.other is not None
+    return {
+        "kind": entry.kind,
+        "word": "wrong type" if mixed_up else entry.kind,
+        "label": label_of(document, entry.unit, entry.fact),
+        "mentions": " → ".join(mentions),
+        "right": label_of(document, entry.unit, entry.other) if mixed_up and entry.other else "",
+        "absent": bool(document.text) and any(one not in (document.text or "") for one in mentions),
+    }
+
+
+def _pieces(text: str, found: list[Mark]) -> list[dict[str, Any]]:
+    """The text cut where marks begin and end; marks may overlap.
+
+    Each piece has the kinds of its marks, a title, and the labels to show after it: of wrong
+    mentions, where they end. Right ones have theirs in the title only.
+    """
+    errors = [mark.start for mark in found if mark.kind != CORRECT]
+    first = 0
+    if len(text) > MAX_TEXT and errors:
+        first = max(0, min(errors) - 300)
+    last = min(len(text), first + MAX_TEXT)
+    found = sorted({m for m in found if m.end > first and m.start < last})[:MAX_ERRORS]
+    bounds = sorted(
+        {first, last, *(min(max(place, first), last) for m in found for place in (m.start, m.end))}
+    )
+    pieces = [_piece("… ", [], -1)] if first else []
+    for start, end in pairwise(bounds):
+        here = [mark for mark in found if mark.start <= start and mark.end >= end]
+        pieces.append(_piece(text[start:end], here, end))
+    return [*pieces, *([_piece(" …", [], -1)] if last < len(text) else [])]
+
+
+def _piece(text: str, here: Iterable[Mark], end: int) -> dict[str, Any]:
+    here = list(here)
+    ending = dict.fromkeys((mark.kind, mark.label) for mark in here if mark.end == end)
+    return {
+        "text": text,
+        "kinds": " ".join(sorted({mark.kind for mark in here})),
+        "title": "; ".join(f"{mark.kind}: {mark.label}" for mark in here),
+        "labels": [(kind, label) for kind, label in ending if kind != CORRECT],
+    }

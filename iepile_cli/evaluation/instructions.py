@@ -1,0 +1,111 @@
+"""What each record's instruction asks for, and of which text.
+
+Half a million records share a few schema batches, so a batch is read once and looked up by the
+letters of its JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from iepile_cli.evaluation.decoding import NOT_TYPED, decode, decode_instruction
+from iepile_cli.task.instruction import items_from_json
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import Task, Unit
+
+# More distinct schemas than this are decoded each time.
+_REMEMBERED = 50_000
+
+Labels = frozenset[tuple[str, ...]]
+
+
+class Batch(NamedTuple):
+    """One schema batch; ``number`` is the same for equal batches of a task, and 0 for none.
+
+    ``labels`` holds for each unit of the task the labels that were asked for, and nothing where
+    the schema cannot be read; ``ends`` the types of both ends that were asked for
+    under each key, for typed relations.
+    """
+
+    number: int
+    labels: tuple[Labels, ...] = ()
+    ends: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType({})
+
+
+# A record without an instruction, or with an empty schema: it may be any batch of its text.
+NO_BATCH = Batch(0)
+
+
+class Instructions:
+    """Reads the instructions of one task."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._by_json: dict[bytes, Batch] = {}
+        self._by_items: dict[tuple[SchemaItem, ...], Batch] = {(): NO_BATCH}
+
+    def read(self, instruction: str | None) -> tuple[Batch, str | None]:
+        """The schema batch that is asked, and the text, None when it cannot be told."""
+        try:
+            read = decode_instruction(instruction)  # type: ignore[arg-type]
+            key = bytes(read.schema)
+            batch = self._by_json.get(key)
+            return batch or self._remember(key), read.input
+        except NOT_TYPED:
+            return self._read_any(instruction)
+
+    def _remember(self, key: bytes) -> Batch:
+        batch = self._batch(decode(key), key.decode())
+        if len(self._by_json) < _REMEMBERED:
+            self._by_json[key] = batch
+        return batch
+
+    def _read_any(self, instruction: str | None) -> tuple[Batch, str | None]:
+        if instruction is None:
+            return NO_BATCH, None
+        value = decode(instruction)
+        if not isinstance(value, dict):
+            return _unreadable(instruction), None
+        text = value.get("input")
+        return (
+            self._batch(value.get("schema"), instruction),
+            text if isinstance(text, str) else None,
+        )
+
+    def _batch(self, schema: Any, written: str) -> Batch:
+        try:
+            items = items_from_json(self.task, schema)
+        except (ValueError, RecursionError):
+            return _unreadable(written)
+        batch = self._by_items.get(items)
+        if batch is None:
+            labels = tuple(_labels(unit, items) for unit in self.task.units)
+            batch = Batch(len(self._by_items), labels, _ends(items))
+            self._by_items[items] = batch
+        return batch
+
+
+def _unreadable(written: str) -> Batch:
+    """The batch of what cannot be read: another one only where it is written differently."""
+    return Batch(-1 - abs(hash(written)))
+
+
+def _labels(unit: Unit, items: tuple[SchemaItem, ...]) -> Labels:
+    return frozenset(
+        tuple(slot if part == "slot" else getattr(item, part) for part in unit.label)
+        for item in items
+        for slot in (item.slots if "slot" in unit.label else ("",))
+    )
+
+
+def _ends(items: tuple[SchemaItem, ...]) -> dict[str, tuple[tuple[str, str], ...]]:
+    ends: dict[str, tuple[tuple[str, str], ...]] = {}
+    for item in items:
+        if item.subject_type or item.object_type:
+            ends[item.type] = (
+                *ends.get(item.type, ()),
+                (item.subject_type, item.object_type),
+            )
+    return ends

@@ -1,0 +1,291 @@
+"""What a model is asked about a text: passages, schema batches, prompts, grammars and budgets.
+
+Goes in: a document, or a record with its own instruction. Comes out: an instruction for each pair
+of passage and schema batch, and the request that puts it to an opened model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from iepile_cli.backends import Request, Runner
+from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.extraction.inputs import Document
+from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.fields import check_fields, option
+from iepile_cli.task.grammar import empty_answers, lark_grammar
+from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
+from iepile_cli.task.language import detect_language
+from iepile_cli.task.passages import Passage, passages
+from iepile_cli.task.shape import SchemaItem
+from iepile_cli.task.table import Task
+from iepile_cli.templates import Template, Tokenizer, encode
+
+PASSAGE_TOKENS = 384
+# The group of these options in the help of the command line.
+_ANSWERS = "Decoding"
+# The shortest passage worth putting to a model, in tokens.
+_LEAST_PASSAGE = 16
+# An answer may quote its passage this many times over before it is cut short.
+_PER_PASSAGE_TOKEN = 2
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How texts are extracted from.
+
+    ``language`` None is detected for each document. ``split_num`` None takes the task's own;
+    ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
+    much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
+    passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
+    none here; the command line then takes what suits the adapter).
+    ``all_occurrences`` None gives every place of items that are single mentions and the one place
+    of others where their parts are nearest; True every place of all mentions, False one place of
+    each. With ``best_type``, of items at one and the same place only the best is kept.
+    Raises ``UsageError`` for values that cannot be.
+    """
+
+    constrain: bool = option(
+        True,
+        group=_ANSWERS,
+        help="Allow only valid, grounded answers; without it, answers are repaired.",
+    )
+    min_score: float | None = option(
+        None,
+        group=_ANSWERS,
+        least=0,
+        most=1,
+        help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+    )
+    all_occurrences: bool | None = option(
+        None,
+        group=_ANSWERS,
+        help="Give every place where a mention stands, of the parts of relations and events too; "
+        "--no-all-occurrences: one place of each. Default: every place of plain mentions, one of "
+        "parts.",
+    )
+    best_type: bool = option(
+        False, group=_ANSWERS, help="Of several types of one span keep the best. Default: all."
+    )
+    language: Literal["en", "zh"] | None = option(
+        None,
+        group=_ANSWERS,
+        flags=("--lang",),
+        help="Language of the instruction. Default: as the text is, en for all but Chinese.",
+    )
+    split_num: int | None = option(
+        None,
+        group=_ANSWERS,
+        help="How many types are put to the model at once; -1: all. Default: the task's own.",
+    )
+    passage_tokens: int = option(
+        0,
+        group=_ANSWERS,
+        metavar="N",
+        help="Longer texts are cut between sentences into passages of so many tokens; 0: as suits "
+        "the model. Instruction records are cut only where this is given, or they do not fit.",
+    )
+    answer_tokens: int = option(
+        0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
+    )
+    system: str | None = option(
+        None, group=_ANSWERS, help="A system text instead of the template's own."
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.split_num is not None:
+            list(batch_bounds(1, self.split_num))
+        if self.passage_tokens and self.passage_tokens < _LEAST_PASSAGE:
+            raise UsageError(
+                f"--passage-tokens {self.passage_tokens} is too low",
+                hint=f"at least {_LEAST_PASSAGE}, or 0",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PassageInstruction:
+    """An instruction about one passage; ``wording`` is its JSON where it is put to the letter."""
+
+    instruction: Instruction
+    passage: Passage
+    wording: str
+
+
+class RequestBuilder:
+    """Makes requests for one opened model: fits passages and answers into its context."""
+
+    def __init__(
+        self, runner: Runner, template: Template, options: ExtractOptions | None = None
+    ) -> None:
+        self.runner = runner
+        self.template = template.bind(runner.tokenizer)
+        self.options = options or ExtractOptions()
+
+    def request(self, instruction: Instruction, wording: str | None = None) -> Request:
+        """The request that puts ``instruction``, in the words of ``wording`` where it is given."""
+        options = self.options
+        return Request(
+            prompt=self.template.prompt(wording or instruction.json, options.system),
+            grammar=self._grammar(instruction) if options.constrain else None,
+            max_tokens=self.answer_budget(instruction.items, self.measure(instruction.text)),
+            empties=empty_answers(instruction.task, instruction.items),
+            instruction=instruction,
+        )
+
+    def _grammar(self, asked: Instruction) -> str:
+        runner = self.runner
+        return lark_grammar(
+            asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells
+        )
+
+    def room(self, items: Sequence[SchemaItem], wording: str) -> int:
+        """The longest passage, in tokens, that fits with an instruction and its answer.
+
+        ``wording`` is the instruction without a text. Raises ``ModelError`` when hardly any fits.
+        """
+        fixed = self.options.answer_tokens or self.answer_budget(items, 0)
+        growth = 0 if self.options.answer_tokens else _PER_PASSAGE_TOKEN
+        # Tokens at the joints of prompt and passage can split differently.
+        room = (self.runner.context - self._prompt_tokens(wording) - fixed - 8) // (1 + growth)
+        if room < _LEAST_PASSAGE:
+            count = len(items)
+            types = f"{count} types and their answer" if count != 1 else "one type and its answer"
+            raise ModelError(
+                f"the schema leaves no room for a text: {types} leave {max(0, room)} of "
+                f"{self.runner.context} tokens",
+                hint="ask for fewer types at once (--split-num), shorten descriptions, or give a "
+                "larger --context",
+            )
+        return room
+
+    def fits(self, instruction: Instruction, wording: str) -> bool:
+        """Whether an instruction, as it is worded, and its answer fit the model's context."""
+        answer = self.answer_budget(instruction.items, self.measure(instruction.text))
+        return self._prompt_tokens(wording) + answer <= self.runner.context
+
+    def _prompt_tokens(self, wording: str) -> int:
+        prompt = self.template.prompt(wording, self.options.system)
+        return len(encode(prompt, self.runner.tokenizer))
+
+    def answer_budget(self, items: Sequence[SchemaItem], passage_tokens: int) -> int:
+        """Tokens that an answer may have: its keys some times over and the passage twice."""
+        if self.options.answer_tokens:
+            return self.options.answer_tokens
+        keys = "".join(item.type + "".join(item.slots) * 2 for item in items)
+        signs = 6 * sum(1 + len(item.slots) for item in items)
+        frame = len(self.runner.tokenizer.text(keys)) + signs
+        return 64 + 2 * frame + _PER_PASSAGE_TOKEN * passage_tokens
+
+    def measure(self, text: str) -> int:
+        """The tokens of a text as it stands in the instruction."""
+        return len(self.runner.tokenizer.text(dumps(text)))
+
+
+class SchemaInstructions:
+    """The instructions that put one schema to documents."""
+
+    def __init__(self, task: Task, schema: Sequence[SchemaItem], builder: RequestBuilder) -> None:
+        self.task, self.schema, self._builder = task, tuple(schema), builder
+        self.batches = schema_batches(task, schema, builder.options)
+        self._budgets: dict[str, int] = {}
+
+    def language(self, document: Document) -> str:
+        """The language of a document's instructions: as the options say, else as its text is."""
+        return self._builder.options.language or detect_language(document.text)
+
+    def passage_budget(self, language: str) -> int:
+        """The longest passage, in tokens, that fits with each batch; raises ``ModelError``."""
+        if language not in self._budgets:
+            room = min(
+                self._builder.room(batch, Instruction(self.task, batch, "", language).json)
+                for batch in self.batches
+            )
+            self._budgets[language] = min(
+                self._builder.options.passage_tokens or PASSAGE_TOKENS, room
+            )
+        return self._budgets[language]
+
+    def of(self, document: Document, language: str) -> Iterator[PassageInstruction]:
+        """Every batch put to every passage, batches outside for their common prompts.
+
+        Raises ``ModelError`` for a text that cannot be cut.
+        """
+        budget = self.passage_budget(language)
+        cut = list(passages(document.text, budget, self._builder.measure))
+        for batch in self.batches:
+            for passage in cut:
+                asked = Instruction(self.task, batch, passage.text, language)
+                yield PassageInstruction(asked, passage, "")
+
+
+def schema_batches(
+    task: Task, schema: Sequence[SchemaItem], options: ExtractOptions
+) -> list[tuple[SchemaItem, ...]]:
+    """The schema in the batches that are put at once; raises ``UsageError`` for a bad number."""
+    own = task.batch_size if options.split_num is None else options.split_num
+    return batches(schema, own)
+
+
+def may_lack_room(
+    task: Task, schema: Sequence[SchemaItem], options: ExtractOptions, context: int
+) -> bool:
+    """Whether a schema is so long that it is worth measuring before a model is loaded.
+
+    Its keys are in the prompt once and in the answer's budget twice.
+    """
+    return any(
+        3 * len(Instruction(task, batch, "").json) > context
+        for batch in schema_batches(task, schema, options)
+    )
+
+
+@dataclass(frozen=True)
+class _Unloaded:
+    """What is known of a model without its weights."""
+
+    tokenizer: Tokenizer
+    context: int
+
+
+def check_room(
+    task: Task,
+    schema: Sequence[SchemaItem],
+    options: ExtractOptions,
+    tokenizer: Tokenizer,
+    template: Template,
+    context: int,
+) -> None:
+    """Raise ``ModelError`` when a schema leaves no room for a text in a context of so many tokens.
+
+    For a model that is not loaded yet.
+    """
+    builder = RequestBuilder(cast(Runner, _Unloaded(tokenizer, context)), template, options)
+    SchemaInstructions(task, schema, builder).passage_budget(options.language or "en")
+
+
+def record_instructions(
+    record: InstructionRecord, builder: RequestBuilder
+) -> Iterator[PassageInstruction]:
+    """The instruction of a record to the letter; one for each passage where that does not fit.
+
+    Raises ``ModelError`` for one whose text cannot be cut or has no room.
+    """
+    asked, limit = record.instruction, builder.options.passage_tokens
+    short = not limit or builder.measure(asked.text) <= limit
+    if not asked.text.strip() or (short and builder.fits(asked, record.wording)):
+        yield PassageInstruction(asked, Passage(asked.text, 0), record.wording)
+        return
+    room = builder.room(asked.items, _with_input(record.wording, ""))
+    for passage in passages(asked.text, min(room, limit or room), builder.measure):
+        part = Instruction(asked.task, asked.items, passage.text, asked.language)
+        yield PassageInstruction(part, passage, _with_input(record.wording, passage.text))
+
+
+def _with_input(wording: str, text: str) -> str:
+    """An instruction with another text, everything else as it is."""
+    value: dict[str, Any] = json.loads(wording)
+    return dumps({**value, "input": text})

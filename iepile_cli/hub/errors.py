@@ -1,0 +1,107 @@
+"""What a hub's client raises, as one line with a way out."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from iepile_cli.errors import DownloadError
+from iepile_cli.models import DEFAULT_MODEL, installed
+
+# The libraries that may raise for a connection, by their first name; which one is used depends on
+# the version of huggingface-hub.
+_CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Unreachable(DownloadError):
+    """A hub that does not answer, or is not to be used."""
+
+
+def explain(error: Exception, what: str, hub: str, page: str = "") -> DownloadError | None:
+    """Turn what a client raised into one line; ``None`` for what is not about a connection.
+
+    ``what`` is the repository or file that was requested, ``hub`` the hub's address and ``page``
+    the address of the repository's page, where its conditions are accepted.
+    """
+    response = getattr(error, "response", None)
+    # Hugging Face's errors hold the response, ModelScope's only its status.
+    status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return _refused(error, status, what, hub, page)
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return DownloadError(
+            f"{what}: cannot write: {os.strerror(error.errno)}",
+            hint="make room, then run the same command again: it goes on where it stopped",
+        )
+    if is_connection(error):
+        return unreachable(hub, _first_line(error))
+    if "modelscope_hub" in _origins(error):
+        return DownloadError(f"{what}: {_first_line(error)}")
+    if isinstance(error, OSError):
+        return DownloadError(f"{what}: {error.strerror or _first_line(error)}")
+    return None
+
+
+def is_connection(error: Exception) -> bool:
+    """Whether an error says that a connection was not made or did not last."""
+    if getattr(error, "response", None) is not None:
+        return False
+    return bool(_origins(error) & _CLIENTS) or isinstance(error, (ConnectionError, TimeoutError))
+
+
+def _origins(error: Exception) -> set[str]:
+    return {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+
+
+def unreachable(hub: str, reason: str) -> DownloadError:
+    """The hub cannot be reached; the hint names what works without it."""
+    return Unreachable(f"cannot reach {hub}: {reason}", hint=still_works())
+
+
+def still_works() -> str:
+    """Which models can be used without a network."""
+    names = [item.name for item in installed() if item.kind != "data"]
+    shown = ", ".join([DEFAULT_MODEL, *names][:5])
+    return f"works without a network: --model {shown}, or a path"
+
+
+def _refused(error: Exception, status: int, what: str, hub: str, page: str) -> DownloadError:
+    kind = type(error).__name__
+    if kind == "GatedRepoError" or status == 403:
+        return DownloadError(
+            f"{what}: {hub} does not give it to you ({status})",
+            hint=f"accept its conditions at {page or hub}, then give a token with --token-env VAR",
+        )
+    if kind == "RevisionNotFoundError":
+        return DownloadError(f"{what}: no such revision at {hub} ({status})")
+    if kind == "RepositoryNotFoundError" or status == 401:
+        return DownloadError(
+            f"{what}: not at {hub}, or only with a token ({status})",
+            hint="check the name; for a private or gated one give a token with --token-env VAR",
+        )
+    if status == 404:
+        return DownloadError(f"{what}: not at {hub} (404)", hint="check the name")
+    if status == 429:
+        return DownloadError(
+            f"{what}: {hub} says that it is asked too often (429)",
+            hint=_wait(error) + "; with a token more is allowed: --token-env VAR",
+        )
+    if status >= 500:
+        return DownloadError(
+            f"{what}: {hub} has trouble of its own ({status})",
+            hint="try again later, or another source: --source modelscope or --source URL",
+        )
+    return DownloadError(f"{what}: {hub} refuses the request ({status})")
+
+
+def _wait(error: Exception) -> str:
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    seconds = headers.get("Retry-After", "")
+    return f"try again in {seconds} seconds" if seconds.isdigit() else "try again in some minutes"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,206 @@
+"""Options in the words of transformers' Trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.errors import UsageError
+from iepile_cli.training.distributed import DEEPSPEED, processes
+from iepile_cli.training.model import first_line, training_library
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.output import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from iepile_cli.training.plan import Batch, Device
+
+# Arguments of the Trainer that an option of ours sets.
+_OWN = {
+    "output_dir": "--output",
+    "per_device_train_batch_size": "--batch-size",
+    "per_device_eval_batch_size": "--batch-size",
+    "gradient_accumulation_steps": "--grad-accum",
+    "num_train_epochs": "--epochs",
+    "max_steps": "--max-steps",
+    "learning_rate": "--learning-rate",
+    "seed": "--seed",
+    "bf16": "--dtype",
+    "fp16": "--dtype",
+    "use_cpu": "--device",
+    "save_strategy": "--save-every",
+    "save_steps": "--save-every",
+    "eval_strategy": "--eval-every",
+    "eval_steps": "--eval-every",
+    "logging_steps": "--log-every",
+    "deepspeed": "--deepspeed",
+    "fsdp": "--fsdp",
+    "optim": "--optim",
+}
+PATIENCE = "early_stopping_patience"
+
+
+def training_arguments(
+    options: TrainOptions,
+    device: Device,
+    batch: Batch,
+    *,
+    evaluates: bool,
+    sharding: dict[str, Any],
+) -> Any:
+    """Options in the words of transformers' Trainer; raises ``UsageError`` for what it refuses."""
+    import torch
+    import transformers
+
+    saves = "steps" if options.save_every else "epoch"
+    best: dict[str, Any] = {}
+    if evaluates:
+        # A best checkpoint can only be kept where one is saved at each evaluation; the callback
+        # saves those of --save-every beside them.
+        saves = "steps" if options.eval_every else "epoch"
+        best = {
+            "eval_strategy": saves,
+            "eval_steps": options.eval_every or None,
+            "eval_on_start": not options.resume,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "f1" if options.eval_f1 else "loss",
+            "greater_is_better": bool(options.eval_f1),
+        }
+    cuda = device.kind == "cuda"
+    settings: dict[str, Any] = {
+        "output_dir": str(Path(options.output, CHECKPOINTS)),
+        "per_device_train_batch_size": batch.examples or 1,
+        "gradient_accumulation_steps": batch.accumulated,
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps or -1,
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "lr_scheduler_type": options.scheduler,
+        "optim": options.optim,
+        "bf16": device.dtype == "bf16",
+        "fp16": device.dtype == "fp16",
+        "tf32": True if cuda and torch.cuda.get_device_capability()[0] >= 8 else None,
+        "use_cpu": device.kind == "cpu",
+        "seed": options.seed,
+        "logging_steps": options.log_every or (10 if cuda else 1),
+        # Looking at each step's loss would wait for the device.
+        "logging_nan_inf_filter": False,
+        "save_strategy": saves,
+        "save_steps": (options.eval_every if evaluates else options.save_every) or 500,
+        "save_total_limit": options.keep_checkpoints,
+        "report_to": "none",
+        "run_name": Path(options.output).resolve().name,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "log_level": "error",
+        "dataloader_pin_memory": cuda,
+        "dataloader_num_workers": 2 if cuda else 0,
+        "ddp_backend": "gloo" if device.kind == "cpu" and processes() > 1 else None,
+        "ddp_find_unused_parameters": False,
+    }
+    more = {**best, **_warmup(options), **_checkpointing(options), **sharding}
+    if settings["tf32"] is None:
+        del settings["tf32"]
+    try:
+        arguments = transformers.TrainingArguments(
+            **{**settings, **more, **_extra(options), **_report_folder(options)}
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"transformers refuses these options: {first_line(error)}") from None
+    # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _extra(options: TrainOptions) -> dict[str, Any]:
+    extra = extra_arguments(options)
+    extra.pop(PATIENCE, None)
+    return extra
+
+
+def extra_arguments(options: TrainOptions) -> dict[str, Any]:
+    """What ``--train-arg`` sets, typed; raises ``UsageError`` for a key that is not known or ours.
+
+    Beside the Trainer's arguments there is ``early_stopping_patience``: after so many evaluations
+    that bring nothing the run ends.
+    """
+    import transformers
+
+    known = {item.name for item in dataclasses.fields(transformers.TrainingArguments)} | {PATIENCE}
+    extra: dict[str, Any] = {}
+    for text in options.train_arg:
+        key, equals, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals:
+            raise UsageError(f"--train-arg {text}: give KEY=VALUE")
+        if key in _OWN:
+            raise UsageError(f"--train-arg {key} is set by {_OWN[key]}", hint=f"use {_OWN[key]}")
+        if key not in known:
+            near = ", ".join(difflib.get_close_matches(key, sorted(known)))
+            raise UsageError(
+                f"--train-arg {key}: transformers' TrainingArguments have no {key!r}",
+                hint=f"do you mean {near}?" if near else "",
+            )
+        try:
+            extra[key] = json.loads(value)
+        except ValueError:
+            extra[key] = value
+    return extra
+
+
+def _report_folder(options: TrainOptions) -> dict[str, Any]:
+    """Where TensorBoard's files go: ``runs`` in the output folder."""
+    import transformers
+
+    folder = str(Path(options.output, "runs"))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", folder)
+    names = {item.name for item in dataclasses.fields(transformers.TrainingArguments)}
+    # Before transformers 5 it was an argument.
+    return {"logging_dir": folder} if "logging_dir" in names else {}
+
+
+def _warmup(options: TrainOptions) -> dict[str, Any]:
+    """Steps of warm-up; before transformers 5 a share of all steps had a name of its own."""
+    import transformers
+
+    old = int(transformers.__version__.partition(".")[0]) < 5
+    if options.warmup < 1 and old:
+        return {"warmup_ratio": options.warmup}
+    return {"warmup_steps": int(options.warmup) if old else options.warmup}
+
+
+def _checkpointing(options: TrainOptions) -> dict[str, Any]:
+    """Activation checkpointing; transformers 5 renamed it on its way."""
+    if not options.grad_checkpointing:
+        return {}
+    import transformers
+
+    known = {item.name for item in dataclasses.fields(transformers.TrainingArguments)}
+    kind = "activation" if "activation_checkpointing" in known else "gradient"
+    return {f"{kind}_checkpointing": True, f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
+
+
+def check_libraries(options: TrainOptions) -> None:
+    """Raise ``ModelError`` for a library that is asked for and not there, ``UsageError`` for an
+    optimizer or ``--train-arg`` that is not known.
+    """
+    for name in ("torch", "transformers", "accelerate"):
+        training_library(name)
+    from transformers.training_args import OptimizerNames
+
+    known = sorted(str(name.value) for name in OptimizerNames)
+    if options.optim not in known:
+        raise UsageError(f"--optim {options.optim} is not known", hint=f"one of {', '.join(known)}")
+    reporters = extra_arguments(options).get("report_to") or ()
+    for name in [reporters] if isinstance(reporters, str) else reporters:
+        if name not in ("none", "all"):
+            module = "torch.utils.tensorboard" if name == "tensorboard" else name
+            training_library(module, f"pip install {name}")
+    if options.deepspeed:
+        training_library("deepspeed", DEEPSPEED)
+    if options.bits < 16:
+        training_library("bitsandbytes")

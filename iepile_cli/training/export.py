@@ -1,0 +1,156 @@
+"""``iepile export``: from base model and adapter to what other programs open.
+
+``merged`` is a folder of safetensors, ``gguf-adapter`` the adapter for llama.cpp, ``gguf`` the
+merged model in one file, ``ollama`` a folder with that file and a Modelfile. Each is written
+beside its place first and moved there whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
+from iepile_cli.errors import UsageError
+from iepile_cli.fields import check_fields
+from iepile_cli.files import refuse_overwriting
+from iepile_cli.models import NO_ADAPTER
+from iepile_cli.models.adapter_settings import AdapterSettings
+from iepile_cli.training.gguf_export import (
+    quantise,
+    write_gguf_adapter,
+    write_gguf_model,
+    written_directly,
+)
+from iepile_cli.training.model import (
+    Base,
+    Note,
+    adapter_config,
+    find_base,
+    hf_tokenizer,
+    quiet_libraries,
+    training_library,
+)
+from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.output import readable
+
+
+def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
+    """Export a model; gives the path of what was written.
+
+    Raises ``UsageError``, or ``ModelError`` for a model that cannot be brought into the form.
+    """
+    check_fields(options)
+    if not options.output:
+        raise UsageError("no place to write to", hint="give -o PATH")
+    if options.to == "gguf-adapter" and not options.adapter:
+        raise UsageError("--to gguf-adapter needs an --adapter")
+    if options.to in ("gguf", "ollama"):
+        # A type that is not known is said before a large model is merged.
+        written_directly(options.quantise)
+    output = Path(options.output)
+    refuse_overwriting([output], [options.model or None, *options.adapter])
+    if output.exists() and not options.overwrite:
+        raise UsageError(f"{output} is there already", hint="--overwrite replaces it")
+    base = find_base(
+        options.model,
+        options.adapter or [NO_ADAPTER],
+        template=options.template,
+        remote_code=options.trust_remote_code,
+        on_note=note,
+    )
+    refuse_overwriting([output], [base.source, base.folder, *base.adapters])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        with quiet_libraries():
+            made = _MAKERS[options.to](base, options, partial, note)
+        if made.is_dir():
+            readable(made)
+        replaced = partial / "replaced"
+        if output.exists():
+            os.replace(output, replaced)
+        os.replace(made, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
+    made = folder / "merged"
+    model = load_weights(base.folder, dtype="auto", trust_remote_code=base.remote_code)
+    if base.adapters:
+        training_library("peft")
+        note(f"merging {', '.join(path.name for path in base.adapters)}")
+    for adapter in base.adapters:
+        model = merge_adapter(model, adapter)
+    model.save_pretrained(made)
+    hf_tokenizer(base.folder, base.remote_code).save_pretrained(made)
+    replace(settings_of(base), method="merged").write(made)
+    return made
+
+
+def settings_of(base: Base) -> AdapterSettings:
+    """What the exported model records of itself: the adapter's settings, else the template's."""
+    recorded = base.settings
+    if recorded:
+        return recorded
+    rank = adapter_config(base.adapters[-1]) if base.adapters else {}
+    return AdapterSettings(
+        template=base.template.name,
+        template_hash=base.template.hash(),
+        base_model=base.name,
+        lora_r=int(rank.get("r", 0)),
+        lora_alpha=float(rank.get("lora_alpha", 0)),
+    )
+
+
+def _gguf_adapter(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
+    if len(base.adapters) > 1:
+        raise UsageError(
+            "--to gguf-adapter takes one adapter",
+            hint="export each, or merge them: --to gguf",
+        )
+    made = folder / "adapter.gguf"
+    write_gguf_adapter(base, base.adapters[-1], made, settings_of(base))
+    return made
+
+
+def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
+    # A family without a form in GGUF is refused before a large model is merged.
+    base.layout()
+    merged = _merged(base, options, folder, note)
+    direct = written_directly(options.quantise)
+    made = folder / "model.gguf"
+    note(f"writing GGUF ({options.quantise})")
+    settings = replace(settings_of(base), method="merged")
+    write_gguf_model(base, merged, made, options.quantise if direct else "f16", settings)
+    if direct:
+        return made
+    smaller = folder / "smaller.gguf"
+    quantise(made, smaller, options.quantise)
+    return smaller
+
+
+def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
+    from iepile_cli.training.ollama import modelfile
+
+    model = _gguf(base, options, folder, note)
+    made = folder / "ollama"
+    made.mkdir()
+    os.replace(model, made / "model.gguf")
+    text = modelfile(base.template, base.tokenizer, "model.gguf", base.settings)
+    (made / "Modelfile").write_text(text, encoding="utf-8")
+    return made
+
+
+_MAKERS: dict[str, Callable[[Base, ExportOptions, Path, Note], Path]] = {
+    "merged": _merged,
+    "gguf-adapter": _gguf_adapter,
+    "gguf": _gguf,
+    "ollama": _ollama,
+}

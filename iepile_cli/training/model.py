@@ -1,0 +1,418 @@
+"""The base model as training needs it, and the weights of it that are trained.
+
+A GGUF file is unpacked once into the cache, weights and tokenizer, so that what follows knows one
+form only. Its examples are tokenised by llama.cpp's own vocabulary all the same, as ``extract``
+does. Going on from an adapter keeps its rank, alpha and target modules; what was asked for and
+differs is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iepile_cli.backends.gguf_lora import unpack_adapter
+from iepile_cli.backends.gguf_names import Layout
+from iepile_cli.backends.gguf_weights import fingerprint, unpacked
+from iepile_cli.backends.opening import check_adapters, fitting_template
+from iepile_cli.backends.transformers_weights import (
+    adapter_config,
+    apply_adapter,
+    first_line,
+    load_weights,
+    quantisation,
+)
+from iepile_cli.config import cache_folder
+from iepile_cli.errors import ModelError, UsageError, install_hint
+from iepile_cli.models import NO_ADAPTER, resolve_model
+from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
+from iepile_cli.registry import registry
+from iepile_cli.templates import Template, Tokenizer
+from iepile_cli.training.distributed import own_gpu
+from iepile_cli.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from iepile_cli.training.plan import Device
+
+Note = Callable[[str], None]
+# A tokenizer's files; code of its own is among them.
+_TOKENIZER = ("*token*.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.py")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: its name, where it is, and the adapters that are over it.
+
+    ``source`` is the file or folder it was found at, ``folder`` the one transformers reads, and
+    ``adapters`` are folders that PEFT reads. ``adapter_name`` is what the user knows them by.
+    """
+
+    name: str
+    source: Path
+    folder: Path
+    adapters: tuple[Path, ...]
+    template: Template
+    remote_code: bool = False
+    adapter_name: str = ""
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that encodes examples."""
+        return open_tokenizer(self.source, self.folder, self.remote_code)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter to go on from."""
+        return self.adapters[-1] if self.adapters else None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file, which llama.cpp opens."""
+        return self.source.suffix == ".gguf"
+
+    def layout(self) -> Layout:
+        """How its weights lie in GGUF files; raises ``ModelError`` where that is not known."""
+        return Layout.of(hf_config(self.folder, self.remote_code), self.name)
+
+    @property
+    def settings(self) -> AdapterSettings | None:
+        """What the last adapter records of itself."""
+        return read_adapter_settings(self.adapters[-1]) if self.adapters else None
+
+
+def base_to_train(options: TrainOptions, *, on_note: Note = lambda _: None) -> Base:
+    """The base model of a training run, with the adapter that it goes on from.
+
+    Without ``--model`` and ``--adapter`` that is the embedded model with its own adapter. Raises
+    ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
+    """
+    goes_on = options.method == "lora" and not options.model
+    adapters = [options.adapter] if options.adapter else [] if goes_on else [NO_ADAPTER]
+    base = find_base(
+        options.model,
+        adapters,
+        template=options.template,
+        remote_code=options.trust_remote_code,
+        on_note=on_note,
+    )
+    recorded = base.settings
+    if len(base.adapters) > 1 or (recorded and recorded.over):
+        raise UsageError(
+            f"{base.adapter_name} needs other adapters below it, and one can be gone on from",
+            hint="merge them first: iepile export --to merged, then --model",
+        )
+    return base
+
+
+def find_base(
+    model: str,
+    adapters: Iterable[str],
+    *,
+    template: str = "",
+    remote_code: bool = False,
+    on_note: Note = lambda _: None,
+) -> Base:
+    """Find a base model, unpack it if it is a GGUF file, and settle the template.
+
+    Raises ``ModelError`` and ``UsageError`` for what is not there or does not fit together.
+    """
+    given = list(adapters)
+    found = resolve_model(model or None, given)
+    folder = found.path
+    remote = remote_code or bool(found.entry and found.entry.remote_code)
+    if found.format == "gguf":
+        training_library("gguf")
+        with quiet_libraries():
+            folder = unpacked(found.path, on_note=on_note)
+    tokenizer = open_tokenizer(found.path, folder, remote)
+    known = registry()
+    form: Template = (
+        known.get("template", template) if template else fitting_template(found, tokenizer, known)
+    ).bind(tokenizer)
+    if not template:
+        check_adapters(found, form)
+    folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
+    own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
+    shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
+    base = Base(found.name, found.path, folder, folders, form, remote, shown)
+    base.__dict__["tokenizer"] = tokenizer
+    return base
+
+
+def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
+    """An adapter as the folder that PEFT reads: itself, or a GGUF file unpacked into the cache."""
+    if adapter.is_dir() and (adapter / "adapter_config.json").is_file():
+        return adapter
+    from filelock import FileLock
+
+    file = adapter / "adapter.gguf" if adapter.is_dir() else adapter
+    folder = cache_folder() / "unpacked" / f"{file.stem}-{fingerprint(file)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / "adapter_config.json").is_file():
+            training_library("peft")
+            with quiet_libraries():
+                model = empty_model(base, remote_code)
+            unpack_adapter(file, model, folder)
+    return folder
+
+
+def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
+    """The tokenizer of a GGUF file or of a folder."""
+    if source.suffix == ".gguf":
+        from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+
+        return LlamaCppTokenizer.open(source)
+    from iepile_cli.backends.tokenizers import HFTokenizer
+
+    return HFTokenizer(hf_tokenizer(folder, remote_code))
+
+
+def hf_config(folder: Path, remote_code: bool = False) -> Any:
+    """The transformers configuration of a folder; raises ``ModelError``."""
+    transformers = training_library("transformers")
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{folder}: its configuration cannot be read: {first_line(error)}"
+        ) from None
+
+
+def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
+    """The transformers tokenizer of a folder; raises ``ModelError``."""
+    transformers = training_library("transformers")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be opened: {first_line(error)}") from None
+
+
+def empty_model(folder: Path, remote_code: bool = False) -> Any:
+    """A folder's model without weights: what can be counted and asked before they are loaded."""
+    torch, transformers = training_library("torch"), training_library("transformers")
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(
+            hf_config(folder, remote_code), trust_remote_code=remote_code
+        )
+
+
+def tokenizer_digest(base: Base) -> str:
+    """A hash of what a base model's tokens depend on, by which encoded examples are found again."""
+    if base.source.is_file():
+        return fingerprint(base.source)
+    total = hashlib.sha256()
+    for path in sorted(path for name in _TOKENIZER for path in base.folder.glob(name)):
+        total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def training_library(name: str, needs: str = "") -> Any:
+    """Import a library that training needs; raises ``ModelError`` that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = needs or install_hint("train")
+        raise ModelError(f"training needs {name}: {first_line(error)}", hint=hint) from None
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers and others from drawing bars and warning; we say what goes on."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    others = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate", "peft")]
+    before = [logger.level for logger in others]
+    for logger in others:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Between these libraries' own versions; nothing that a user could do about.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        for logger, was in zip(others, before, strict=True):
+            logger.setLevel(was)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+# ------------------------------------------------------------------------------- trained weights
+
+
+def load_trainable(base: Base, options: TrainOptions, device: Device) -> Any:
+    """The model with what is to be trained set so; raises ``ModelError`` or ``UsageError``.
+
+    Trained weights are in 32 bits: in 16, small updates would be rounded away.
+    """
+    import torch
+
+    lora = options.method == "lora"
+    how: dict[str, Any] = {"dtype": device.torch_dtype if lora else torch.float32}
+    if options.bits < 16:
+        how["quantization_config"] = quantisation(
+            options.bits, how["dtype"], kind=options.quant_type, double=options.double_quant
+        )
+        how["device_map"] = {"": own_gpu() if device.kind == "cuda" else device.kind}
+    if options.attn_implementation:
+        how["attn_implementation"] = options.attn_implementation
+    model = load_weights(base.folder, trust_remote_code=base.remote_code, **how)
+    model.config.use_cache = False
+    if options.upcast_layernorm:
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1 and "norm" in name.lower():
+                weight.data = weight.data.to(torch.float32)
+    if options.method == "full":
+        return model
+    if options.method == "freeze":
+        return freeze(model, options.trainable_layers, options.trainable_modules)
+    training_library("peft")
+    for weight in model.parameters():
+        weight.requires_grad = False
+    if base.adapter:
+        model = apply_adapter(model, base.adapter, train=True)
+    else:
+        model = with_lora(model, options, base)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(torch.float32)
+    return model
+
+
+def freeze(model: Any, layers: int, modules: str) -> Any:
+    """Train only the last ``layers`` layers (the first ones if negative), in them ``modules``.
+
+    ``modules`` are names of parts of a layer, with commas; ``all`` means the whole layer.
+    """
+    count = int(model.config.num_hidden_layers)
+    chosen = range(count - layers, count) if layers > 0 else range(-layers)
+    names = _names(modules)
+    trained = 0
+    for name, weight in model.named_parameters():
+        parts = name.split(".")
+        # Whole path components, so that layer 1 is not layer 10 too.
+        layer = next((int(part) for part in parts if part.isdecimal()), None)
+        weight.requires_grad = layer in chosen and (
+            names == ["all"] or not set(names).isdisjoint(parts)
+        )
+        trained += weight.requires_grad
+    if not trained:
+        found = (re.search(r"\.\d+\.([^.]+)\.", name) for name, _ in model.named_parameters())
+        raise UsageError(
+            f"--trainable-modules {modules} with --trainable-layers {layers} names no weights",
+            hint=f"parts of a layer: {', '.join(sorted({match[1] for match in found if match}))}",
+        )
+    return model
+
+
+def with_lora(model: Any, options: TrainOptions, base: Base) -> Any:
+    """A new LoRA adapter over a model."""
+    import peft
+
+    settings = peft.LoraConfig(
+        task_type=peft.TaskType.CAUSAL_LM,
+        r=options.lora_r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=targets(model, options.target_modules),
+        modules_to_save=_names(options.modules_to_save) or None,
+    )
+    lora = peft.get_peft_model(model, settings)
+    local = Path(base.name)
+    lora.peft_config["default"].base_model_name_or_path = (
+        str(local.resolve()) if local.exists() else base.name
+    )
+    return lora
+
+
+def targets(model: Any, asked: str) -> Any:
+    """LoRA's target modules: every linear layer but the output, or those of a list of names."""
+    if asked == "all":
+        return "all-linear"
+    names = _names(asked)
+    import torch
+
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) or hasattr(module, "in_features")
+    }
+    ends = [name for name, _ in model.named_modules()]
+    unknown = [
+        name for name in names if not any(end == name or end.endswith(f".{name}") for end in ends)
+    ]
+    if unknown or not names:
+        raise UsageError(
+            f"--target-modules: this model has no {', '.join(unknown) or 'module of no name'}",
+            hint=f"'all', or from: {', '.join(sorted(linear))}",
+        )
+    return names
+
+
+def check_continued(base: Base, options: TrainOptions, given: Iterable[str]) -> None:
+    """Compare what was asked for with the settings of the adapter that is gone on from.
+
+    ``given`` names the options that the user set. Raises ``UsageError`` naming what differs.
+    """
+    if base.adapter is None:
+        return
+    own = adapter_config(base.adapter)
+    asked = set(given)
+    modules = sorted(own["target_modules"] if isinstance(own.get("target_modules"), list) else ())
+    wanted = sorted(_names(options.target_modules))
+    differing = []
+    for name, value, has in (
+        ("lora_r", options.lora_r, own.get("r")),
+        ("lora_alpha", options.alpha, own.get("lora_alpha")),
+    ):
+        if name in asked and value != has:
+            differing.append(f"{name.replace('_', '-')} is {has}, not {value:g}")
+    if "target_modules" in asked and wanted not in (modules, ["all"]):
+        differing.append(f"target-modules is {','.join(modules)}, not {','.join(wanted)}")
+    if differing:
+        raise UsageError(
+            f"adapter {base.adapter_name}: its {'; its '.join(differing)}",
+            hint="leave these options out to go on with the adapter's own, or give "
+            "--adapter none to start a new one",
+        )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+__all__ = [
+    "Base",
+    "Note",
+    "adapter_config",
+    "base_to_train",
+    "check_continued",
+    "empty_model",
+    "find_base",
+    "first_line",
+    "hf_config",
+    "hf_tokenizer",
+    "load_trainable",
+    "open_tokenizer",
+    "quiet_libraries",
+    "tokenizer_digest",
+    "training_library",
+]
