@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -172,6 +173,80 @@ def test_an_unknown_name_brings_close_ones(site: Path) -> None:
     done = run(site, "-m", "iepile_cli", *arguments)
     assert done.returncode == 2
     assert "tiny" in done.stderr
+
+
+LATE_MODEL = """
+def register(registry):
+    registry.add("model", "late", "late_plugin.nowhere:MODEL")
+"""
+
+
+def test_a_broken_model_of_a_plugin_does_not_stop_the_others(site: Path, tmp_path: Path) -> None:
+    write_package(site, "late-plugin", LATE_MODEL, "late_plugin:register")
+    extract = ["-m", "iepile_cli", "extract", "--schema", "person", str(ROOT / "README.md")]
+    done = run(site, *extract, "--model", "owner/name", IEPILE_MODELS=str(tmp_path / "none"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "model 'owner/name' is not on this machine" in done.stderr
+    # The name might have been one of the plugin's.
+    assert "the model late of late-plugin 1.2 cannot be used: ModuleNotFoundError" in done.stderr
+    done = run(site, *extract, "--model", "late")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "model 'late' of late-plugin 1.2 cannot be loaded: ModuleNotFound" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("extract", "--schema", "a", "--template", "mine"),
+        ("extract", "--schema", "a", "--backend", "mine"),
+        ("extract", "--schema", "a", "--model", "mine"),
+        ("train", "--recipe", "mine"),
+        ("download", "mine"),
+    ],
+)
+def test_a_broken_plugin_is_named_where_a_name_is_not_found(
+    site: Path, arguments: tuple[str, ...]
+) -> None:
+    write_package(site, "bad-plugin", "import nothing_at_all", "bad_plugin:register")
+    done = run(site, "-m", "iepile_cli", *arguments, *[str(ROOT / "README.md")][: "a" in arguments])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is called 'mine'" in done.stderr
+    assert "the plugin bad-plugin of bad-plugin 1.2 cannot be used: ModuleNotFound" in done.stderr
+
+
+def test_a_plugins_recipe_is_used(site: Path, tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+
+def register(registry):
+    from iepile_cli.training.recipes import Recipe
+    registry.add("recipe", "ours", Recipe("ours", Path(__file__).with_name("ours.toml")))
+"""
+    write_package(site, "recipe-plugin", code, "recipe_plugin:register")
+    (site / "ours.toml").write_text("# What we use.\nmethod = 'full'\nbits = 4\n")
+    assert "ours\trecipe-plugin 1.2\tyes" in listing(site, "recipes")
+    done = run(
+        site,
+        *("-m", "iepile_cli", "train", "--recipe", "ours", "--model", "smollm2"),
+        *("--data", "x", "-o", str(tmp_path / "o")),
+    )
+    assert (done.returncode, "--method full" in done.stderr) == (2, True)
+
+
+def test_a_folder_that_cannot_be_read_does_not_matter() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        closed = Path(folder, "closed")
+        closed.mkdir()
+        closed.chmod(0)
+        code = (
+            "import importlib.metadata, os; from iepile_cli.registry import registry; "
+            # Who may read everything becomes somebody who may not.
+            "os.getuid() or os.setuid(65534); print(registry().names('backend'))"
+        )
+        done = run(closed, "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "llama-cpp" in done.stdout
 
 
 def test_the_example_of_the_docs_registers() -> None:

@@ -178,13 +178,21 @@ class Progress:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Take the bars off the terminal while results are written to the same one."""
-        hidden = self._view is not None and sys.stdout.isatty()
-        if hidden:
+        if not sys.stdout.isatty():
+            yield
+            return
+        with self.hidden():
+            yield
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bars off the terminal while something else is shown there."""
+        if self._view is not None:
             self._view.stop()
         try:
             yield
         finally:
-            if hidden:
+            if self._view is not None:
                 self._view.start()
 
 

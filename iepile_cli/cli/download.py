@@ -12,6 +12,7 @@ from iepile_cli.cli import console
 from iepile_cli.cli.complete import complete_download
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
+from iepile_cli.formatting import plural, readable_size
 
 if TYPE_CHECKING:
     from iepile_cli.hub import Plan
@@ -80,7 +81,11 @@ def download(
     directory: Directory = None,
     token_env: TokenVariable = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the files and their sizes in bytes.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only list the files and their sizes in bytes; fetch and remove nothing.",
+        ),
     ] = False,
     remove: Annotated[
         bool, typer.Option("--remove", help="Delete what was downloaded under these names.")
@@ -100,7 +105,7 @@ def download(
     for name in names:
         try:
             if remove:
-                _remove(name, directory)
+                _remove(name, directory, dry_run)
                 continue
             plan = plan_download(
                 name,
@@ -128,17 +133,24 @@ def _outcome(failures: list[IEPileError], tried: int) -> IEPileError:
 
 
 def _list_files(plan: Plan) -> None:
-    from iepile_cli.formatting import readable_size
-
     for remark in plan.remarks:
         console.note(remark)
+    if plan.listing is None:
+        return
     for file in plan.files:
         typer.echo(f"{'' if file.size is None else file.size}\t{file.path}")
-    console.note(f"{len(plan.files)} files, {readable_size(plan.size)}, to {plan.folder}")
+    files = plural(len(plan.files), "file")
+    console.note(f"{files}, {readable_size(plan.size)}, to {plan.folder}")
 
 
-def _remove(name: str, directory: Path | None) -> None:
-    from iepile_cli.formatting import readable_size
-    from iepile_cli.hub import remove
+def _remove(name: str, directory: Path | None, dry_run: bool) -> None:
+    from iepile_cli.hub import removable, remove
 
-    console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")
+    if not dry_run:
+        console.note(f"{name}: removed, {readable_size(remove(name, directory))} freed")
+        return
+    folder, files = removable(name, directory)
+    sizes = [path.stat().st_size for path in files]
+    for size, path in zip(sizes, files, strict=True):
+        typer.echo(f"{size}\t{path.relative_to(folder).as_posix()}")
+    console.note(f"{plural(len(files), 'file')}, {readable_size(sum(sizes))}, would go: {folder}")

@@ -12,7 +12,6 @@ import typer
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.cli.fetching import offer
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.requests import ExtractOptions
 
@@ -140,14 +139,6 @@ def extract(
         verbose=console.verbosity.verbose,
         on_note=console.note,
     )
-    model_of = functools.partial(
-        open_model,
-        model,
-        adapters=adapter or (),
-        backend=backend,
-        template=template,
-        options=settings,
-    )
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
     if instructions is None:
@@ -166,17 +157,28 @@ def extract(
             format=format_ not in (None, "jsonl"),
         )
         source = InstructionRecords(instructions, named, encoding, limit)
+
+    def open_model_for_schema() -> Opened:
+        if isinstance(source, Texts) and not settings.base_url:
+            source.check_room(how, model, adapter or (), template, context)
+        return open_model(
+            model,
+            adapters=adapter or (),
+            backend=backend,
+            template=template,
+            options=settings,
+        )
+
     writer = source.writer(output, format_, resume=resume, bom=bom)
     run(
         source.noun,
         source.read,
         writer,
-        model_of,
-        functools.partial(_answer, source, writer, how),
+        open_model_for_schema,
+        functools.partial(_answer, source, writer, how, model),
         output=output,
         resumable=source.resumable,
         read_again=source.read_again,
-        before=(lambda: None) if base_url else functools.partial(offer, model, adapter or ()),
     )
 
 
@@ -184,6 +186,7 @@ def _answer(
     source: Texts | InstructionRecords,
     writer: Writer,
     how: ExtractOptions,
+    model: str | None,
     documents: Iterator[Document],
     opened: Opened,
     on_answer: Callable[[int, float], None],
@@ -192,7 +195,7 @@ def _answer(
     """Extract from the documents with an opened model; say once what of it may disappoint."""
     from iepile_cli.extraction.pipeline import extract as extract_documents
 
-    writer.check(**_model_settings(opened))
+    writer.check(**_model_settings(opened, model))
     results = extract_documents(
         documents,
         opened.runner,
@@ -203,25 +206,58 @@ def _answer(
         on_answer=on_answer,
         on_error=on_error,
     )
-    scoreless = bool(how.min_score)
+    remarks = _Remarks(opened, how)
     try:
         for result in results:
-            if scoreless and result.items:
-                if all(item.score is None for item in result.items):
-                    console.note(
-                        "--min-score: answers come without scores here; nothing is left out"
-                    )
-                scoreless = False
+            remarks.about(result)
             yield result
     except ModelError as error:
         raise source.named(error) from None
 
 
-def _model_settings(opened: Opened) -> dict[str, Any]:
+class _Remarks:
+    """What is said once of a run: what its model is not good for, options that do nothing."""
+
+    def __init__(self, opened: Opened, how: ExtractOptions) -> None:
+        self._name = opened.model.name if opened.model else opened.backend
+        self._tasks = opened.model.tasks if opened.model else ()
+        self._languages = opened.model.languages if opened.model else ()
+        self._min_score = how.min_score
+        self._said: set[str] = set()
+
+    def about(self, result: Result) -> None:
+        """Say what this result is the first reason for."""
+        from iepile_cli.task import task_named
+        from iepile_cli.task.language import detect_language, seems_foreign
+
+        task, text = result.task, result.document.text
+        if self._tasks and task.name not in self._tasks:
+            best = ", ".join(task_named(name).title for name in self._tasks)
+            self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
+        if self._languages and "language" not in self._said:
+            language = "" if seems_foreign(text) else detect_language(text)
+            if language not in self._languages:
+                known = ", ".join(self._languages)
+                self._say(
+                    "language",
+                    f"{self._name} knows {known}, and the text of {result.document.source} seems "
+                    "to be in another language",
+                )
+        if self._min_score and result.items and all(item.score is None for item in result.items):
+            self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
+
+    def _say(
+        self, what: str, message: str, way_out: str = "`iepile list models` has others"
+    ) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))
+
+
+def _model_settings(opened: Opened, name: str | None) -> dict[str, Any]:
+    """What answers, as it is compared when the run is resumed."""
     found = opened.model
-    adapters = [adapter.name for adapter in found.adapters] if found else []
-    return {
-        "model": found.name if found else opened.backend,
-        "adapters": adapters,
-        "template": opened.template.name,
-    }
+    if found is None or opened.remote:
+        return {"model": name or opened.backend, "template": opened.template.name}
+    adapters = [f"{path.parent.name}/{path.name}" for path in found.adapters]
+    return {"model": found.name, "adapters": adapters, "template": opened.template.name}

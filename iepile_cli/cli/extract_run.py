@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import typer
 
 from iepile_cli.cli.console import Progress, detail, note, print_error
+from iepile_cli.cli.fetching import offer_download
 from iepile_cli.errors import IEPileError, PartialFailure
 from iepile_cli.formatting import duration, plural
 
@@ -78,16 +79,15 @@ def run(
     output: str | None = None,
     resumable: bool = True,
     read_again: Callable[[], Iterable[Item] | None] = lambda: None,
-    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Read items, answer those that are not done, write the results, and report.
 
     ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
     read; ``answer`` gives a result for each item, in order, and reports those without one. The
-    model is opened only when something is left to do; ``before`` is called just before, while
-    a person can still be asked. ``output`` is the file that is written, and ``resumable`` says
-    whether ``--resume`` goes on with it. ``read_again`` gives the items once more, for the time
-    left, or None where they cannot be read twice.
+    model is opened only when something is left to do; a person may be offered to download it.
+    ``output`` is the file that is written, and ``resumable`` says whether ``--resume`` goes on
+    with it. ``read_again`` gives the items once more, for the time left, or None where they
+    cannot be read twice.
 
     Raises ``PartialFailure`` when some items failed, and exits with 1 when all did.
     """
@@ -108,10 +108,9 @@ def run(
             done = f"{plural(writer.resumed, noun)} done before"
             note(f"nothing left to do: {done}" if writer.resumed else f"no {noun} to read")
             return
-        before()
         with Progress() as progress:
             tally = _Tally(progress, noun, lambda: _measured(first, read_again(), writer))
-            opened = open_model()
+            opened = _opened(open_model, progress)
             tally.begin()
             with closing(opened.runner):
                 for result in answer(chain([first], rest), opened, tally.answered, failed):
@@ -124,6 +123,16 @@ def run(
             f"{plural(len(failures), 'input')} failed; {plural(tally.items, noun)} written",
             hint="--resume tries again what failed" if to_resume else "",
         )
+
+
+def _opened(open_model: Callable[[], Model], progress: Progress) -> Model:
+    while True:
+        try:
+            return open_model()
+        except IEPileError as error:
+            with progress.hidden():
+                if not offer_download(error):
+                    raise
 
 
 def _measured(

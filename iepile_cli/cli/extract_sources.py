@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from iepile_cli.cli import console
@@ -14,8 +14,11 @@ from iepile_cli.formatting import plural
 if TYPE_CHECKING:
     from iepile_cli.extraction.inputs import Document, OnError, OnSkip
     from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.task import SchemaItem, Task
 
+# A schema that is short beside this many tokens is not measured beforehand.
+_USUAL_CONTEXT = 8192
 # Inputs up to this size are read once beforehand, so that the time left can be told.
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
@@ -73,19 +76,22 @@ class Texts:
 
         format_ = format_ or outputs.format_for(output)
         if output is not None and output != "-":
-            refuse_overwriting([output], self.paths)
-            self._exclude = (output, output + outputs.PART)
+            refuse_overwriting([output], [*self.paths, *self._schema_files()])
+            part = output + outputs.PART
+            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
         self._documents(lambda error: None, lambda path: None)
-        writer = outputs.open_writer(format_, output, task=self.task, resume=resume, bom=bom)
-        writer.check(
-            task=self.task.name,
-            schema=schema_json(self.task, self.schema),
-            types=list(dict.fromkeys(item.type for item in self.schema)),
+        settings = {
+            "task": self.task.name,
+            "schema": schema_json(self.task, self.schema),
+            "types": list(dict.fromkeys(item.type for item in self.schema)),
+        }
+        return outputs.open_writer(
+            format_, output, task=self.task, resume=resume, bom=bom, settings=settings
         )
-        return writer
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
@@ -131,9 +137,47 @@ class Texts:
             on_skip=on_skip,
         )
 
+    def check_room(
+        self,
+        how: ExtractOptions,
+        name: str | None,
+        adapters: Sequence[str],
+        template: str | None,
+        context: int,
+    ) -> None:
+        """Raise ``ModelError`` when a long schema leaves no room for a text.
+
+        Where the model's context and tokenizer are known before it is loaded.
+        """
+        from iepile_cli.backends.opening import fitting_template, tokenizer_of
+        from iepile_cli.extraction.requests import check_room, may_lack_room
+        from iepile_cli.models import resolve_model
+        from iepile_cli.registry import registry
+
+        if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
+            return
+        found = resolve_model(name, adapters)
+        context = context or (found.entry.context if found.entry else None) or 0
+        if not context:
+            return
+        tokenizer = tokenizer_of(found)
+        form = (
+            registry().get("template", template)
+            if template
+            else fitting_template(found, tokenizer, registry())
+        )
+        try:
+            check_room(self.task, self.schema, how, tokenizer, form, context)
+        except ModelError as error:
+            raise self.named(error) from None
+
+    def _schema_files(self) -> list[str]:
+        names = [given.removeprefix("@") for given in self.given]
+        return [name for name in names if os.path.isfile(name)]
+
     def named(self, error: ModelError) -> ModelError:
         """The error, with the schema files whose size may be the reason."""
-        files = [given for given in self.given if os.path.isfile(given.removeprefix("@"))]
+        files = self._schema_files()
         if not files or "schema" not in error.message:
             return error
         types = plural(len(self.schema), "type")

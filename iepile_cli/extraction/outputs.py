@@ -66,7 +66,14 @@ class Writer:
     """
 
     def __init__(
-        self, form: Form, target: str | None, *, resume: bool, key_of: LineKey, resumable: bool
+        self,
+        form: Form,
+        target: str | None,
+        *,
+        resume: bool,
+        key_of: LineKey,
+        resumable: bool,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
@@ -82,12 +89,13 @@ class Writer:
             self._put(form.begin(resumed=False))
             return
         try:
-            resumed = self._open(self._target, resume)
+            resumed = self._open(self._target, resume, settings or {})
         except OSError as error:
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         self._put(form.begin(resumed=resumed))
+        self._note(settings or {})
 
-    def _open(self, target: str, resume: bool) -> bool:
+    def _open(self, target: str, resume: bool, settings: Mapping[str, Any]) -> bool:
         """Open the file to write to; gives whether there are results in it already."""
         part = target + PART
         if resume:
@@ -95,6 +103,7 @@ class Writer:
             if os.path.exists(self.path):
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = _read_settings(self.path)
+                self._compare(settings)
                 self._stream = open(self.path, "r+b")  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
@@ -119,6 +128,10 @@ class Writer:
         Raises ``UsageError`` naming the first that differs. What no earlier run tells is taken on
         trust.
         """
+        self._compare(settings)
+        self._note(settings)
+
+    def _compare(self, settings: Mapping[str, Any]) -> None:
         for name, value in settings.items():
             before = self._settings.get(name, value)
             if self._finished and before != value:
@@ -127,7 +140,11 @@ class Writer:
                     f"{_shown(before)}, not {_shown(value)}",
                     hint="resume with the same, or name another -o",
                 )
+
+    def _note(self, settings: Mapping[str, Any]) -> None:
         self._settings |= settings
+        if not settings:
+            return
         if self._resumable and self.path is not None and not is_device(self.path):
             # Results are worth more than the note: one that cannot be written stops nothing.
             with contextlib.suppress(DataError, OSError):
@@ -203,19 +220,23 @@ def open_writer(
     task: Task | None = None,
     resume: bool = False,
     bom: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Writer:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
-    off, and ``writer.done`` names their documents. Raises ``UsageError`` for what cannot be, and
-    ``DataError`` for a file that cannot be written or resumed.
+    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
+    ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
+    resumed.
     """
     target = _destination(target, resume=resume)
     form = form_of(format_, task, on_stdout=target is None, bom=bom)
     resumable = format_ in RESUMABLE
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
-    return Writer(form, target, resume=resume, key_of=_result_key, resumable=resumable)
+    return Writer(
+        form, target, resume=resume, key_of=_result_key, resumable=resumable, settings=settings
+    )
 
 
 def open_record_writer(target: str | None = None, *, resume: bool = False) -> Writer:

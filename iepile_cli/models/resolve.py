@@ -61,7 +61,8 @@ class Resolved:
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
     ``min_score`` is the least score (0..1) worth showing, and ``list_prior`` the shift of the
-    log-odds of going on with a list, that are known for them.
+    log-odds of going on with a list, that are known for them; ``tasks`` and ``languages`` are what
+    they were trained for, empty where nobody knows.
     """
 
     name: str
@@ -72,6 +73,8 @@ class Resolved:
     adapters: tuple[Path, ...] = ()
     min_score: float = 0.0
     list_prior: float = 0.0
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 class _Adapter(NamedTuple):
@@ -124,6 +127,7 @@ def resolve_model(
     templates += [adapter.template() for adapter in applied]
     # What an adapter was found to need counts, else what the model was.
     last = applied[-1].entry if applied else entry
+    known_of = last or read_adapter_settings(applied[-1].path if applied else path)
     return Resolved(
         name=entry.name if entry else chosen,
         path=_single_gguf(path) if kind == "gguf" and path.exists() else path,
@@ -133,6 +137,8 @@ def resolve_model(
         adapters=tuple(adapter.path for adapter in applied),
         min_score=last.min_score if last else 0.0,
         list_prior=last.list_prior if last else 0.0,
+        tasks=known_of.tasks if known_of else (),
+        languages=known_of.languages if known_of else (),
     )
 
 

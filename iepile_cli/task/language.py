@@ -1,4 +1,4 @@
-"""Which of the two instruction languages suits a text."""
+"""Which of the two instruction languages suits a text, and whether a text is English at all."""
 
 from __future__ import annotations
 
@@ -34,3 +34,27 @@ def detect_language(text: str) -> str:
         return "en"
     words = len(_WORD.findall(sample)) + kana
     return "zh" if han >= words else "en"
+
+
+# Frequent words of English that are rare in other languages: about a third of a text.
+_ENGLISH_WORDS = """
+    the of and to is was for that with on by from at are as it he she this be has have not his her
+    they were which their or but been who will would had its after said i you we
+"""
+_ENGLISH = frozenset(_ENGLISH_WORDS.split())
+# A shorter text does not tell.
+_LEAST_WORDS = 25
+_ENGLISH_SHARE = 0.06
+
+
+def seems_foreign(text: str) -> bool:
+    """Whether a text is long enough to tell that it is neither English nor Chinese."""
+    if detect_language(text) == "zh":
+        return False
+    sample = text[:SAMPLE].lower()
+    words = _WORD.findall(sample)
+    if len(words) < _LEAST_WORDS:
+        # A few words tell only when their script does.
+        latin = any(letter < "\u0250" for word in words for letter in word)
+        return not latin and bool(words or _KANA.search(sample))
+    return sum(word in _ENGLISH for word in words) < _ENGLISH_SHARE * len(words)

@@ -108,14 +108,14 @@ def encode(pieces: Prompt | Iterable[Piece], tokenizer: Tokenizer) -> list[int]:
     Control tokens come from ``Control``, ``Bos`` and ``Eos`` alone. Raises ``ModelError`` for a
     control token that the tokenizer does not have.
     """
-    settled = _settle(pieces.pieces if isinstance(pieces, Prompt) else pieces, tokenizer)
+    joined = _join_marks(pieces.pieces if isinstance(pieces, Prompt) else pieces, tokenizer)
     names = {
         piece.token: control_id(piece.token, tokenizer)
-        for piece in settled
+        for piece in joined
         if isinstance(piece, Control)
     }
     ids: list[int] = []
-    for piece in settled:
+    for piece in joined:
         if isinstance(piece, Control):
             ids.append(names[piece.token])
         elif isinstance(piece, Text):
@@ -153,27 +153,27 @@ def text_ids(text: str, tokenizer: Tokenizer, names: Mapping[str, int] | None = 
     Lone surrogates, which no tokenizer takes, become U+FFFD.
     """
     known = {} if names is None else names
-    return _Plain(tokenizer, known).ids(_SURROGATE.sub("\ufffd", text))
+    return _PlainText(tokenizer, known).ids(_SURROGATE.sub("\ufffd", text))
 
 
-def _settle(pieces: Iterable[Piece], tokenizer: Tokenizer) -> list[Piece]:
+def _join_marks(pieces: Iterable[Piece], tokenizer: Tokenizer) -> list[Piece]:
     """Pieces with the ``or_text`` marks that are unknown turned into text before the next text."""
-    settled: list[Piece] = []
+    joined: list[Piece] = []
     mark = ""
     for piece in pieces:
         if isinstance(piece, Control) and piece.or_text and tokenizer.control(piece.token) is None:
             mark += piece.token
         elif isinstance(piece, Text):
-            settled.append(Text(mark + piece.text))
+            joined.append(Text(mark + piece.text))
             mark = ""
         else:
-            settled += [Text(mark), piece] if mark else [piece]
+            joined += [Text(mark), piece] if mark else [piece]
             mark = ""
-    return [*settled, Text(mark)] if mark else settled
+    return [*joined, Text(mark)] if mark else joined
 
 
 @dataclass(frozen=True)
-class _Plain:
+class _PlainText:
     """Tokenises text so that neither control tokens nor those of ``names`` come out."""
 
     tokenizer: Tokenizer

@@ -104,7 +104,7 @@ class Template:
             value = getattr(self, each.name)
             # Fields at their default are left out, so that a later field changes no hash.
             if each.name not in _NOT_FORM and value != each.default:
-                form[each.name] = _plain(value)
+                form[each.name] = _as_json(value)
         text = json.dumps(form, sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -143,9 +143,9 @@ def _fill(parts: Parts, values: dict[str, str]) -> Iterator[Piece]:
             yield Text(text)
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [_as_json(part) for part in value]
     if isinstance(value, Text):
         return value.text
     if isinstance(value, Control | Bos | Eos):

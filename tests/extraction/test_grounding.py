@@ -134,6 +134,29 @@ def test_joint_score(scores: list[float | None], expected: float | None) -> None
     assert joint_score(scores) == (expected if expected is None else pytest.approx(expected))
 
 
+@pytest.mark.parametrize(
+    ("text", "mention", "kept"),
+    [
+        ("He went to Lisbon.", "Lisbon.", "Lisbon"),
+        ("He went to Lisbon. She stayed.", "Lisbon.", "Lisbon"),
+        ('She said "Lisbon."', "Lisbon.", "Lisbon"),
+        ("他去了里斯本。", "里斯本。", "里斯本"),
+        ("He works for Apple Inc.", "Apple Inc.", "Apple Inc."),
+        ("He lives in the U.S.", "U.S.", "U.S."),
+        ("It was John F. Kennedy.", "John F.", "John F."),
+        ("Wait... he left.", "Wait...", "Wait..."),
+        ("Is it Yahoo! or not", "Yahoo!", "Yahoo!"),
+        ("It costs 3.5 euro", "3.", "3."),
+        (".", ".", "."),
+    ],
+)
+def test_the_full_stop_of_a_sentence_is_no_part_of_a_mention(
+    text: str, mention: str, kept: str
+) -> None:
+    (item,) = grounded("NER", text, mentions(mention)).items
+    assert item.texts == (("mention", kept),)
+
+
 def test_items_at_all_places_and_parts_with_all_occurrences() -> None:
     text = "Bob met Ann. Bob left."
     single = grounded("NER", text, mentions("Bob")).items

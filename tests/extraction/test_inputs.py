@@ -232,6 +232,29 @@ def test_csv(tmp_path: Path, delimiter: str) -> None:
     assert errors[0].startswith(f"{path}:6: the row has no column 'text'")
 
 
+def test_a_quotation_mark_in_tsv_is_a_character_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('id\ttext\n1\t"Quoted, he said\n2\tplain\n3\tit is 5" long\n')
+    documents, errors = read(path)
+    assert [(document.text, document.id, document.line) for document in documents] == [
+        ('"Quoted, he said', "1", 2),
+        ("plain", "2", 3),
+        ('it is 5" long', "3", 4),
+    ]
+    assert errors == []
+
+
+def test_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.pdf", "sub/c.bin", ".d.pdf", "out.jsonl.run"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    skipped: list[str] = []
+    exclude = [str(tmp_path / "out.jsonl.run")]
+    documents, _ = read(tmp_path, on_skip=skipped.append, exclude=exclude)
+    assert len(documents) == 1
+    assert [os.path.relpath(path, tmp_path) for path in skipped] == ["b.pdf", "sub/c.bin"]
+
+
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(b"id\tbody\n1\tx\n")

@@ -13,7 +13,7 @@ from rich.console import Console
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
-from iepile_cli.extraction.view import View, columns, excerpts, one_line, safe, show
+from iepile_cli.extraction.view import View, columns, counted, excerpts, one_line, safe, show
 from iepile_cli.task import TASKS, SchemaItem
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -43,6 +43,23 @@ def test_plain() -> None:
         "person   Bob    0-3    0.50",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "one", "two"),
+    [
+        ("NER", "1 named entity", "2 named entities"),
+        ("RE", "1 relation", "2 relations"),
+        ("SPO", "1 typed relation", "2 typed relations"),
+        ("EE", "1 event", "2 events"),
+        ("EET", "1 event trigger", "2 event triggers"),
+        ("EEA", "1 argument of given triggers", "2 arguments of given triggers"),
+        ("KG", "1 entity with attributes", "2 entities with attributes"),
+    ],
+)
+def test_counts_in_words(task: str, one: str, two: str) -> None:
+    assert counted(1, TASKS[task]) == one
+    assert counted(2, TASKS[task]) == two
 
 
 def test_relations_and_events() -> None:

@@ -2,7 +2,9 @@
 
 Faults are switched on by path: ``cut`` (bytes after which the connection ends, so many times),
 ``damage`` (so many answers come with a wrong byte), ``status`` (an error instead of an answer).
-``log`` holds every request for a file as ``(path, first byte asked for, bytes sent)``.
+``redirects_to`` is another hub's address that large files are redirected to. ``authorizations``
+holds that header of every request, ``log`` every request for a file as ``(path, first byte asked
+for, bytes sent)``.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ class HubServer:
         self.tells_nothing = False
         self.pause = 0.0
         self.token = ""
+        self.redirects_to = ""
+        self.authorizations: list[str | None] = []
         self.log: list[tuple[str, int, int]] = []
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -79,6 +83,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if hub.silent:
                 time.sleep(30)
             path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/")
+            hub.authorizations.append(self.headers.get("Authorization"))
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self.refuse(401, {"X-Error-Code": "GatedRepo"})
             if path.startswith("api/v1/"):
@@ -97,7 +102,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(*hub.status[file])
             if len(hub.repositories[repository][file]) > LARGE:
                 self.send_response(302)
-                target = urllib.parse.quote(f"/cdn/{repository}/-/{file}")
+                target = hub.redirects_to + urllib.parse.quote(f"/cdn/{repository}/-/{file}")
                 self.send_header("Location", target)
                 self.send_header("Content-Length", "0")
                 return self.end_headers()

@@ -34,7 +34,7 @@ class Quiet:
     def advance(self, count: int) -> None:
         self.come += count
 
-    def say(self, message: str) -> None:
+    def note(self, message: str) -> None:
         self.said.append(message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -13,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hub.hub_server import HubServer
+from hub.hub_server import COMMIT, LARGE, HubServer
+from terminal import Terminal
 
 from iepile_cli.models import resolve_model
 
@@ -61,6 +63,125 @@ def test_dry_run_lists_sizes_and_paths_only(hub: HubServer, store: Path) -> None
     assert err == f"2 files, 3.0 MB, to {store / 'owner--one'}\n"
     assert not store.exists()
     assert hub.log == []
+
+
+def test_dry_run_of_a_removal_removes_nothing(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    assert run(hub, "owner/one")[0] == 0
+    code, out, err = run(None, "--remove", "owner/one", "--dry-run")
+    assert (code, out.splitlines()[0]) == (0, "2\tconfig.json")
+    assert "3000000\tmodel.safetensors" in out.splitlines()
+    assert err.startswith("3 files, 3.0 MB, would go: ")
+    assert (store / "owner--one" / "model.safetensors").read_bytes() == BIG
+
+
+def test_gated_repository_names_the_page_of_its_conditions(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/gated", "datasets/owner/gated")
+    hub.status["owner/gated"] = hub.status["datasets/owner/gated"] = (403, {})
+    for name in ("owner/gated", "datasets/owner/gated"):
+        code, _, err = run(hub, name)
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"accept its conditions at {hub.url}/{name}, then" in err
+    # Some hubs list a repository to everybody and refuse its files.
+    hub.status = {"model.safetensors": (403, {})}
+    for name in ("owner/gated", "datasets/owner/gated"):
+        code, _, err = run(hub, name, "--include", "*.safetensors")
+        assert code == 1
+        assert f"accept its conditions at {hub.url}/{name}, then" in err
+
+
+def test_weights_are_fetched_once(hub: HubServer, store: Path) -> None:
+    shards = {f"model-0000{n}-of-00002.safetensors": b"x" * n for n in (1, 2)}
+    index = {"weight_map": {str(n): name for n, name in enumerate(shards)}}
+    copies = {
+        "consolidated.safetensors": BIG,
+        "consolidated.safetensors.index.json": b"{}",
+        "model.fp16.safetensors": BIG,
+    }
+    files = {**shards, "model.safetensors.index.json": json.dumps(index).encode()}
+    hub.add("owner/twice", {"config.json": b"{}", **files, **copies})
+    assert run(hub, "owner/twice")[0] == 0
+    kept = {path.name for path in (store / "owner--twice").iterdir()}
+    assert kept == {"config.json", "iepile-download.json", *files}
+    assert resolve_model("owner/twice").format == "safetensors"
+    # Where there are no others, they are the weights.
+    hub.add("owner/odd", {"config.json": b"{}", "consolidated.safetensors": b"x"})
+    assert run(hub, "owner/odd")[0] == 0
+    assert (store / "owner--odd" / "consolidated.safetensors").exists()
+
+
+def hugging_face_cache(folder: Path, repository: str, commit: str, files: dict[str, bytes]) -> Path:
+    """Put files where huggingface-hub keeps them: contents by hash, links in a snapshot."""
+    stored = folder / "hub" / f"models--{repository.replace('/', '--')}"
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs" / "main").write_text(commit)
+    snapshot = stored / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (stored / "blobs").mkdir()
+    for name, content in files.items():
+        digest = (
+            hashlib.sha256(content).hexdigest()
+            if len(content) > LARGE
+            else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        )
+        (stored / "blobs" / digest).write_bytes(content)
+        (snapshot / name).symlink_to(f"../../blobs/{digest}")
+    return snapshot
+
+
+@pytest.mark.parametrize("commit", [COMMIT, "b" * 40])
+def test_model_in_the_hugging_face_cache_is_not_fetched_again(
+    hub: HubServer, store: Path, tmp_path: Path, commit: str
+) -> None:
+    files = {"pytorch_model.bin": BIG, "config.json": b"{}"}
+    hub.add("zjunlp/OneKE", {**files, "README.md": b"new"})
+    snapshot = hugging_face_cache(tmp_path / "hf", "zjunlp/OneKE", commit, files)
+    code, out, err = run(hub, "oneke")
+    assert (code, out, hub.log) == (0, "", [])
+    assert err == f"oneke is in the Hugging Face cache: nothing to download ({snapshot})\n"
+    assert not (store / "oneke").exists()
+    assert resolve_model("oneke").path == snapshot
+    # The same without a network, and not when the weights at the hub are others.
+    code, _, err = run(None, "oneke", HF_ENDPOINT="http://127.0.0.1:9")
+    assert (code, "oneke is on this machine" in err) == (0, True)
+    hub.commit = "c" * 40
+    hub.repositories["zjunlp/OneKE"]["pytorch_model.bin"] = BIG[::-1]
+    assert run(hub, "oneke")[0] == 0
+    assert (store / "oneke" / "pytorch_model.bin").read_bytes() == BIG[::-1]
+    # What is not our download is not removed.
+    assert run(hub, "--remove", "oneke")[0] == 0
+    code, _, err = run(hub, "--remove", "oneke")
+    assert (code, f"it is in the Hugging Face cache: {snapshot}" in err) == (1, True)
+
+
+def test_own_files_in_a_named_folder_are_not_overwritten(
+    hub: HubServer, store: Path, tmp_path: Path
+) -> None:
+    publish(hub, "owner/one")
+    own = tmp_path / "here" / "owner--one"
+    own.mkdir(parents=True)
+    (own / "config.json").write_text('{"mine": 1}')
+    code, out, err = run(hub, "owner/one", "--dir", str(tmp_path / "here"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{own / 'config.json'} is there and was not downloaded" in err
+    assert [path.name for path in own.iterdir()] == ["config.json"]
+    assert (own / "config.json").read_text() == '{"mine": 1}'
+
+
+def test_token_does_not_follow_a_redirect_to_another_host(hub: HubServer, store: Path) -> None:
+    publish(hub, "owner/one")
+    other = HubServer()
+    try:
+        publish(other, "owner/one")
+        hub.token = "hf_secret"
+        hub.redirects_to = other.url.replace("127.0.0.1", "localhost")
+        code, _, err = run(hub, "owner/one", "--token-env", "TOKEN", TOKEN="hf_secret")
+        assert (code, "3.0 MB" in err) == (0, True)
+        assert other.sent("model.safetensors") == len(BIG)
+        assert "Bearer hf_secret" in hub.authorizations
+        assert set(other.authorizations) == {None}
+    finally:
+        other.close()
 
 
 def test_some_of_several_failed_is_exit_3(hub: HubServer, store: Path) -> None:
@@ -200,14 +321,43 @@ def wait_for(condition: object, limit: float = 20) -> None:
         time.sleep(0.02)
 
 
+def test_missing_model_is_offered_to_a_person(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    hub.add("owner/small-gguf", {"model.gguf": b"GGUF, and no more"})
+    text = tmp_path / "a.txt"
+    text.write_text("Ada Lovelace met Charles Babbage in London.")
+    command = [sys.executable, "-m", "iepile_cli", "extract", "--schema", "person", str(text)]
+    command += ["--model", "owner/small-gguf"]
+    with Terminal(command, environment(hub)) as terminal:
+        terminal.wait_for(r"The model owner/small-gguf \(size unknown\) is not on this machine\. ")
+        terminal.press("n\n")
+        terminal.wait_for("get it with: iepile download owner/small-gguf")
+    assert not (store / "owner--small-gguf").exists()
+    with Terminal(command, environment(hub)) as terminal:
+        terminal.wait_for("Download it now")
+        terminal.press("y\n")
+        terminal.wait_for("owner/small-gguf: 17 B in ")
+        # It is opened then, and this one is no model.
+        terminal.wait_for(r"iepile: .*model\.gguf")
+    assert (store / "owner--small-gguf" / "model.gguf").exists()
+
+
 @pytest.mark.model
 def test_downloaded_model_extracts(hub: HubServer, store: Path, tmp_path: Path) -> None:
     weights = resolve_model("smollm2").path.read_bytes()
     hub.add("owner/small-gguf", {"model.gguf": weights, "README.md": b"hello"})
-    command = [sys.executable, "-m", "iepile_cli"]
+    command = [sys.executable, "-m", "iepile_cli", "--quiet"]
     text = tmp_path / "a.txt"
     text.write_text("Ada Lovelace met Charles Babbage in London.")
-    extract = [*command, "extract", "--schema", "person", "--model", "owner/small-gguf", str(text)]
+    extract = [
+        *command,
+        "--quiet",
+        "extract",
+        "--schema",
+        "person",
+        "--model",
+        "owner/small-gguf",
+        str(text),
+    ]
     extract += ["--answer-tokens", "12", "--threads", "1"]
     kept = {"env": environment(hub), "capture_output": True, "text": True, "timeout": 120}
     before = subprocess.run(extract, stdin=subprocess.DEVNULL, **kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iepile_cli.task.language import detect_language
+from iepile_cli.task.language import detect_language, seems_foreign
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,26 @@ from iepile_cli.task.language import detect_language
 )
 def test_language(text: str, language: str) -> None:
     assert detect_language(text) == language
+
+
+GERMAN = (
+    "Die Bundeskanzlerin traf am Dienstag in Berlin den französischen Präsidenten, um über die "
+    "Zukunft der Europäischen Union zu sprechen. Das teilte ein Sprecher der Regierung mit."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        (GERMAN, True),
+        ("Президент встретился с министром", True),
+        ("日本の首相は東京で記者会見を行った", True),
+        ("任正非在深圳会见了来自北京的记者。", False),
+        ("Ada Keller flew from Hamburg to Lisbon. 任正非在深圳。", False),
+        ("Berlin, Paris, Rom", False),
+        ("", False),
+        ("The chancellor met the president in Berlin to speak of the future. " * 3, False),
+    ],
+)
+def test_what_seems_foreign(text: str, foreign: bool) -> None:
+    assert seems_foreign(text) == foreign

@@ -148,6 +148,25 @@ def test_sentences_are_packed_and_not_cut() -> None:
     assert [words(passage.text) for passage in found[:-1]] == [20] * 24 + [20][: len(found) - 25]
 
 
+@pytest.mark.parametrize("width", [3, 5, 7])
+@pytest.mark.parametrize("budget", [9, 12, 20, 31])
+def test_a_sentence_that_fits_is_not_cut_at_the_end_of_its_lines(width: int, budget: int) -> None:
+    draw = random.Random(width * 100 + budget)
+    sentences = []
+    for number in range(60):
+        length = draw.randint(3, 9)
+        sentences.append(f"The {'word ' * (length - 2)}{number}.")
+    tokens = " ".join(sentences).split()
+    lines = [" ".join(tokens[at : at + width]) for at in range(0, len(tokens), width)]
+    for passage in check("\n".join(lines), budget, words):
+        assert passage.text.split()[0] == "The"
+        assert passage.text.endswith(".")
+    # Tokens that join at the seams: what is foretold is more than what it comes to.
+    text = "\n".join(lines)
+    for passage in check(text, budget, lambda part: max(1, words(part) - part.count("\n"))):
+        assert passage.text.endswith(".")
+
+
 def test_a_passage_rather_ends_with_a_paragraph() -> None:
     paragraphs = ["A b c. " * 5, "D e f. " * 5, "G h i. " * 2]
     found = check("\n\n".join(paragraphs), 20, words)

@@ -1,4 +1,4 @@
-"""What went wrong between us and a hub, in one line with a way out."""
+"""What a hub's client raises, as one line with a way out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Unreachable(DownloadError):
-    """A hub that does not answer, or is not to be asked."""
+    """A hub that does not answer, or is not to be used."""
 
 
-def explain(error: Exception, what: str, hub: str) -> DownloadError | None:
+def explain(error: Exception, what: str, hub: str, page: str = "") -> DownloadError | None:
     """Turn what a client raised into one line; ``None`` for what is not about a connection.
 
-    ``what`` is the repository or file that was asked for, ``hub`` the address that was asked.
+    ``what`` is the repository or file that was requested, ``hub`` the hub's address and ``page``
+    the address of the repository's page, where its conditions are accepted.
     """
     response = getattr(error, "response", None)
     # Hugging Face's errors hold the response, ModelScope's only its status.
     status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
     if isinstance(status, int):
-        return _refused(error, status, what, hub)
+        return _refused(error, status, what, hub, page)
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return DownloadError(
             f"{what}: cannot write: {os.strerror(error.errno)}",
@@ -65,12 +66,12 @@ def still_works() -> str:
     return f"works without a network: --model {shown}, or a path"
 
 
-def _refused(error: Exception, status: int, what: str, hub: str) -> DownloadError:
+def _refused(error: Exception, status: int, what: str, hub: str, page: str) -> DownloadError:
     kind = type(error).__name__
     if kind == "GatedRepoError" or status == 403:
         return DownloadError(
             f"{what}: {hub} does not give it to you ({status})",
-            hint=f"accept its conditions at {hub}/{what}, then give a token with --token-env VAR",
+            hint=f"accept its conditions at {page or hub}, then give a token with --token-env VAR",
         )
     if kind == "RevisionNotFoundError":
         return DownloadError(f"{what}: no such revision at {hub} ({status})")

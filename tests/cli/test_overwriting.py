@@ -1,0 +1,102 @@
+"""No command writes over what it reads: not by its name, not by a link, not by a hard link."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iepile_cli.cli import run
+
+RECORD = {"text": "Ann ran.", "entity": [{"entity": "Ann", "entity_type": "person"}]}
+INSTRUCTION = json.dumps({"instruction": "x", "schema": ["person"], "input": "Ann ran."})
+ROW = {
+    "task": "NER",
+    "source": "s",
+    "instruction": INSTRUCTION,
+    "label": json.dumps([{"entity": "Ann", "entity_type": "person"}]),
+    "output": json.dumps({"person": ["Ann"]}),
+}
+FILES = {
+    "text.txt": "Ann ran.",
+    "schema.json": json.dumps(["person"]),
+    "records.json": json.dumps(RECORD) + "\n",
+    "rows.jsonl": json.dumps(ROW) + "\n",
+    "other.jsonl": json.dumps(ROW) + "\n",
+    "hard.json": json.dumps({"person": ["place"]}),
+    "aliases.toml": '[names]\nperson = ["person", "people"]\n',
+}
+
+# A command, with @ where the output is named, and the input that it must not be.
+CALLS = [
+    ("extract -s person text.txt -f json -o @", "text.txt"),
+    ("extract -s schema.json text.txt -f json -o @", "schema.json"),
+    ("extract --instructions rows.jsonl -o @", "rows.jsonl"),
+    ("convert records.json --task NER --schema person -o @", "records.json"),
+    ("convert records.json --task NER --schema schema.json -o @", "schema.json"),
+    (
+        "convert records.json --task NER --schema person --hard-negatives hard.json -o @",
+        "hard.json",
+    ),
+    (
+        "convert records.json --task NER --schema person --label-aliases aliases.toml -o @",
+        "aliases.toml",
+    ),
+    (
+        "convert records.json --task NER --schema person -o out.jsonl --hard-negatives auto"
+        " --write-hard-negatives @",
+        "records.json",
+    ),
+    (
+        "convert records.json --task NER --schema person -o out.jsonl --hard-negatives hard.json"
+        " --write-hard-negatives @",
+        "hard.json",
+    ),
+]
+
+
+def by_name(path: Path) -> Path:
+    return path
+
+
+def by_link(path: Path) -> Path:
+    link = path.with_name(f"link-{path.name}")
+    link.symlink_to(path)
+    return link
+
+
+def by_hard_link(path: Path) -> Path:
+    link = path.with_name(f"hard-{path.name}")
+    os.link(path, link)
+    return link
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("named", [by_name, by_link, by_hard_link])
+@pytest.mark.parametrize(("call", "read"), CALLS, ids=[f"{c} {r}" for c, r in CALLS])
+def test_an_input_is_not_written_over(
+    call: str,
+    read: str,
+    named: Callable[[Path], Path],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = named(folder / read)
+    words = [output.name if word == "@" else word for word in call.split()]
+    assert run(words) == 2, capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("iepile: ")
+    assert err.count("\n") == 1
+    assert "overwrit" in err
+    for name, content in FILES.items():
+        assert (folder / name).read_text() == content
