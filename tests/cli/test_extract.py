@@ -62,7 +62,7 @@ def test_a_file(tmp_path: Path) -> None:
         (("--schema", "a", "--task", "nerr"), "no task is called 'nerr'"),
         (("--schema", "a", "--template", "qwenn"), "did you mean qwen"),
         (("--schema", "a", "--backend", "lama-cpp"), "did you mean llama-cpp"),
-        (("--schema", "a", "--lang", "de"), "--lang en or zh"),
+        (("--schema", "a", "--lang", "de"), "is not one of 'en', 'zh'"),
         (("--schema", "a", "--split-num", "0"), "not a batch size"),
         (("--schema", "a", "--format", "xml"), "table"),
         (("--schema", "a", "--resume"), "-o"),
