@@ -158,7 +158,7 @@ def test_gbnf_allows_all_that_decoding_here_allows(task: str, judge: Judge, mode
 
 @pytest.mark.parametrize("text", [TEXT, "start: x ::= y // #", "", "字" * 3000])
 @pytest.mark.parametrize("task", ITEMS)
-def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, model: Any) -> None:
+def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, judge: Judge) -> None:
     """vLLM hands a grammar to llguidance as "grammar", checks it without a vocabulary, and gives
     its matcher no larger limits than usual."""
     from llguidance import LLMatcher, grammar_from
