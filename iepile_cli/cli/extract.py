@@ -139,14 +139,6 @@ def extract(
         verbose=console.verbosity.verbose,
         on_note=console.note,
     )
-    model_of = functools.partial(
-        open_model,
-        model,
-        adapters=adapter or (),
-        backend=backend,
-        template=template,
-        options=settings,
-    )
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
     if instructions is None:
@@ -165,12 +157,24 @@ def extract(
             format=format_ not in (None, "jsonl"),
         )
         source = InstructionRecords(instructions, named, encoding, limit)
+
+    def open_model_for_schema() -> Opened:
+        if isinstance(source, Texts) and not settings.base_url:
+            source.check_room(how, model, adapter or (), template, context)
+        return open_model(
+            model,
+            adapters=adapter or (),
+            backend=backend,
+            template=template,
+            options=settings,
+        )
+
     writer = source.writer(output, format_, resume=resume, bom=bom)
     run(
         source.noun,
         source.read,
         writer,
-        model_of,
+        open_model_for_schema,
         functools.partial(_answer, source, writer, how, model),
         output=output,
         resumable=source.resumable,

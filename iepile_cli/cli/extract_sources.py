@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from iepile_cli.cli import console
@@ -14,8 +14,11 @@ from iepile_cli.formatting import plural
 if TYPE_CHECKING:
     from iepile_cli.extraction.inputs import Document, OnError, OnSkip
     from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.task import SchemaItem, Task
 
+# A schema that is short beside this many tokens is not measured beforehand.
+_USUAL_CONTEXT = 8192
 # Inputs up to this size are read once beforehand, so that the time left can be told.
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
@@ -133,6 +136,40 @@ class Texts:
             on_error=on_error,
             on_skip=on_skip,
         )
+
+    def check_room(
+        self,
+        how: ExtractOptions,
+        name: str | None,
+        adapters: Sequence[str],
+        template: str | None,
+        context: int,
+    ) -> None:
+        """Raise ``ModelError`` when a long schema leaves no room for a text.
+
+        Where the model's context and tokenizer are known before it is loaded.
+        """
+        from iepile_cli.backends.opening import fitting_template, tokenizer_of
+        from iepile_cli.extraction.requests import check_room, may_lack_room
+        from iepile_cli.models import resolve_model
+        from iepile_cli.registry import registry
+
+        if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
+            return
+        found = resolve_model(name, adapters)
+        context = context or (found.entry.context if found.entry else None) or 0
+        if not context:
+            return
+        tokenizer = tokenizer_of(found)
+        form = (
+            registry().get("template", template)
+            if template
+            else fitting_template(found, tokenizer, registry())
+        )
+        try:
+            check_room(self.task, self.schema, how, tokenizer, form, context)
+        except ModelError as error:
+            raise self.named(error) from None
 
     def _schema_files(self) -> list[str]:
         names = [given.removeprefix("@") for given in self.given]

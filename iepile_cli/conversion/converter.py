@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import orjson
 
+from iepile_cli.conversion.escaping import inner, nested
 from iepile_cli.conversion.gold import (
     NO_GOLD,
     NOT_IN_SCHEMA,
@@ -42,11 +43,10 @@ from iepile_cli.conversion.rows import (
     RowWriter,
     flat_names,
     id_of,
-    inner,
-    nested,
 )
 from iepile_cli.conversion.sampling import Sampler, rng_for
-from iepile_cli.conversion.typed import RecordDecoder, gold_of
+from iepile_cli.conversion.slotted import SlottedReader
+from iepile_cli.conversion.typed import RecordDecoder
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.records import Gold
@@ -55,8 +55,8 @@ from iepile_cli.task.shape import Roles
 Report: TypeAlias = Callable[[str, str], None]
 
 _BARE = GoldSlots()
-# In JSON text, what Python may write otherwise than it stands there: escapes, fractions.
-_REWRITTEN = re.compile(rb"\\|\d[.eE]")
+# A number in JSON text that Python may write otherwise than it stands there.
+_FRACTION = re.compile(rb"[:\[,]\s*-?\d+[.eE]")
 
 
 class Converted(NamedTuple):
@@ -89,7 +89,9 @@ class Converter:
             if flat_names(self.task.shape) is not None and not odd
             else None
         )
-        usable = fast and not plan.renames and (self.flat is not None or bool(self.task.slots))
+        usual = bool(self.task.slots) and not odd
+        self.slotted = SlottedReader(self.task, self.sampler.slots) if usual else None
+        usable = fast and not plan.renames and bool(self.flat or self.slotted)
         self.decoder = RecordDecoder(self.task, raw=not self.trains) if usable else None
         self._whole: dict[int, list[BatchTemplate]] = {}
 
@@ -140,11 +142,10 @@ class Converter:
                 return None
             rows = self._flat_rows(text, raw, len(entries), found, number, report)
         else:
-            gold = gold_of(self.task, entries)
-            if gold is None:
+            converted = self._slotted_rows(text, raw, entries, number)
+            if converted is None:
                 return None
-            shown = None if self.trains else orjson.loads(raw)
-            rows = self._rows(text, gold, shown, number, report)
+            rows = converted
         return Converted(*rows, text, record.id, record.doc_id)
 
     def _flat_rows(
@@ -168,14 +169,30 @@ class Converter:
             batches = self._batches(dict.fromkeys(found, _BARE), number)
         if not self.trains:
             repeated = sum(map(len, found.values())) < count
-            if repeated or _REWRITTEN.search(raw):
+            if repeated:
                 entries = distinct_entries(self.task.layout, orjson.loads(raw))
                 return self._test_rows(batches, text, inner(dumps(entries)))
-            # What needs no rewriting is in Python's layout already, or differs in blanks alone.
-            return self._test_rows(
-                batches, text, inner(msgspec.json.format(raw, indent=0).decode())
-            )
+            return self._test_rows(batches, text, _label(raw))
         return self._train_rows(batches, text, self.writer.flat_answers(batches, found))
+
+    def _slotted_rows(
+        self, text: str, raw: bytes, entries: Sequence[Any], number: int
+    ) -> tuple[list[bytes], list[bool]] | None:
+        assert self.slotted is not None
+        found = self.slotted.read(entries, text)
+        if found is None:
+            return None
+        if self.task.gold_types_only and not found:
+            return [], []
+        batches: Sequence[BatchTemplate]
+        if self.sampler.asks_all:
+            batches = self._whole_schema(number)
+        else:
+            batches = self._batches(self.slotted.labels(found), number)
+        if not self.trains:
+            return self._test_rows(batches, text, _label(raw))
+        answers = self.writer.slotted_answers(batches, found, self.slotted)
+        return self._train_rows(batches, text, answers)
 
     # ------------------------------------------------------------------------- any gold, any task
 
@@ -231,6 +248,14 @@ class Converter:
             for batch, (answer, _) in zip(batches, answers, strict=True)
         ]
         return rows, [empty for _, empty in answers]
+
+
+def _label(raw: bytes) -> bytes:
+    """Annotation as a test row's label, in Python's layout, escaped."""
+    if b"\\" in raw or _FRACTION.search(raw):
+        return inner(dumps(orjson.loads(raw)))
+    # What holds neither escapes nor fractions differs from Python's layout in blanks alone.
+    return inner(msgspec.json.format(raw, indent=0).decode())
 
 
 class AliasConverter:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-import orjson
-
+from iepile_cli.conversion.escaping import inner, nested
 from iepile_cli.conversion.gold import Key
 from iepile_cli.conversion.sampling import Batch, Request, Sampler
+from iepile_cli.conversion.slotted import Found, SlottedReader
 from iepile_cli.task.instruction import answer_json, dumps, instruction_json, item_json, schema_json
 from iepile_cli.task.shape import Each, Mention, Node, Record, Roles, render
 
@@ -30,17 +30,6 @@ _TEMPLATES = 1 << 14
 
 _first = itemgetter(0)
 _second = itemgetter(1)
-_encode = orjson.dumps
-
-
-def inner(text: str) -> bytes:
-    """A text escaped for the inside of a JSON string."""
-    return _encode(text)[1:-1]
-
-
-def nested(text: str) -> bytes:
-    """A text as a JSON string inside a JSON string, its own quotation marks escaped."""
-    return _encode(_encode(text).decode())[1:-1]
 
 
 def id_of(text: str) -> str:
@@ -79,23 +68,58 @@ class RowWriter:
             self.start[language] = f'{named}, "instruction": "'.encode() + inner(text)
         # Descriptions turn a list of names into an object.
         self.described = not self.task.item_keys and any(item.description for item in plan.items)
-        self._templates: dict[Request, Template] = {}
+        self._templates: dict[Any, Template] = {}
         self.nothing: dict[Key, bytes] = {}
-        for key in sampler.items:
-            self.nothing[key] = self.template(Request(key)).nothing
+        self.nothing = {key: self._template(Request(key)).nothing for key in sampler.items}
 
     def template(self, request: Request) -> Template:
         """The template of a request."""
-        known = self._templates.get(request)
+        if type(request.trigger) is tuple:
+            # Given triggers are the record's own.
+            return self._template(request)
+        # Without slots, a type's requests are all the same.
+        name: Any = request if request.slots else request.key
+        known = self._templates.get(name)
         if known is None:
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            item = self.sampler.item(request)
-            shown = inner(dumps(item_json(self.task, item)))
-            empty = dumps(render(self.task.shape, (), item)).encode()
-            known = Template(item.type, shown, nested(item.type) + b": " + empty)
-            self._templates[request] = known
+            known = self._templates[name] = self._template(request)
         return known
+
+    def _template(self, request: Request) -> Template:
+        key = request.key
+        name = key if isinstance(key, str) else key[0]
+        nothing = self.nothing.get(key)
+        if nothing is None:
+            empty = dumps(render(self.task.shape, (), self.sampler.item(request))).encode()
+            nothing = nested(name) + b": " + empty
+        known = self.sampler.items.get(key)
+        if known is not None and any(known.descriptions):
+            shown = inner(dumps(item_json(self.task, self.sampler.item(request))))
+        else:
+            shown = self._shown(request, name)
+        return Template(name, shown, nothing)
+
+    def _shown(self, request: Request, name: str) -> bytes:
+        """A request as the instruction shows it: ``item_json``, escaped."""
+        if not self.task.item_keys:
+            return nested(name)
+        parts = []
+        for key, field in self.task.item_keys:
+            if field == "slots":
+                value = b"[" + b", ".join(map(nested, request.slots)) + b"]"
+            elif field == "triggers":
+                if not isinstance(request.trigger, tuple):
+                    continue
+                value = b"[" + b", ".join(map(nested, request.trigger)) + b"]"
+            elif field == "trigger":
+                value = b"false" if request.trigger is False else b"true"
+            elif field == "type":
+                value = nested(name)
+            else:
+                value = nested(request.key[1 if field == "subject_type" else 2])
+            parts.append(nested(key) + b": " + value)
+        return b"{" + b", ".join(parts) + b"}"
 
     def batch(self, requests: Batch) -> BatchTemplate:
         """The template of a batch."""
@@ -142,6 +166,24 @@ class RowWriter:
             else:
                 pieces.setdefault(template.type, template.nothing)
         return b", ".join(pieces.values()), empty
+
+    def slotted_answers(
+        self, batches: Sequence[BatchTemplate], found: Found, reader: SlottedReader
+    ) -> list[tuple[bytes, bool]]:
+        """The answers of a record whose gold has slots."""
+        answers = []
+        nothing = self.nothing
+        for batch in batches:
+            empty, pieces = True, []
+            for request in batch.batch:
+                key = request.key
+                piece = nothing[key]
+                if key in found:
+                    piece = reader.answer(piece, found[key], request.slots)
+                    empty = empty and piece == nothing[key]
+                pieces.append(piece)
+            answers.append((b", ".join(pieces), empty))
+        return answers
 
     def flat_answers(
         self, batches: Sequence[BatchTemplate], found: Mapping[Key, list[Placed]]

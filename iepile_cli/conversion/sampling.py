@@ -7,9 +7,12 @@ place in its file alone.
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
@@ -17,16 +20,17 @@ from iepile_cli.conversion.options import Plan
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem, label_of
 
-Rng: TypeAlias = Callable[[], random.Random]
-
 # Shuffled schemas have one of so many orders (fewer for schemas of many labels): each is built
 # once, and two records that share an order are far apart.
 ORDERS = 1024
 _ORDERED_LABELS = 1 << 15
 
 _MASK = (1 << 64) - 1
+_RANGE = 1 << 32
 _NO_SLOTS = GoldSlots()
 _T = TypeVar("_T")
+
+_first = itemgetter(0)
 
 
 class Request(NamedTuple):
@@ -59,19 +63,31 @@ class Sampler:
         self.task = plan.task
         self.items: dict[Key, SchemaItem] = {key_of(item): item for item in plan.items}
         self.labels = {key: label_of(item) for key, item in self.items.items()}
-        by_label = sorted(self.items, key=self.labels.__getitem__)
-        self.rank = {key: at for at, key in enumerate(by_label)}
+        self.slots = {key: frozenset(item.slots) for key, item in self.items.items()}
         self.trains = plan.split == "train"
-        self.draws_types = "types" in self.task.negatives
-        self.draws_slots = "slots" in self.task.negatives
+        self._certain = plan.neg_ratio in (0, 1, -1) and plan.hard is None
         # Without gold that decides and without chance, every record is asked the same.
         certain = plan.neg_ratio in (1, -1) and plan.hard is None
         self.asks_all = not self.task.gold_types_only and (not self.trains or certain)
-        self.orders = self._orders() if self.trains and plan.shuffle else 1
+        self._draws_types = "types" in self.task.negatives
+        # An event type that is asked keeps all its roles where the ratio is about types.
+        whole_types = self._draws_types and (plan.neg_ratio == 0 or plan.hard is not None)
+        self._draws_slots = bool(self.task.slots) and not (certain or whole_types)
+        self._few = plan.batch_size if plan.batch_size > 0 else self.task.batch_size
+        hard = plan.hard or {}
+        self._hard_types = {key: frozenset(hard.get(name, ())) for key, name in self.labels.items()}
+        self.orders = self._count_orders() if self.trains and plan.shuffle else 1
+        self._in_order: dict[int, list[Request]] = {}
         self._whole: dict[int, list[Batch]] = {}
-        self._random = random.Random()
+        # Where the random numbers for each type's slots begin, and how many there are in all.
+        self._starts: dict[Key, int] = {}
+        self._count = len(self.items)
+        for key, item in self.items.items() if self._draws_slots else ():
+            self._starts[key] = self._count
+            self._count += len(item.slots)
+        self._prefix = repr(plan.seed).encode() + b"/"
 
-    def _orders(self) -> int:
+    def _count_orders(self) -> int:
         labels = sum(1 + len(item.slots) for item in self.items.values())
         return max(32, min(ORDERS, _ORDERED_LABELS // max(labels, 1)))
 
@@ -94,8 +110,7 @@ class Sampler:
     def out_of_schema(self, gold: GoldLabels) -> bool:
         """Whether gold has a type or a slot that the schema lacks."""
         for key, own in gold.items():
-            item = self.items.get(key)
-            if item is None or not all(slot in item.slots for slot in own.slots):
+            if key not in self.slots or not self.slots[key].issuperset(own.slots):
                 return True
         return False
 
@@ -104,9 +119,9 @@ class Sampler:
         known = self.items.get(request.key) or item_of(request.key)
         if known.slots != request.slots:
             known = with_slots(known, request.slots)
-        return (
-            known if known.trigger == request.trigger else replace(known, trigger=request.trigger)
-        )
+        if known.trigger != request.trigger:
+            known = replace(known, trigger=request.trigger)
+        return known
 
     # ------------------------------------------------------------------------ the whole schema
 
@@ -117,19 +132,24 @@ class Sampler:
     def whole(self, order: int) -> list[Batch]:
         """The batches of the whole schema in one of the orders."""
         if order not in self._whole:
+            self._whole[order] = self._cut(self._ordered(order))
+        return self._whole[order]
+
+    def _ordered(self, order: int) -> list[Request]:
+        """All schema items with all their slots: sorted or shuffled for training."""
+        if order not in self._in_order:
             keys = list(self.items)
             if self.trains:
-                keys.sort(key=self.rank.__getitem__)
+                keys.sort(key=self.labels.__getitem__)
             requests = [self._plain(key) for key in keys]
             if self.orders > 1:
                 rng = random.Random(f"{self.plan.seed}/{order}")
                 rng.shuffle(requests)
                 requests = [one._replace(slots=_shuffled(one.slots, rng)) for one in requests]
-            self._whole[order] = self._cut(requests)
-        return self._whole[order]
+            self._in_order[order] = requests
+        return self._in_order[order]
 
     def _plain(self, key: Key) -> Request:
-        """A schema item with all its slots: sorted for training, as they are for a test."""
         item = self.items[key]
         slots = tuple(sorted(item.slots)) if self.trains else item.slots
         return Request(key, slots, item.trigger)
@@ -149,89 +169,122 @@ class Sampler:
     # ------------------------------------------------------------------------------- training
 
     def _training_requests(self, gold: GoldLabels, number: int) -> list[Request]:
-        rng = self._rng(number)
-        keys = self._training_keys(gold, rng)
+        """The types to ask, each with the slots to ask, sorted or shuffled."""
+        numbers = self._numbers(number)
+        requests = self._types(gold, number, numbers)
+        if any(key not in self.items for key in gold):
+            requests = self._with_unknown(requests, gold, number)
         if not self.task.slots:
-            items = self.items
-            return [Request(key, (), items[key].trigger if key in items else True) for key in keys]
-        requests = [self._with_slots(key, gold.get(key, _NO_SLOTS), rng) for key in keys]
-        if not self.draws_types and len(requests) > 1:
+            return requests
+        sampled = [
+            self._with_slots(one, gold.get(one.key, _NO_SLOTS), number, numbers)
+            if one.key in gold or self._draws_slots
+            else one
+            for one in requests
+        ]
+        if not self._draws_types and len(sampled) > 1:
             # A type of which nothing is asked teaches nothing.
-            requests = [one for one in requests if one.slots] or requests[:1]
-        return requests
+            sampled = [one for one in sampled if one.slots] or sampled[:1]
+        return sampled
 
-    def _training_keys(self, gold: GoldLabels, rng: Rng) -> list[Key]:
-        """The types to ask, sorted by label or shuffled."""
-        keys: list[Key] = list(gold)
-        if self.draws_types:
-            keys += self._negatives(gold, rng)
-        elif not self.task.gold_types_only:
-            keys = list(dict.fromkeys((*self.items, *gold)))
-        rank = self.rank
-        if all(key in rank for key in gold):
-            keys.sort(key=rank.__getitem__)
-        else:
-            keys.sort(key=lambda key: label_of(item_of(key)))
-        if self.plan.shuffle:
-            _shuffle(keys, rng())
-        return keys
+    def _numbers(self, number: int) -> Sequence[int]:
+        """Random numbers below ``_RANGE``: one for each type and slot, as far as they are drawn.
 
-    def _negatives(self, gold: GoldLabels, rng: Rng) -> list[Key]:
-        """Types that the record lacks and is asked all the same."""
-        absent = [key for key in self.items if key not in gold]
-        hard = self.plan.hard
-        if hard is None:
-            return _drawn(absent, self.plan.neg_ratio, rng, at_least=0 if gold else 1)
-        if len(self.items) == 1:
-            return absent
-        if not gold:
-            return _drawn(absent, abs(self.plan.neg_ratio) / 2, rng, at_least=1)
+        They are a hash of the seed and the record's place: seeding a generator takes longer than
+        all the rest.
+        """
+        if self._certain:
+            return ()
+        digest = hashlib.shake_128(self._prefix + number.to_bytes(8, "little"))
+        return struct.unpack(f"<{self._count}I", digest.digest(4 * self._count))
+
+    def _types(self, gold: GoldLabels, number: int, numbers: Sequence[int]) -> list[Request]:
+        """The types of the schema to ask, in the record's order."""
+        ordered = self._ordered(self.order_of(number))
+        ratio = self.plan.neg_ratio
+        if self.task.gold_types_only or (self._draws_types and ratio == 0 and not self.plan.hard):
+            return [one for one in ordered if one.key in gold]
+        if not self._draws_types or self.asks_all or len(ordered) == 1:
+            return ordered
+        if self.plan.hard is not None:
+            if gold:
+                return self._hard_negatives(ordered, gold, numbers)
+            ratio = abs(ratio) / 2
+        if ratio in (1, -1):
+            return ordered
+        most = ratio * _RANGE
+        pairs = zip(ordered, numbers, strict=False)
+        # Upstream draws how many from Binomial(all labels, ratio), which asks for more negatives
+        # than the ratio says (bug C12).
+        drawn = [one for one, value in pairs if value < most or one.key in gold]
+        return drawn or [_least(ordered, numbers)]
+
+    def _hard_negatives(
+        self, ordered: list[Request], gold: GoldLabels, numbers: Sequence[int]
+    ) -> list[Request]:
+        """A record's own types, those easily mistaken for them, and at most ``_few`` others."""
+        names: set[str] = set()
+        for key in gold:
+            names |= self._hard_types.get(key, frozenset())
         labels = self.labels
-        wanted = {
-            name for key in gold for name in hard.get(labels.get(key) or label_of(item_of(key)), ())
-        }
-        first = [key for key in absent if labels[key] in wanted]
-        return first + self._few([key for key in absent if labels[key] not in wanted], rng)
+        asked = {one.key for one in ordered if one.key in gold or labels[one.key] in names}
+        others = [
+            (value, one.key)
+            for one, value in zip(ordered, numbers, strict=False)
+            if one.key not in asked
+        ]
+        others.sort(key=_first)
+        asked.update(key for _, key in others[: self._few])
+        return [one for one in ordered if one.key in asked]
 
-    def _few(self, others: list[_T], rng: Rng) -> list[_T]:
-        """At most ``split_num`` of the others, as in IEPile's hard-negative sets."""
-        few = self.plan.batch_size if self.plan.batch_size > 0 else self.task.batch_size
-        return others if len(others) <= few else rng().sample(others, few)
+    def _with_unknown(
+        self, requests: list[Request], gold: GoldLabels, number: int
+    ) -> list[Request]:
+        """The requests and, in their places, those for types that the schema lacks."""
+        unknown = [Request(key) for key in gold if key not in self.items]
+        if self.orders > 1:
+            return _inserted(requests, unknown, rng_for(self.plan.seed, number))
+        return sorted((*requests, *unknown), key=lambda one: label_of(item_of(one.key)))
 
-    def _with_slots(self, key: Key, own: GoldSlots, rng: Rng) -> Request:
-        """A request for a type with the record's own slots of it and negative ones, in order."""
-        item = self.items.get(key)
-        known = item.slots if item else ()
-        absent = [slot for slot in known if slot not in own.slots]
-        hard, ratio = self.plan.hard, self.plan.neg_ratio
-        if self.draws_types and (ratio == 0 or hard is not None):
-            # Here the ratio is about types: an event type that is asked keeps all its roles.
-            drawn = absent
-        elif hard is not None:
-            wanted = {name for slot in own.slots for name in hard.get(slot, ())}
-            others = [slot for slot in absent if slot not in wanted]
-            drawn = [slot for slot in absent if slot in wanted] + self._few(others, rng)
-        else:
-            drawn = _drawn(absent, ratio, rng, at_least=0 if own.slots else 1)
-        slots = sorted((*own.slots, *drawn))
-        if self.plan.shuffle:
-            _shuffle(slots, rng())
-        trigger = item.trigger if item else True
+    def _with_slots(
+        self, request: Request, own: GoldSlots, number: int, numbers: Sequence[int]
+    ) -> Request:
+        """The request with the record's own slots and negative ones, in the record's order."""
+        slots = request.slots
+        if self._draws_slots and slots:
+            start = self._starts[request.key]
+            slots = self._drawn_slots(slots, own, numbers[start : start + len(slots)])
+        if own.slots and not self.slots.get(request.key, frozenset()).issuperset(own.slots):
+            unknown = [slot for slot in own.slots if slot not in slots]
+            if self.orders > 1:
+                rng = rng_for(~self.plan.seed, number)
+                slots = tuple(_inserted(list(slots), unknown, rng))
+            else:
+                slots = tuple(sorted((*slots, *unknown)))
+        trigger = request.trigger
         if self.task.gold_types_only:
             trigger = self._given_triggers(own)
-        return Request(key, tuple(slots), trigger)
+        return Request(request.key, slots, trigger)
 
-    def _rng(self, number: int) -> Rng:
-        """The record's randomness, seeded when it is first asked for: most records need none."""
-        seeded: list[random.Random] = []
-
-        def rng() -> random.Random:
-            if not seeded:
-                self._random.seed(seed_for(self.plan.seed, number))
-                seeded.append(self._random)
-            return seeded[0]
-
-        return rng
+    def _drawn_slots(
+        self, slots: tuple[str, ...], own: GoldSlots, numbers: Sequence[int]
+    ) -> tuple[str, ...]:
+        hard = self.plan.hard
+        if hard is None and self.plan.neg_ratio == 0:
+            return tuple([slot for slot in slots if slot in own.slots])
+        pairs = zip(slots, numbers, strict=True)
+        if hard is None:
+            most = self.plan.neg_ratio * _RANGE
+            drawn = tuple([slot for slot, value in pairs if value < most or slot in own.slots])
+            if drawn or own.slots:
+                return drawn
+            return (_least(slots, numbers),)
+        asked = set(own.slots)
+        for slot in own.slots:
+            asked.update(hard.get(slot, ()))
+        others = sorted((value, slot) for slot, value in pairs if slot not in asked)
+        asked.update(slot for _, slot in others[: self._few])
+        return tuple([slot for slot in slots if slot in asked])
 
     # --------------------------------------------------------------------------------- batches
 
@@ -245,6 +298,18 @@ class Sampler:
             for group in groups
             for start, stop in batch_bounds(len(group), self.plan.batch_size)
         ]
+
+
+def _least(some: Sequence[_T], numbers: Sequence[int]) -> _T:
+    return min(zip(numbers, some, strict=False), key=_first)[1]
+
+
+def _inserted(some: list[_T], more: Iterable[_T], rng: random.Random) -> list[_T]:
+    """The first ones in their order, the others at random places."""
+    joined = list(some)
+    for one in more:
+        joined.insert(rng.randint(0, len(joined)), one)
+    return joined
 
 
 def _split_slots(request: Request, size: int) -> list[Request]:
@@ -267,30 +332,8 @@ def _distinct_keys(requests: Iterable[Request]) -> list[list[Request]]:
     return [list(group.values()) for group in groups]
 
 
-def _shuffle(some: list[_T], rng: random.Random) -> None:
-    # Three times as fast as random.shuffle, and as even.
-    draw = rng.random
-    some.sort(key=lambda _: draw())
-
-
 def _shuffled(some: tuple[_T, ...], rng: random.Random) -> tuple[_T, ...]:
     return tuple(rng.sample(some, len(some)))
-
-
-def _drawn(absent: list[_T], ratio: float, rng: Rng, *, at_least: int) -> list[_T]:
-    """Each of ``absent`` with probability ``ratio`` (-1: all), ``at_least`` so many.
-
-    Upstream draws their number from Binomial(all labels, ratio) instead, which asks for more
-    negatives than the ratio says (bug C12).
-    """
-    if ratio < 0 or ratio == 1:
-        return absent
-    if ratio == 0 or not absent:
-        return []
-    random_ = rng()
-    draw = random_.random
-    drawn = [one for one in absent if draw() < ratio]
-    return drawn or ([random_.choice(absent)] if at_least else [])
 
 
 def with_slots(item: SchemaItem, slots: Sequence[str]) -> SchemaItem:

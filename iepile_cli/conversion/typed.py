@@ -6,14 +6,12 @@ Whatever has another form is a ``msgspec.DecodeError``: such a record is read th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import GenericAlias
 from typing import Any
 
 import msgspec
 
-from iepile_cli.task.records import Gold
-from iepile_cli.task.shape import Roles, slot_role
 from iepile_cli.task.table import Layout, Task
 
 
@@ -73,30 +71,3 @@ def _entry_type(layout: Layout) -> Any:
         keys["slots"] = layout.slot_list
         fields.append(("slots", tuple[slot, ...], ()))  # type: ignore[valid-type, arg-type]
     return msgspec.defstruct("Entry", fields, rename=keys, gc=False)
-
-
-def gold_of(task: Task, entries: Sequence[Any]) -> list[Gold] | None:
-    """The gold of decoded entries, as ``read_annotations`` gives it; None for the general way."""
-    layout = task.layout
-    if layout.by_head:
-        return _gold_by_head(layout, entries)
-    role = layout.roles[0][0]
-    gold = []
-    for entry in entries:
-        roles: Roles = ((role, entry.role0),) if entry.role0 else ()
-        if entry.slots:
-            roles += tuple((slot_role(one.slot), one.filler) for one in entry.slots if one.filler)
-        gold.append(Gold(entry.kind, roles))
-    return gold
-
-
-def _gold_by_head(layout: Layout, entries: Sequence[Any]) -> list[Gold] | None:
-    role = layout.roles[0][0]
-    heads: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for entry in entries:
-        if not entry.kind or not entry.role0:
-            return None
-        slots = heads.setdefault((entry.kind, entry.role0), [(role, entry.role0)])
-        if entry.filler:
-            slots.append((slot_role(entry.slot), entry.filler))
-    return [Gold(kind, tuple(roles)) for (kind, _), roles in heads.items()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
@@ -17,12 +17,12 @@ from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task.grammar import empty_answers, lark_grammar
-from iepile_cli.task.instruction import Instruction, batches, dumps
+from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
-from iepile_cli.templates import Template, encode
+from iepile_cli.templates import Template, Tokenizer, encode
 
 PASSAGE_TOKENS = 384
 # The group of these options in the help of the command line.
@@ -97,6 +97,8 @@ class ExtractOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.split_num is not None:
+            list(batch_bounds(1, self.split_num))
         if self.passage_tokens and self.passage_tokens < _LEAST_PASSAGE:
             raise UsageError(
                 f"--passage-tokens {self.passage_tokens} is too low",
@@ -226,6 +228,43 @@ def schema_batches(
     """The schema in the batches that are put at once; raises ``UsageError`` for a bad number."""
     own = task.batch_size if options.split_num is None else options.split_num
     return batches(schema, own)
+
+
+def may_lack_room(
+    task: Task, schema: Sequence[SchemaItem], options: ExtractOptions, context: int
+) -> bool:
+    """Whether a schema is so long that it is worth measuring before a model is loaded.
+
+    Its keys are in the prompt once and in the answer's budget twice.
+    """
+    return any(
+        3 * len(Instruction(task, batch, "").json) > context
+        for batch in schema_batches(task, schema, options)
+    )
+
+
+@dataclass(frozen=True)
+class _Unloaded:
+    """What is known of a model without its weights."""
+
+    tokenizer: Tokenizer
+    context: int
+
+
+def check_room(
+    task: Task,
+    schema: Sequence[SchemaItem],
+    options: ExtractOptions,
+    tokenizer: Tokenizer,
+    template: Template,
+    context: int,
+) -> None:
+    """Raise ``ModelError`` when a schema leaves no room for a text in a context of so many tokens.
+
+    For a model that is not loaded yet.
+    """
+    builder = RequestBuilder(cast(Runner, _Unloaded(tokenizer, context)), template, options)
+    SchemaInstructions(task, schema, builder).passage_budget(options.language or "en")
 
 
 def record_instructions(

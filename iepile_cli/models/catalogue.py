@@ -122,12 +122,16 @@ class ModelEntry:
             return self.files
         return SAFE_FILES + (PICKLED_WEIGHTS if self.pickle else ())
 
-    def memory(self, bits: int) -> int | None:
-        """About how many bytes of memory it takes to run with 4, 8 or 16 bits a weight.
+    def memory(self, bits: int | None = None) -> int | None:
+        """About how many bytes of memory it takes to run, by default with its published weights.
 
-        The weights and a fifth more for activations and the key-value cache of a passage;
-        ``None`` when the number of parameters is not known.
+        The weights (with ``bits`` each: 4, 8 or 16) and a fifth more for activations and the
+        key-value cache of a passage; ``None`` when it cannot be told, or for what is no model.
         """
+        if self.kind not in {"base", "gguf"}:
+            return None
+        if bits is None:
+            return None if self.size is None else int(self.size * 1.2)
         return None if self.parameters is None else int(self.parameters * bits / 8 * 1.2)
 
 

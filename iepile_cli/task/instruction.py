@@ -103,7 +103,9 @@ def item_from_json(task: Task, shown: Any) -> SchemaItem:
         value = shown.get(key)
         if field == "slots":
             slots = value if isinstance(value, (list, dict)) else ()
-            fields["slots"] = tuple(str(slot) for slot in slots)
+            if any(isinstance(slot, (list, dict)) for slot in slots):
+                raise ValueError(f"the {key} of an item of {task.name} are names: {dumps(shown)}")
+            fields["slots"] = tuple(map(str, slots))
             if isinstance(value, dict):
                 fields["descriptions"] = tuple(str(text or "") for text in value.values())
         elif field == "triggers":

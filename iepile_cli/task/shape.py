@@ -179,7 +179,8 @@ def _read(node: Node, value: Any, item: SchemaItem, problems: list[str]) -> list
                 for part in filler if isinstance(filler, list) else (filler,):
                     if not isinstance(part, str):
                         problems.append(f"{item.type}: {_kind(part)} where a mention belongs")
-                    elif part and part != absent and (slot_role(slot), part) not in roles:
+                    # A model that learnt the word for 'none' with events uses it elsewhere too.
+                    elif part not in ("", absent, NAN) and (slot_role(slot), part) not in roles:
                         roles.append((slot_role(slot), part))
             return roles
         case _:

@@ -62,7 +62,7 @@ def test_a_file(tmp_path: Path) -> None:
         (("--schema", "a", "--task", "nerr"), "no task is called 'nerr'"),
         (("--schema", "a", "--template", "qwenn"), "did you mean qwen"),
         (("--schema", "a", "--backend", "lama-cpp"), "did you mean llama-cpp"),
-        (("--schema", "a", "--lang", "de"), "--lang en or zh"),
+        (("--schema", "a", "--lang", "de"), "is not one of 'en', 'zh'"),
         (("--schema", "a", "--split-num", "0"), "not a batch size"),
         (("--schema", "a", "--format", "xml"), "table"),
         (("--schema", "a", "--resume"), "-o"),
@@ -132,20 +132,6 @@ def test_the_least_score_is_as_asked_else_as_the_adapter_wants(tmp_path: Path) -
     assert scores("--adapter", "none") != every
     wrong = iepile("extract", "--min-score", "2", "--schema", "a", stdin=TEXT)
     assert wrong.returncode == 2
-
-
-def test_a_list_prior_says_how_much_is_listed(tmp_path: Path) -> None:
-    def found(*words: str) -> int:
-        ran = iepile("extract", *SMALL, *words, "--schema", "person,location,work", stdin=TEXT)
-        assert ran.returncode == 0
-        return len(objects(ran.stdout)[0]["items"])
-
-    all_shown = ("--min-score", "0")
-    assert found(*all_shown, "--list-prior", "-20") == 0
-    assert found(*all_shown, "--list-prior", "4") > found(*all_shown, "--list-prior", "-4")
-    free = iepile("extract", "--list-prior", "1", "--no-constrain", "--schema", "a", stdin=TEXT)
-    assert free.returncode == 2
-    assert b"--no-constrain" in free.stderr
 
 
 def test_a_table_for_people_on_a_narrow_terminal(tmp_path: Path) -> None:

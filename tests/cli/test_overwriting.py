@@ -107,17 +107,17 @@ def test_an_input_is_not_written_over(
 
 
 @pytest.mark.parametrize("form", ["out", "out/", "link"])
-def test_training_data_in_the_folder_that_is_replaced_is_kept(
+def test_training_data_where_the_log_goes_is_kept(
     form: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "out").mkdir()
     (folder / "link").symlink_to(folder / "out")
-    data = folder / "out" / "rows.jsonl"
+    data = folder / "out" / "train_log.jsonl"
     data.write_text(FILES["rows.jsonl"])
     for option in ("--data", "--eval-data"):
         other = [] if option == "--data" else ["--data", "rows.jsonl"]
-        words = ["train", *other, option, "out/rows.jsonl", "-o", form, "--overwrite"]
-        assert run([*words, "--dry-run"]) == 2, capsys.readouterr().err
+        words = ["train", *other, option, str(data), "-o", form, "--overwrite", "--dry-run"]
+        assert run(words) == 2, capsys.readouterr().err
         assert "overwrit" in capsys.readouterr().err
         assert data.read_text() == FILES["rows.jsonl"]
 

@@ -221,3 +221,76 @@ def test_instructie_records(tmp_path: Path, run: Any) -> None:
 def test_unknown_forms_are_refused() -> None:
     with pytest.raises(UsageError, match="--from csv"):
         form_of(Path("x"), "csv")
+
+
+def test_prodigys_answers_count(tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "x.jsonl"
+    span = {"start": 0, "end": 3, "label": "P"}
+    lines = [
+        {"text": "Ann left", "spans": [span], "answer": answer}
+        for answer in ("accept", "reject", "ignore")
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    for form in ("spacy", "prodigy"):
+        result = run("convert", path, "--to", "records", "--from", form)
+        assert result.code == 0
+        assert len(result.out.splitlines()) == 1
+        assert "2 left out" in result.err
+        assert "not accepted by the annotator (2)" in result.err
+
+
+def test_span_groups_beside_entities_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    person, place = {"start": 0, "end": 3, "label": "P"}, {"start": 7, "end": 11, "label": "L"}
+    document = {"text": "Ann in Rome", "ents": [person], "spans": {"sc": [place, person], "e": []}}
+    path.write_text(json.dumps(document))
+    (record,) = read(path, "spacy")
+    assert entities(record) == [("Ann", "P"), ("Rome", "L")]
+
+
+def test_relations_between_events_and_odd_mentions_in_brat(tmp_path: Path) -> None:
+    text = "Bob hit Ann; she\u2028fell."
+    (tmp_path / "a.txt").write_text(text, "utf-8")
+    (tmp_path / "a.ann").write_text(
+        "T1\tPerson 0 3\tBob\nT2\tAttack 4 7\thit\nT3\tFall 13 21\tshe\u2028fell\n"
+        "E1\tAttack:T2 Agent:T1\nE2\tFall:T3\nR1\tcauses Arg1:E1 Arg2:E2\n"
+        "R2\tnear Arg1:T1 Arg2:T9\nE3\tAttack:T8\n",
+        "utf-8",
+    )
+    (record,) = read(tmp_path)
+    assert [one["event_trigger"] for one in record["event"]] == ["hit", "she\u2028fell"]
+    (relation,) = record["relation"]
+    assert (relation["head"], relation["relation"], relation["tail"]) == (
+        "hit",
+        "causes",
+        "she\u2028fell",
+    )
+    assert len(problems(tmp_path)) == 2
+
+
+def test_no_break_spaces_belong_to_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "x.bio"
+    path.write_text("10\u00a0000 B-NUM\nmen O\n\nyes O\n", "utf-8")
+    first, second = read(path)
+    assert entities(first) == [("10\u00a0000", "NUM")]
+    assert second["text"] == "yes"
+
+
+def test_comments_do_not_shift_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.bio"
+    path.write_text("# id = 1\na O\nb B-P\n\n# id = 2\na O\n# note = x\nc X-P\n")
+    assert problems(path) == [(8, "'X-P' is no tag")]
+
+
+def test_labels_with_spaces_in_columns_parted_by_tabs(tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "x.bio"
+    path.write_text("Ann\tB-first name\nLee\tI-first name\n,\tO\nRome\tB-place of birth\n")
+    (record,) = read(path)
+    assert entities(record) == [("Ann Lee", "first name"), ("Rome", "place of birth")]
+    # Neither task nor schema need be named.
+    result = run("convert", path)
+    assert result.code == 0, result.err
+    assert json.loads(json.loads(result.out)["output"]) == {
+        "first name": ["Ann Lee"],
+        "place of birth": ["Rome"],
+    }

@@ -45,6 +45,9 @@ ROLES = ("attacker", "target")
         (["攻击（攻击者，目标）"], "EE", [SchemaItem("攻击", slots=("攻击者", "目标"))]),
         ([r"Smith\, John,b\(c"], "NER", [SchemaItem("Smith, John"), SchemaItem("b(c")]),
         (["person-name,and/or"], "NER", [SchemaItem("person-name"), SchemaItem("and/or")]),
+        (["km/h,a/b.c,x.txt"], "NER", [SchemaItem(one) for one in ("km/h", "a/b.c", "x.txt")]),
+        (["TCP/IP"], "NER", [SchemaItem("TCP/IP")]),
+        (["U.S. state"], "NER", [SchemaItem("U.S. state")]),
         (['["a,b", "c"]'], "NER", [SchemaItem("a,b"), SchemaItem("c")]),
         (["a,b,a"], "NER", [SchemaItem("a"), SchemaItem("b")]),
     ],
@@ -289,6 +292,35 @@ def test_a_semicolon_separates_as_a_comma_does() -> None:
 def test_what_is_no_name_is_refused(value: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_schema(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "task"),
+    [
+        ({"attack": ["attacker"]}, "NER"),
+        ({"person": None}, "SPO"),
+        (["person"], "SPO"),
+        ([{"entity_type": "person", "attributes": []}], "EE"),
+        ([{"event_type": "attack", "trigger": ["hit"], "arguments": []}], "EE"),
+    ],
+)
+def test_a_form_of_another_task_than_the_one_named_is_refused(value: Any, task: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_schema(json.dumps(value), TASKS[task])
+    assert raised.value.hint
+
+
+def test_no_schema_is_refused() -> None:
+    for empty in ([], ["[]"], ["{}"], [","], [" , "], ["()"]):
+        with pytest.raises(UsageError):
+            read_schema(empty)
+
+
+def test_a_hint_says_what_to_do_with_what_is_no_name() -> None:
+    for value, hint in (("[1]", "put it in quotes"), ("[[1]]", "write it like")):
+        with pytest.raises(UsageError) as raised:
+            parse_schema(value)
+        assert hint in raised.value.hint
 
 
 def test_a_description_that_no_instruction_can_hold_is_refused() -> None:

@@ -130,3 +130,12 @@ def test_an_answer_without_a_text_keeps_the_order_given() -> None:
     found = [(person, [(("mention", "Bob"),), (("mention", "Al"),)])]
     assert answer_json(task_named("NER"), found, None) == {"person": ["Bob", "Al"]}
     assert answer_json(task_named("NER"), found, "Also, Bob met Al.") == {"person": ["Al", "Bob"]}
+
+
+def test_an_instruction_whose_roles_are_no_names_is_refused() -> None:
+    task = task_named("EE")
+    for roles in ([["a"]], [{"a": "b"}]):
+        shown = {"event_type": "attack", "trigger": True, "arguments": roles}
+        text = json.dumps({"instruction": "", "schema": [shown], "input": "Ann"})
+        with pytest.raises(ValueError, match="arguments of an item of EE are names"):
+            parse_instruction(task, text)

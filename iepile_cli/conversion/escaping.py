@@ -1,0 +1,17 @@
+"""Texts escaped for the inside of a JSON string, once or twice."""
+
+from __future__ import annotations
+
+import orjson
+
+_encode = orjson.dumps
+
+
+def inner(text: str) -> bytes:
+    """A text escaped for the inside of a JSON string."""
+    return _encode(text)[1:-1]
+
+
+def nested(text: str) -> bytes:
+    """A text as a JSON string inside a JSON string, its own quotation marks escaped."""
+    return _encode(_encode(text).decode())[1:-1]
