@@ -13,12 +13,8 @@ from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Reques
 from iepile_cli.backends.scheduler import Job
 from iepile_cli.backends.tokenizers import leading_space, spells
 from iepile_cli.backends.transformers_decoding import Decoder
-from iepile_cli.backends.transformers_loading import (
-    half_precision,
-    is_out_of_memory,
-    load,
-    prepare_libraries,
-)
+from iepile_cli.backends.transformers_loading import half_precision, load, prepare_libraries
+from iepile_cli.backends.transformers_weights import is_out_of_memory
 from iepile_cli.errors import ModelError
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
