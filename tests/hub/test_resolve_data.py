@@ -116,9 +116,9 @@ def test_list_shows_what_is_installed(
     assert run(["list", "models", "--installed"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert [line.split("\t")[0] for line in lines] == [
-        "iepile",
         "smollm2",
         "smollm2-iepile-lora",
         "owner/lora",
+        "iepile",
     ]
     assert run(["list", "templates", "--installed"]) == 2
