@@ -17,8 +17,8 @@ from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.task import TASKS, SchemaItem, Task, task_named
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import lark_grammar
-from iepile_cli.task.schema import parse_schema, read_schema, read_schema_file
-from iepile_cli.task.schema_items import MAX_SLOTS, MAX_TYPES, items_from_expression
+from iepile_cli.task.schema import MAX_BYTES, parse_schema, read_schema, read_schema_file
+from iepile_cli.task.schema_items import MAX_NAME, MAX_SLOTS, MAX_TYPES, items_from_expression
 
 ROLES = ("attacker", "target")
 
@@ -75,6 +75,12 @@ def test_plain_names_are_of_the_task_that_is_named(task: str, given: str) -> Non
         ("person -works for->", "'person -works for->'", "person -works for-> organization"),
         ("attack)", "'attack)'", "attack(attacker, target, place)"),
         ("attack{a}(b)", "'attack{a}(b)'", "person{birthplace, occupation}"),
+        ("attack(a(b)", "'attack(a(b)'", "attack(attacker, target, place)"),
+        ("attack(a]b)", "'attack(a]b)'", "attack(attacker, target, place)"),
+        ("attack(a)b", "'attack(a)b'", "attack(attacker, target, place)"),
+        ("attack(a,,b)", "'a,,b'", "attack(attacker, target, place)"),
+        ("(a)", "'(a)'", "attack(attacker, target, place)"),
+        ("a -> b", "'a -> b'", "person -works for-> organization"),
         ("  ", "'  '", "person,location"),
     ],
 )
@@ -302,11 +308,13 @@ def test_what_is_no_name_is_refused(value: Any, said: str) -> None:
         (["person"], "SPO"),
         ([{"entity_type": "person", "attributes": []}], "EE"),
         ([{"event_type": "attack", "trigger": ["hit"], "arguments": []}], "EE"),
+        ([{"event_type": "attack"}, {"entity_type": "person"}], None),
+        ([{"event_type": "attack"}, {"event_type": "raid", "trigger": ["hit"]}], None),
     ],
 )
-def test_a_form_of_another_task_than_the_one_named_is_refused(value: Any, task: str) -> None:
+def test_a_form_of_another_task_is_refused(value: Any, task: str | None) -> None:
     with pytest.raises(UsageError) as raised:
-        parse_schema(json.dumps(value), TASKS[task])
+        parse_schema(json.dumps(value), TASKS[task] if task else None)
     assert raised.value.hint
 
 
@@ -344,6 +352,18 @@ def test_a_schema_of_too_many_names_is_refused_early(tmp_path: Path) -> None:
         read_schema([",".join(f"type {n}" for n in range(MAX_TYPES + 1))])
     path.write_text(json.dumps({"attack": [f"role {n}" for n in range(MAX_SLOTS + 1)]}))
     with pytest.raises(DataError, match=r"many.json: schema item 'attack' has 1,001 parts"):
+        read_schema([str(path)])
+    path.write_text(json.dumps({"attack": [f"role {n}" for n in range(MAX_SLOTS)]}))
+    assert len(read_schema([str(path)])[1][0].slots) == MAX_SLOTS
+    path.write_text(json.dumps([f"type {n}" for n in range(MAX_TYPES)]))
+    assert len(read_schema([str(path)])[1]) == MAX_TYPES
+    path.write_text(json.dumps(["x" * MAX_NAME]))
+    assert len(read_schema([str(path)])[1][0].type) == MAX_NAME
+    path.write_text(json.dumps(["x" * (MAX_NAME + 1)]))
+    with pytest.raises(DataError, match="a name of 2,001 characters"):
+        read_schema([str(path)])
+    path.write_text('["person"]'.ljust(MAX_BYTES + 1))
+    with pytest.raises(DataError, match="is larger than"):
         read_schema([str(path)])
 
 
