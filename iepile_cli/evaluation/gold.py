@@ -284,7 +284,8 @@ class GoldComparison:
     def _empty(self, task: Task, value: dict[str, Any], counts: Counts) -> Document:
         """A document without anything predicted, named as a result or a record is."""
         reader = self._readers.setdefault(task.name, FactReader(task))
-        source, name, text = value.get("source"), value.get("id"), value.get("text")
+        source, text = value.get("source"), value.get("text")
+        name = value.get("id", value.get("line"))
         source = NO_SOURCE if source is None else str(source)
         return Document(
             reader,
@@ -314,6 +315,8 @@ class GoldComparison:
             document.gold, document.optional = _entry_facts(reader, entries, surfaces, by_offset)
         if result:
             document.predicted = _item_facts(reader, value["items"], surfaces, by_offset)
+            if not by_offset and not _is_result(record):
+                document.predicted = _distinct(document.predicted, task)
         if by_offset and document.text is None:
             # Without the text, a mention without offsets cannot be found in it.
             document.text = document.comparable_text = ""
@@ -353,10 +356,7 @@ def _entry_facts(
     """The facts of annotations, their mentions as offsets or as text."""
     if not by_offset:
         facts, optional = reader.read_entries(entries)
-        if reader.task.layout.unique:
-            # As conversion does: one mention of a type is one, wherever it stands.
-            facts = [list(dict.fromkeys(of_unit)) for of_unit in facts]
-        return facts, optional
+        return _distinct(facts, reader.task), optional
     placed = [_with_offsets(reader.task.layout, entry) for entry in entries]
     facts, optional = reader.read_entries(placed)
 
@@ -371,6 +371,11 @@ def _entry_facts(
     for of_unit, labels in zip(facts, reader.labels, strict=True):
         of_unit[:] = [(*fact[:labels], *map(span, fact[labels:])) for fact in of_unit]
     return facts, optional
+
+
+def _distinct(facts: Facts, task: Task) -> Facts:
+    """As conversion has it: one mention of a type is one, wherever it stands."""
+    return [list(dict.fromkeys(one)) for one in facts] if task.layout.unique else facts
 
 
 def _with_offsets(layout: Layout, entry: Any) -> dict[str, Any] | None:
