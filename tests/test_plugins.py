@@ -259,7 +259,6 @@ def example(tmp_path: Path) -> Path:
     assert set(files) == {
         "pyproject.toml",
         "my_package/__init__.py",
-        "my_package/server.py",
         "my_package/my-recipe.toml",
     }
     entry = re.search(r"\[project\.entry-points\.\"iepile\.plugins\"\]\nmine = \"(.*)\"", page)
@@ -275,7 +274,6 @@ def example(tmp_path: Path) -> Path:
     ("kind", "line"),
     [
         ("templates", "mine\tmine 1.2\tyes\t\tfor my model"),
-        ("backends", "my-server\tmine 1.2\tno\tthe server is off\tour server\t"),
         ("models", "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t"),
         (
             "recipes",
@@ -292,8 +290,6 @@ def test_the_example_of_the_docs_is_used(example: Path) -> None:
     extract = ["-m", "iepile_cli", "extract", "--schema", "a", str(ROOT / "README.md")]
     done = run(example, *extract, "--model", "my-model")
     assert (done.returncode, "get it with: iepile download my-model" in done.stderr) == (1, True)
-    done = run(example, *extract, "--backend", "my-server")
-    assert (done.returncode, "the server is off" in done.stderr) == (1, True)
 
 
 def test_a_backend_without_the_methods_is_named(site: Path) -> None:
@@ -309,3 +305,46 @@ def register(registry):
     assert "the plugin half-plugin of half-plugin 1.2 cannot be used: TypeError" in done.stderr
     missing = done.stderr.partition("a backend must have ")[2].partition(" (see")[0].split(", ")
     assert {"open", "probe"} <= set(missing)
+
+
+def backend_of_the_page() -> str:
+    """The backend that docs/plugins.md shows."""
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- backend plugin -->\n```python\n")
+    return rest.partition("```")[0]
+
+
+def extract_with(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    text = folder / "text.txt"
+    text.write_text("Ada met Bob in Oslo.", encoding="utf-8")
+    call = ("-m", "iepile_cli", "extract", "-s", "person", "--backend", "my-backend", str(text))
+    return run(folder, *call, *options)
+
+
+def test_a_backend_written_as_the_page_shows_extracts(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace('return "{}"', 'return \'{"person": ["Ada", "Bob"]}\'')
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["answer"] == {"person": ["Ada", "Bob"]}
+    refused = extract_with(tmp_path, "--parallel", "2")
+    assert refused.returncode == 2
+    assert "--parallel" in refused.stderr
+
+
+def test_a_backend_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace("return MyRunner(model)", "return 1 / 0")
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "my-backend of my-plugin 1.2 failed: ZeroDivisionError" in done.stderr
+
+
+def test_a_backend_that_lacks_what_is_asked_of_it_is_refused_by_name(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace("class MyBackend(Backend):", "class MyBackend:")
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "remote" in done.stderr

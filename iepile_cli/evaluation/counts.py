@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import adler32, crc32
 
 from iepile_cli.evaluation.facts import Fact, Facts
-from iepile_cli.evaluation.matching import FULL, match_facts
+from iepile_cli.evaluation.matching import FULL, match_facts, same_facts
+from iepile_cli.task.table import TASKS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,6 +76,21 @@ class _Codes(dict[Any, int]):
         return code
 
 
+class Group:
+    """The documents of one task and source: their number, and the counts of their rows.
+
+    ``salt`` are the checksums of both names, ``codes`` the codes of the types of each unit.
+    """
+
+    def __init__(self, counts: Counts, task: str, source: str) -> None:
+        self.number = len(counts.groups)
+        self.source = source
+        self.rows = [0] * len(ROW_COUNTS)
+        name = f"{task}\0{source}\0".encode("utf-8", "surrogatepass")
+        self.salt = crc32(name), adler32(name)
+        self.codes = counts.codes_of(task)
+
+
 class Counts:
     """Outcomes of documents, in the order in which they were added.
 
@@ -93,25 +109,31 @@ class Counts:
         self.unreadable = 0
         self.skipped = 0
         self.first_unreadable = -1
-        self._codes: dict[tuple[str, int], _Codes] = {}
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._codes: dict[str, list[_Codes]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What only helps counting is not sent from one process to another.
-        return {**self.__dict__, "_codes": {}}
+        return {**self.__dict__, "_groups": {}, "_codes": {}}
 
     def __len__(self) -> int:
         return len(self.documents) // DOCUMENT
 
-    def group(self, task: str, source: str) -> int:
-        """The number of a task and source."""
-        number = self.groups.setdefault((task, source), len(self.groups))
-        if number == len(self.rows):
-            self.rows.append([0] * len(ROW_COUNTS))
-        return number
+    def group(self, task: str, source: str) -> Group:
+        """Where documents of a task and source are counted."""
+        group = self._groups.get((task, source))
+        if group is None:
+            group = self._groups[task, source] = Group(self, task, source)
+            self.groups[task, source] = group.number
+            self.rows.append(group.rows)
+        return group
 
-    def rows_of(self, task: str, source: str) -> list[int]:
-        """The counts of rows of a task and source, to be added to."""
-        return self.rows[self.group(task, source)]
+    def codes_of(self, task: str) -> list[_Codes]:
+        """The codes of the types of each unit of a task."""
+        if task not in self._codes:
+            units = range(len(TASKS[task].units))
+            self._codes[task] = [_Codes(self, task, unit) for unit in units]
+        return self._codes[task]
 
     def label(self, task: str, unit: int, kind: str) -> int:
         """The number of a type of a task's unit."""
@@ -125,27 +147,28 @@ class Counts:
 
     def add(
         self,
-        key: tuple[str, str, str],
-        facts: tuple[Facts, Facts],
+        group: Group,
+        id: str,
+        gold: Facts,
+        predicted: Facts,
         labels: Sequence[int],
         mode: str,
         text: str | None,
-        span: tuple[int, int],
+        first: int,
+        end: int,
     ) -> None:
-        """Count a document: its key (task, source, id), gold and predicted facts of each unit.
+        """Count a document: its group and id, gold and predicted facts of each unit.
 
         ``labels`` is how many values of the facts of each unit are their label; ``text`` tells
-        what is hallucinated, None where it is not known.
+        what is hallucinated, None where it is not known; [``first``, ``end``) are its bytes.
         """
-        for unit, (gold, predicted, size) in enumerate(zip(*facts, labels, strict=True)):
-            if gold or predicted:
-                codes = self._codes.get((key[0], unit))
-                if codes is None:
-                    codes = self._codes[key[0], unit] = _Codes(self, key[0], unit)
-                self._count(codes, gold, predicted, size, mode, text)
-        self.documents.extend(
-            (digest(key), self.group(key[0], key[1]), *span, len(self.codes)),
-        )
+        for codes, of_gold, of_predicted, size in zip(
+            group.codes, gold, predicted, labels, strict=True
+        ):
+            if of_gold or of_predicted:
+                self._count(codes, of_gold, of_predicted, size, mode, text)
+        digest = _digest(group.salt, id)
+        self.documents.extend((digest, group.number, first, end, len(self.codes)))
 
     def _count(
         self,
@@ -157,21 +180,20 @@ class Counts:
         text: str | None,
     ) -> None:
         put = self.codes.append
-        if not predicted:
-            for fact in gold:
-                put(codes[fact[0]] + MISSED)
-            return
-        hits, pairs, missed, spurious = match_facts(gold, predicted, labels, mode, text)
+        if mode == "strict":
+            hits, missed, spurious = same_facts(gold, predicted)
+        else:
+            hits, pairs, missed, spurious = match_facts(gold, predicted, labels, mode, text)
+            for one, other, credit in pairs:
+                put(codes[one[0]] + _GOLD_OUTCOME[credit])
+                put(codes[other[0]] + _PREDICTED_OUTCOME[credit])
         for fact in hits:
             put(codes[fact[0]])
         for fact in missed:
             put(codes[fact[0]] + MISSED)
         for fact in spurious:
             put(codes[fact[0]] + SPURIOUS)
-        for one, other, credit in pairs:
-            put(codes[one[0]] + _GOLD_OUTCOME[credit])
-            put(codes[other[0]] + _PREDICTED_OUTCOME[credit])
-        if text is not None:
+        if text is not None and predicted:
             for fact in invented(predicted, labels, text):
                 put(codes[fact[0]] + INVENTED)
 
@@ -190,7 +212,8 @@ class Counts:
         documents, codes = len(self), len(self.codes)
         groups, labels = self._numbers(other)
         for number, rows in zip(groups[:-1].tolist(), other.rows, strict=True):
-            self.rows[number] = [a + b for a, b in zip(self.rows[number], rows, strict=True)]
+            mine = self.rows[number]
+            mine[:] = [a + b for a, b in zip(mine, rows, strict=True)]
         table = np.array(other.document_table())
         table[:, GROUP] = groups[table[:, GROUP]]
         table[:, CODES_END] += codes
@@ -209,7 +232,7 @@ class Counts:
         """The numbers that groups and labels of other counts have here; -1 stays -1."""
         import numpy as np
 
-        groups = [self.group(*key) for key in other.groups]
+        groups = [self.group(*key).number for key in other.groups]
         labels = [self.label(*key) for key in other.labels]
         return np.array([*groups, -1], dtype=np.int64), np.array([*labels, -1], dtype=np.int32)
 
@@ -329,34 +352,33 @@ def _renumbered(codes: Table, labels: Table) -> Table:
 
 
 def invented(predicted: list[Fact], labels: int, text: str) -> list[Fact]:
-    """The predicted facts with a mention that is not in the text."""
+    """The predicted facts, at least one, with a mention that is not in the text."""
+    mentions = len(predicted[0]) - labels
     try:
-        match len(predicted[0]) - labels:
-            case 0:
-                return []
-            case 1:
-                return [fact for fact in predicted if fact[labels] not in text]
-            case _:
-                return [
-                    fact
-                    for fact in predicted
-                    if fact[labels] not in text or fact[labels + 1] not in text
-                ]
+        if mentions == 1:
+            return [fact for fact in predicted if fact[labels] not in text]
+        if mentions == 2:
+            other = labels + 1
+            return [f for f in predicted if f[labels] not in text or f[other] not in text]
     except TypeError:
         # Spans stand in the text; numbers and other values are not looked for.
-        return [
-            fact
-            for fact in predicted
-            if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
-        ]
+        pass
+    return [
+        fact
+        for fact in predicted
+        if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
+    ]
 
 
-def digest(key: tuple[str, str, str]) -> int:
+def _digest(salt: tuple[int, int], id: str) -> int:
     """62 bits that are equal for documents of the same task, source and id.
 
     They are no secret and need not be safe: documents that share them by chance are told apart
     by their rows.
     """
-    data = "\0".join(key).encode("utf-8", "surrogatepass")
+    try:
+        data = id.encode()
+    except UnicodeEncodeError:
+        data = id.encode("utf-8", "surrogatepass")
     # Two checksums that are cheap and of different kinds; the shift keeps within a signed int64.
-    return (crc32(data) << 31) ^ adler32(data)
+    return (crc32(data, salt[0]) << 31) ^ adler32(data, salt[1])

@@ -1,18 +1,22 @@
 """Records and answers decoded: the common case into its types by msgspec, all else with patience.
 
 A typed decoder refuses whatever is not exactly as its type says (another kind of value, NaN, a
-lone surrogate, broken UTF-8) with one of ``NOT_TYPED``; its caller then takes ``decode``, which
-never raises, and sorts out what there is. ``mend`` is the lenient parsing behind ``--repair``.
+lone surrogate) with one of ``NOT_TYPED``; its caller then takes ``decode_record`` for a line of a
+file, or ``decode`` for what a model wrote, and sorts out what there is; neither ever raises.
+``mend`` is the lenient parsing behind ``--repair``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
 
+from iepile_cli.errors import DataError
+from iepile_cli.files import decode_json
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots
 
@@ -105,7 +109,15 @@ def _missing(node: Node) -> Any:
     return "" if isinstance(node, Mention) else msgspec.field(default_factory=dict)
 
 
-def decode(text: str | bytes) -> Any:
+def decode_record(line: bytes) -> Any:
+    """The JSON value of a line of a file, or ``BROKEN``, by the package's one rule for records."""
+    try:
+        return decode_json(line.removeprefix(BOM_UTF8))
+    except (DataError, RecursionError):
+        return BROKEN
+
+
+def decode(text: str) -> Any:
     """The JSON value of ``text``, or ``BROKEN``; never raises.
 
     NaN and infinities are let through, of a repeated key the last value counts, both as Python's
@@ -126,9 +138,7 @@ def decode_answer(output: str) -> Any:
         return _decode_patiently(output) if output.rstrip().endswith("}") else BROKEN
 
 
-def _decode_patiently(text: str | bytes) -> Any:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8-sig", errors="replace")
+def _decode_patiently(text: str) -> Any:
     try:
         return _PATIENT.decode(text)
     except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from iepile_cli.evaluation.counts import (
     ANSWERS,
@@ -20,13 +20,14 @@ from iepile_cli.evaluation.counts import (
     TRUNCATED,
     Confusion,
     Counts,
+    Group,
 )
 from iepile_cli.evaluation.decoding import (
     BROKEN,
     NOT_TYPED,
     Row,
-    decode,
     decode_answer,
+    decode_record,
     decode_row,
     is_cut,
     mend,
@@ -44,6 +45,9 @@ NO_SOURCE = ""
 # Answers without content that are remembered: a few strings make up much of a file.
 _REMEMBERED = 1000
 
+# Bytes of lines that are read at once.
+_BLOCK = 1 << 18
+
 # Why a line is no row to be scored.
 _UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
 
@@ -57,49 +61,35 @@ class Document:
     ``gold`` is None until the label has been read, and when there is none; ``optional`` is gold
     that need not be answered. ``batches`` are the schema batches asked so far, by number;
     ``broken`` the answers that could not be read. ``comparable_text`` is the text in the form in
-    which mentions are compared. Where mentions are offsets, ``surfaces`` has their text.
+    which mentions are compared. Where mentions are offsets, ``surfaces`` has their text. ``group``
+    is where the document is counted, and ``rows`` are the counts of rows there.
     """
 
-    __slots__ = (
-        "batches",
-        "broken",
-        "comparable_text",
-        "first",
-        "gold",
-        "id",
-        "label",
-        "optional",
-        "predicted",
-        "reader",
-        "rows",
-        "source",
-        "surfaces",
-        "text",
-    )
+    # Most documents have none of these.
+    gold: Facts | None = None
+    optional: Sequence[Fact] = ()
+    broken: Sequence[str] = ()
+    surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
 
     def __init__(
         self,
         reader: FactReader,
-        source: str,
+        group: Group,
         id: str,
         label: str | None,
         text: str | None,
-        rows: list[int],
         first: int = 0,
     ) -> None:
         self.reader = reader
-        self.source = source
+        self.group = group
+        self.rows = group.rows
+        self.source = group.source
         self.id = id
         self.label = label
         self.text = self.comparable_text = text
-        self.rows = rows
         self.first = first
         self.predicted: Facts = reader.empty()
         self.batches: dict[int, Batch] = {}
-        self.gold: Facts | None = None
-        self.optional: Sequence[Fact] = ()
-        self.broken: Sequence[str] = ()
-        self.surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -139,18 +129,22 @@ class Document:
 
 def count_document(document: Document, options: EvalOptions, counts: Counts, end: int) -> None:
     """Count a document whose gold has been read; both sides are made comparable first."""
-    normalise(document, options)
-    assert document.gold is not None
+    gold, reader = document.gold, document.reader
+    assert gold is not None
+    if options.transforms or reader.transforms or document.optional:
+        normalise(document, options)
     counts.add(
-        document.key,
-        (document.gold, document.predicted),
-        document.reader.labels,
+        document.group,
+        document.id,
+        gold,
+        document.predicted,
+        reader.labels,
         options.mode,
         document.comparable_text,
-        (document.first, end),
+        document.first,
+        end,
     )
     if options.confusions:
-        reader = document.reader
         counts.add_confusions(reader.task.name, reader.named_unit, document.confusions())
 
 
@@ -162,20 +156,13 @@ class TaskRows:
 
     def __init__(self, reader: FactReader, asked_only: bool) -> None:
         self.reader = reader
-        self.instructions = Instructions(reader.task)
+        self.read_instruction = Instructions(reader.task).read
         # Whether what an answer means depends on what was asked.
         self.needs_batch = asked_only or any(reader.typed_ends)
 
 
-class Read(NamedTuple):
-    """A row, what reads its task, what was asked of which text, and its bytes [start, end)."""
-
-    row: Row
-    task: TaskRows
-    batch: Batch
-    text: str | None
-    start: int
-    end: int
+# A row, what reads its task, what was asked of which text, and the row's bytes [start, end).
+Read: TypeAlias = tuple[Row, TaskRows, Batch, "str | None", int, int]
 
 
 class RowReader:
@@ -186,57 +173,59 @@ class RowReader:
         self._tasks: dict[str | None, TaskRows] = {}
         self._empty_answers: set[str] = set()
 
-    def rows(self, lines: Iterable[bytes], at: int, stop: int, counts: Counts) -> Iterator[Read]:
-        """The rows of the lines that begin before byte ``stop``, the first at ``at``.
+    def rows(self, file: BinaryIO, start: int, stop: int, counts: Counts) -> Iterator[Read]:
+        """The rows of the lines of a file that begin in bytes [start, stop).
 
         Lines that are not to be scored are counted.
         """
-        for line in lines:
-            if at >= stop:
-                break
-            end = at + len(line)
+        file.seek(start)
+        end, tasks = start, self._tasks
+        while end < stop and (lines := file.readlines(min(_BLOCK, stop - end))):
             try:
-                row = decode_row(line)
-                task = self._tasks[row.task]
-            except (*NOT_TYPED, LookupError):
-                odd = self._read_odd(line)
-                if isinstance(odd, str):
-                    counts.skipped += odd == _OTHER_TASK
-                    if odd == _UNREADABLE:
-                        counts.count_unreadable(at)
-                    at = end
-                    continue
-                row, task = odd
-            batch, text = task.instructions.read(row.instruction)
-            if row.source is None or row.id is None:
-                _name(row, text)
-            yield Read(row, task, batch, text, at, end)
-            at = end
+                rows: Iterable[Row | None] = list(map(decode_row, lines))
+            except NOT_TYPED:
+                rows = map(_usual_row, lines)
+            for line, row in zip(lines, rows, strict=True):
+                start = end
+                if start >= stop:
+                    return
+                end += len(line)
+                task = tasks.get(row.task) if row is not None else None
+                if row is None or task is None:
+                    odd = self._read_odd(line)
+                    if isinstance(odd, str):
+                        counts.skipped += odd == _OTHER_TASK
+                        if odd == _UNREADABLE:
+                            counts.count_unreadable(start)
+                        continue
+                    row, task = odd
+                batch, text = task.read_instruction(row.instruction)
+                if row.source is None or row.id is None:
+                    _name(row, text)
+                yield row, task, batch, text, start, end
 
     def read(
-        self, lines: Iterable[bytes], at: int, stop: int, counts: Counts, receive: Receiver
+        self, file: BinaryIO, start: int, stop: int, counts: Counts, receive: Receiver
     ) -> None:
-        """Give the documents of the lines that begin before byte ``stop``, the first at ``at``.
+        """Give the documents of the lines of a file that begin in bytes [start, stop).
 
         Rows of one document that do not stand together make several documents here.
         """
         document: Document | None = None
-        last = at
+        last = start
         literal = self.options.literal
-        for read in self.rows(lines, at, stop, counts):
-            row, task, batch, _, _, end = read
-            if document is None or not (
-                document.id == row.id
-                and document.source == row.source
-                and document.reader is task.reader
-                and (
-                    literal
-                    or (batch.number not in document.batches and document.label == row.label)
-                )
-            ):
+        for row, task, batch, text, first, end in self.rows(file, start, stop, counts):
+            if (
+                document is None
+                or document.label != row.label
+                or document.id != row.id
+                or document.source != row.source
+                or document.reader is not task.reader
+                or (batch[0] in document.batches and not literal)
+            ) and not (literal and document is not None and document.key == _key(row, task)):
                 if document is not None:
                     receive(document, last)
-                document = self.begin(read, counts)
+                document = self.begin(row, task, text, first, counts)
             self.add_answer(row, task, batch, document)
             last = end
         if document is not None:
@@ -244,7 +233,7 @@ class RowReader:
 
     def _read_odd(self, line: bytes) -> tuple[Row, TaskRows] | str:
         """Read any line: the row and what reads its task, or else why it is not scored."""
-        value = decode(line)
+        value = decode_record(line)
         if not isinstance(value, dict):
             return _UNREADABLE if line.strip(b" \t\r\n\0\xef\xbb\xbf") else _BLANK
         row = row_of(value)
@@ -268,12 +257,12 @@ class RowReader:
         known = self._tasks[name] = self._tasks[task.name]
         return known
 
-    def begin(self, read: Read, counts: Counts) -> Document:
+    def begin(
+        self, row: Row, task: TaskRows, text: str | None, first: int, counts: Counts
+    ) -> Document:
         """A document whose first row is this one, without its answer yet."""
-        row, task = read.row, read.task
-        source, name = row.source or NO_SOURCE, row.id or ""
-        rows = counts.rows_of(task.reader.task.name, source)
-        return Document(task.reader, source, name, row.label, read.text, rows, read.start)
+        group = counts.group(task.reader.task.name, row.source or NO_SOURCE)
+        return Document(task.reader, group, row.id or "", row.label, text, first)
 
     def add_answer(self, row: Row, task: TaskRows, batch: Batch, document: Document) -> None:
         """Add what one row answered to its document; count what is wrong with it."""
@@ -328,6 +317,17 @@ class RowReader:
                 return mended  # type: ignore[no-any-return]
         rows[MALFORMED] += 1
         return None
+
+
+def _usual_row(line: bytes) -> Row | None:
+    try:
+        return decode_row(line)
+    except NOT_TYPED:
+        return None
+
+
+def _key(row: Row, task: TaskRows) -> tuple[str, str | None, str | None]:
+    return task.reader.task.name, row.source, row.id
 
 
 def _name(row: Row, text: str | None) -> None:

@@ -70,15 +70,18 @@ class FactReader:
         self.typed_ends = ["subject_type" in unit.label for unit in task.units]
         # Items that are one and the same however often they come: keys of an object.
         self.distinct = [isinstance(task.shape, Keyed) and not unit.slotted for unit in task.units]
+        # Whether facts are changed before they are compared.
+        self.transforms = any(self.typed_ends) or any(self.distinct)
         # The main unit that has mentions: what types are confused over.
         self.named_unit = next(n for n, unit in enumerate(task.units) if unit.mentions)
+        self._single = len(task.units) == 1
         self._fields = [_Fields(unit, task) for unit in task.units]
         self._items = _items(task.shape, literal)
         self._typed = _typed(task, literal)
 
     def empty(self) -> Facts:
         """A list for each unit."""
-        return [[] for _ in self._fields]
+        return [[]] if self._single else [[] for _ in self._fields]
 
     def read_answer(self, output: str, facts: Facts) -> bool:
         """Add the facts of a usual answer; False, and nothing added, for ``read_value``."""
@@ -277,8 +280,8 @@ def _read_events(answer: Any, facts: Facts) -> None:
 def _read_plain_label(entries: Any) -> Facts:
     facts = list(map(astuple, entries))
     for fact in facts:
-        if "" in fact[1:]:
-            raise ValueError("a mention is empty")
+        if "" in fact:
+            raise ValueError("a mention may be empty")
     return [facts]
 
 

@@ -9,6 +9,7 @@ their offsets, otherwise by their text.
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from array import array
@@ -32,7 +33,7 @@ from iepile_cli.evaluation.counts import (
     UNLABELLED,
     Counts,
 )
-from iepile_cli.evaluation.decoding import decode
+from iepile_cli.evaluation.decoding import decode, decode_record
 from iepile_cli.evaluation.documents import (
     NO_SOURCE,
     Document,
@@ -122,7 +123,7 @@ def _gold_records(path: str, form: str, task: Task) -> Iterator[dict[str, Any]]:
     if known == "results" or (known == "iepile" and _holds_results(path)):
         with plain_file(path) as plain, open(plain, "rb") as file:
             for line in file:
-                value = decode(line)
+                value = decode_record(line)
                 if _is_result(value) and _entries(value, task) is not None:
                     yield value
         return
@@ -137,7 +138,7 @@ def _holds_results(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     with plain_file(path) as plain, open(plain, "rb") as file:
-        return _is_result(decode(next((line for line in file if line.strip()), b"")))
+        return _is_result(decode_record(next((line for line in file if line.strip()), b"")))
 
 
 class GoldComparison:
@@ -203,7 +204,7 @@ class GoldComparison:
         with open(self.path, "rb", buffering=1 << 20) as file:
             for line in file:
                 span = (at, at + len(line))
-                value = decode(line)
+                value = decode_record(line)
                 if _is_result(value):
                     task = self._task(value)
                     if task is not None:
@@ -213,10 +214,9 @@ class GoldComparison:
                     else:
                         self.counts.count_unreadable(at)
                 else:
-                    for read in self._rows.rows([line], at, at + 1, self.counts):
+                    for read in self._rows.rows(io.BytesIO(line), 0, len(line), self.counts):
                         key = grouping.key(read)
-                        task = read.task.reader.task
-                        documents.setdefault(key, (task, []))[1].append(span)
+                        documents.setdefault(key, (read[1].reader.task, []))[1].append(span)
                 at += len(line)
                 if tick is not None:
                     tick(len(line))
@@ -267,15 +267,17 @@ class GoldComparison:
             for start, end in spans:
                 file.seek(start)
                 line = file.read(end - start)
-                value = decode(line)
+                value = decode_record(line)
                 if _is_result(value):
                     document = self._empty(task, value, counts)
                     document.rows[ANSWERS] += 1
                     document.rows[TRUNCATED] += value.get("truncated") is True
                     break
-                for read in self._rows.rows([line], start, end, Counts()):
-                    document = document or self._rows.begin(read, counts)
-                    self._rows.add_answer(read.row, read.task, read.batch, document)
+                for row, of_task, batch, text, *_ in self._rows.rows(
+                    io.BytesIO(line), 0, len(line), Counts()
+                ):
+                    document = document or self._rows.begin(row, of_task, text, start, counts)
+                    self._rows.add_answer(row, of_task, batch, document)
                     value = {"id": document.id, "source": document.source}
         return document or self._empty(task, {}, counts), value
 
@@ -286,11 +288,10 @@ class GoldComparison:
         source = NO_SOURCE if source is None else str(source)
         return Document(
             reader,
-            source,
+            counts.group(task.name, source),
             "" if name is None else str(name),
             None,
             text if isinstance(text, str) else None,
-            counts.rows_of(task.name, source),
         )
 
     def _join(self, document: Document, value: dict[str, Any], record: dict[str, Any]) -> bool:

@@ -57,7 +57,8 @@ class Instructions:
             return self._read_any(instruction)
 
     def _remember(self, key: bytes) -> Batch:
-        batch = self._batch(decode(key), key.decode())
+        written = key.decode()
+        batch = self._batch(decode(written), written)
         if len(self._by_json) < _REMEMBERED:
             self._by_json[key] = batch
         return batch

@@ -46,7 +46,7 @@ def match_facts(
     ``labels`` is how many values of a fact are its label. Where a unit has no mentions, only
     strict matching makes sense and is done.
     """
-    hits, missed, spurious = _same(gold, predicted)
+    hits, missed, spurious = same_facts(gold, predicted)
     pairs: list[Pair] = []
     if mode in ("boundary", "partial"):
         missed, spurious = _take(missed, spurious, FULL, _SameMentions(missed, labels), pairs)
@@ -57,8 +57,12 @@ def match_facts(
     return Matched(hits, pairs, missed, spurious)
 
 
-def _same(gold: list[Fact], predicted: list[Fact]) -> tuple[list[Fact], list[Fact], list[Fact]]:
+def same_facts(
+    gold: list[Fact], predicted: list[Fact]
+) -> tuple[list[Fact], list[Fact], list[Fact]]:
     """Predicted facts that are gold facts, gold facts that are left, predicted ones that are."""
+    if not gold or not predicted:
+        return [], gold, predicted
     if gold == predicted:
         return predicted, [], []
     hits: list[Fact] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 from iepile_cli.errors import UsageError
@@ -65,6 +66,11 @@ class EvalOptions:
     def normalises(self) -> bool:
         """Whether mentions are compared in another form than they are written in."""
         return self.ignore_case or self.ignore_space
+
+    @cached_property
+    def transforms(self) -> bool:
+        """Whether facts of a document are changed before they are compared."""
+        return self.match == "set" or self.asked_only or self.normalises
 
     def check(self, task: Task) -> None:
         """Raise ``UsageError`` for a task that cannot be scored this way."""

@@ -117,9 +117,8 @@ class PredictionFile:
         cuts = [self._between(size * number // parts) for number in range(1, parts)]
         spans = list(pairwise(sorted([0, *cuts, size])))
         with WorkerPool() as pool:
-            counted = pool.map(
-                functools.partial(count_part, self.path, self.options), spans, serial=2
-            )
+            count = functools.partial(count_part, self.path, self.options)
+            counted = pool.map(count, _loading_numpy(spans, pool.workers), serial=2)
             for (first, last), counts in zip(spans, counted, strict=True):
                 self.counts.merge(counts)
                 if tick is not None:
@@ -150,9 +149,10 @@ class PredictionFile:
         first, end = self.counts.document_table()[number, [FIRST, END]].tolist()
         document: Document | None = None
         with open(self.path, "rb") as file:
-            for read in self._read(file, self._regrouped.get(first, [(first, end)])):
-                document = document or self._rows.begin(read, Counts())
-                self._rows.add_answer(read.row, read.task, read.batch, document)
+            spans = self._regrouped.get(first, [(first, end)])
+            for row, task, batch, text, start, _ in self._read(file, spans):
+                document = document or self._rows.begin(row, task, text, start, Counts())
+                self._rows.add_answer(row, task, batch, document)
         if document is None or not document.read_gold():
             return None
         normalise(document, self.options)
@@ -162,8 +162,15 @@ class PredictionFile:
         """The rows in some pieces of the file."""
         uncounted = Counts()
         for start, end in spans:
-            file.seek(start)
             yield from self._rows.rows(file, start, end, uncounted)
+
+
+def _loading_numpy(spans: list[Span], workers: int) -> Iterator[Span]:
+    """The spans; while the workers count the first ones, what merges them is loaded."""
+    for number, span in enumerate(spans):
+        if number == max(2, workers):
+            import numpy as np  # noqa: F401
+        yield span
 
 
 def count_part(path: str, options: EvalOptions, span: Span) -> Counts:

@@ -38,7 +38,8 @@ def regroup(
             if document.read_gold():
                 count_document(document, rows.options, anew, places[-1][1])
     # Rows that were counted are not counted again.
-    anew.rows = [[0] * len(row) for row in anew.rows]
+    for row in anew.rows:
+        row[:] = [0] * len(row)
     before = len(counts)
     counts.merge(anew)
     keep = np.concatenate([np.flatnonzero(~again), np.arange(before, len(counts))])
@@ -70,14 +71,15 @@ class Grouping:
 
     def key(self, read: Read) -> tuple[Any, ...]:
         """What rows of one document have in common."""
-        task, row, batch = read.task.reader.task.name, read.row, read.batch.number
+        row, task, batch, *_ = read
+        name = task.reader.task.name
         if self._literal:
-            return task, row.source, row.id
-        key = (task, row.source, row.id, row.label)
+            return name, row.source, row.id
+        key = (name, row.source, row.id, row.label)
         number = 0
-        if batch:
-            number = self._times[key, batch]
-            self._times[key, batch] += 1
+        if batch.number:
+            number = self._times[key, batch.number]
+            self._times[key, batch.number] += 1
         return *key, number
 
 
@@ -88,10 +90,11 @@ def _documents(
     documents: dict[Any, tuple[Document, list[Span]]] = {}
     grouping = Grouping(rows.options.literal)
     for read in found:
+        row, task, batch, text, start, end = read
         key = grouping.key(read)
         if key not in documents:
-            documents[key] = rows.begin(read, counts), []
+            documents[key] = rows.begin(row, task, text, start, counts), []
         document, places = documents[key]
-        rows.add_answer(read.row, read.task, read.batch, document)
-        places.append((read.start, read.end))
+        rows.add_answer(row, task, batch, document)
+        places.append((start, end))
     return list(documents.values())

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from iepile_cli.errors import DataError, IEPileError, PartialFailure, UsageError
 from iepile_cli.evaluation.counts import ANSWERS, SILENT, UNLABELLED, Counts
 from iepile_cli.evaluation.documents import Document
-from iepile_cli.evaluation.gold import GoldComparison
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.predictions import PredictionFile, plain_file
 from iepile_cli.files import STDIN, display_name
 
 if TYPE_CHECKING:
+    from iepile_cli.evaluation.gold import GoldComparison
     from iepile_cli.evaluation.scores import TaskScores
 
 BY = ("source", "type")
@@ -108,6 +108,8 @@ def evaluate(
             if gold is None:
                 files = PredictionFile(plain, options)
             else:
+                from iepile_cli.evaluation.gold import GoldComparison
+
                 gold_file = stack.enter_context(plain_file(gold)) if gold == STDIN else gold
                 files = GoldComparison(plain, gold_file, options, gold_form)
                 stack.callback(files.close)

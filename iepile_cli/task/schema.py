@@ -149,12 +149,14 @@ def _as_path(text: str) -> Path | None:
         there, folder, beside = path.exists(), path.is_dir(), path.parent.is_dir()
     except (OSError, ValueError):  # too long for a path, or with a NUL in it
         there = folder = beside = False
-    in_folder = "/" in named and not re.search(r"[(){}\[\]]|->", named)
+    suffix = files.suffix(named)
+    one_name = not re.search(r"[,;(){}\[\]]|->", named)
     looks = (
         text.startswith("@")
         or named.startswith(("./", "../", "~/", ".\\", "..\\"))
-        or files.suffix(named).endswith((*_SUFFIXES, *_TEXT_SUFFIXES))
-        or (in_folder and (there or beside or bool(re.search(r"\.\w{1,8}$", named))))
+        or suffix.endswith(_SUFFIXES)
+        or (one_name and suffix.endswith(_TEXT_SUFFIXES))
+        or ("/" in named and (there or (one_name and (beside or re.fullmatch(r"\.\w+", suffix)))))
     )
     if not looks:
         return None
@@ -178,7 +180,7 @@ def _load_text(text: str) -> _Source:
 def _load_file(path: Path) -> _Source:
     name = files.display_name(path)
     if path.is_file() and path.stat().st_size > MAX_BYTES:
-        raise DataError(f"holds more than {MAX_BYTES:,} bytes, no schema", path=name)
+        raise DataError(f"is larger than {MAX_BYTES:,} bytes: not a schema", path=name)
     data = files.read_bytes(path, max_unpacked=MAX_BYTES)
     try:
         text = files.decode(data)

@@ -33,8 +33,7 @@ def items_from_expression(text: str, task: Task | None) -> tuple[Task, list[Sche
             raise _other_task(parsed.text, found, task)
         task = found
         items.append(item)
-    if task is None:
-        raise UsageError("the schema is empty", hint=examples())
+    assert task is not None, "an expression holds an item"
     return task, items
 
 

@@ -31,12 +31,16 @@ from iepile_cli.training.model import (
     Note,
     adapter_config,
     find_base,
+    hf_config,
     hf_tokenizer,
     quiet_libraries,
     training_library,
 )
 from iepile_cli.training.options import ExportOptions
 from iepile_cli.training.output import readable
+
+# Longer prompts than iepile sends by itself; more would only take memory.
+_OLLAMA_CONTEXT = 8192
 
 
 def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
@@ -143,7 +147,10 @@ def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
     made = folder / "ollama"
     made.mkdir()
     os.replace(model, made / "model.gguf")
-    text = modelfile(base.template, base.tokenizer, "model.gguf", base.settings)
+    longest = int(hf_config(base.folder, base.remote_code).max_position_embeddings)
+    text = modelfile(
+        base.template, base.tokenizer, "model.gguf", base.settings, min(longest, _OLLAMA_CONTEXT)
+    )
     (made / "Modelfile").write_text(text, encoding="utf-8")
     return made
 

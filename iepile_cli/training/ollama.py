@@ -14,9 +14,13 @@ _QUERY = "\ue011"
 
 
 def modelfile(
-    template: Template, tokenizer: Tokenizer, model: str, settings: AdapterSettings | None
+    template: Template,
+    tokenizer: Tokenizer,
+    model: str,
+    settings: AdapterSettings | None,
+    context: int,
 ) -> str:
-    """The Modelfile of a model file that lies beside it.
+    """The Modelfile of a model file beside it; ``context`` is the longest sequence in tokens.
 
     Raises ``ModelError`` for a template that Ollama's form cannot hold.
     """
@@ -24,11 +28,15 @@ def modelfile(
     stops = sorted(named[i] for i in template.stop_ids(tokenizer) if i in named)
     system = settings.system if settings and settings.system is not None else None
     lines = [
-        f"# Template {template.name}, as the model was trained. Ask with the instruction JSON",
+        f"# Template {template.name}, as the model was trained. Send the instruction JSON",
         "# of iepile as the user's text; temperature 0 gives the likeliest answer.",
         f"FROM ./{model}",
         f'TEMPLATE """{go_template(template, tokenizer, system)}"""',
         "PARAMETER temperature 0",
+        # Its usual penalty changes which names are copied twice.
+        "PARAMETER repeat_penalty 1",
+        # What does not fit into its context Ollama cuts off a prompt without a word.
+        f"PARAMETER num_ctx {context}",
         *(f'PARAMETER stop "{stop}"' for stop in stops),
     ]
     return "\n".join(lines) + "\n"

@@ -189,6 +189,8 @@ LINES = {
     "not JSON": b"oops",
     "a list": b"[1]",
     "broken UTF-8": b'{"task": "NER", "id": "\xff\xfe", "label": "[]", "output": "{}"}',
+    "lone surrogate": b'{"task": "NER", "id": "\\ud800", "label": "[]", "output": "{}"}',
+    "NaN": b'{"task": "NER", "id": NaN, "label": "[]", "output": "{}"}',
     "deep": b"[" * DEEP,
     "task of another kind": b'{"task": ["NER"], "output": "{}"}',
     "unknown task": b'{"task": "XYZ", "output": "{}"}',
@@ -201,7 +203,11 @@ LINES = {
     "null bytes": b"\x00\x00",
     "output an object": b'{"task": "NER", "id": 1, "label": [], "output": {}}',
 }
-UNREADABLE = {"not JSON", "a list", "deep", "task of another kind", "unknown task"}
+UNREADABLE = {
+    *("not JSON", "a list", "deep", "task of another kind", "unknown task"),
+    # As convert has it: a record is JSON in valid Unicode.
+    *("broken UTF-8", "lone surrogate", "NaN"),
+}
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -17,8 +17,8 @@ from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.task import TASKS, SchemaItem, Task, task_named
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import lark_grammar
-from iepile_cli.task.schema import parse_schema, read_schema, read_schema_file
-from iepile_cli.task.schema_items import MAX_SLOTS, MAX_TYPES, items_from_expression
+from iepile_cli.task.schema import MAX_BYTES, parse_schema, read_schema, read_schema_file
+from iepile_cli.task.schema_items import MAX_NAME, MAX_SLOTS, MAX_TYPES, items_from_expression
 
 ROLES = ("attacker", "target")
 
@@ -45,6 +45,9 @@ ROLES = ("attacker", "target")
         (["攻击（攻击者，目标）"], "EE", [SchemaItem("攻击", slots=("攻击者", "目标"))]),
         ([r"Smith\, John,b\(c"], "NER", [SchemaItem("Smith, John"), SchemaItem("b(c")]),
         (["person-name,and/or"], "NER", [SchemaItem("person-name"), SchemaItem("and/or")]),
+        (["km/h,a/b.c,x.txt"], "NER", [SchemaItem(one) for one in ("km/h", "a/b.c", "x.txt")]),
+        (["TCP/IP"], "NER", [SchemaItem("TCP/IP")]),
+        (["U.S. state"], "NER", [SchemaItem("U.S. state")]),
         (['["a,b", "c"]'], "NER", [SchemaItem("a,b"), SchemaItem("c")]),
         (["a,b,a"], "NER", [SchemaItem("a"), SchemaItem("b")]),
     ],
@@ -72,6 +75,12 @@ def test_plain_names_are_of_the_task_that_is_named(task: str, given: str) -> Non
         ("person -works for->", "'person -works for->'", "person -works for-> organization"),
         ("attack)", "'attack)'", "attack(attacker, target, place)"),
         ("attack{a}(b)", "'attack{a}(b)'", "person{birthplace, occupation}"),
+        ("attack(a(b)", "'attack(a(b)'", "attack(attacker, target, place)"),
+        ("attack(a]b)", "'attack(a]b)'", "attack(attacker, target, place)"),
+        ("attack(a)b", "'attack(a)b'", "attack(attacker, target, place)"),
+        ("attack(a,,b)", "'a,,b'", "attack(attacker, target, place)"),
+        ("(a)", "'(a)'", "attack(attacker, target, place)"),
+        ("a -> b", "'a -> b'", "person -works for-> organization"),
         ("  ", "'  '", "person,location"),
     ],
 )
@@ -291,6 +300,37 @@ def test_what_is_no_name_is_refused(value: Any, said: str) -> None:
         parse_schema(json.dumps(value))
 
 
+@pytest.mark.parametrize(
+    ("value", "task"),
+    [
+        ({"attack": ["attacker"]}, "NER"),
+        ({"person": None}, "SPO"),
+        (["person"], "SPO"),
+        ([{"entity_type": "person", "attributes": []}], "EE"),
+        ([{"event_type": "attack", "trigger": ["hit"], "arguments": []}], "EE"),
+        ([{"event_type": "attack"}, {"entity_type": "person"}], None),
+        ([{"event_type": "attack"}, {"event_type": "raid", "trigger": ["hit"]}], None),
+    ],
+)
+def test_a_form_of_another_task_is_refused(value: Any, task: str | None) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_schema(json.dumps(value), TASKS[task] if task else None)
+    assert raised.value.hint
+
+
+def test_no_schema_is_refused() -> None:
+    for empty in ([], ["[]"], ["{}"], [","], [" , "], ["()"]):
+        with pytest.raises(UsageError):
+            read_schema(empty)
+
+
+def test_a_hint_says_what_to_do_with_what_is_no_name() -> None:
+    for value, hint in (("[1]", "put it in quotes"), ("[[1]]", "write it like")):
+        with pytest.raises(UsageError) as raised:
+            parse_schema(value)
+        assert hint in raised.value.hint
+
+
 def test_a_description_that_no_instruction_can_hold_is_refused() -> None:
     relation = {"subject_type": "a", "predicate": "p", "object_type": "b"}
     for value in (
@@ -312,6 +352,18 @@ def test_a_schema_of_too_many_names_is_refused_early(tmp_path: Path) -> None:
         read_schema([",".join(f"type {n}" for n in range(MAX_TYPES + 1))])
     path.write_text(json.dumps({"attack": [f"role {n}" for n in range(MAX_SLOTS + 1)]}))
     with pytest.raises(DataError, match=r"many.json: schema item 'attack' has 1,001 parts"):
+        read_schema([str(path)])
+    path.write_text(json.dumps({"attack": [f"role {n}" for n in range(MAX_SLOTS)]}))
+    assert len(read_schema([str(path)])[1][0].slots) == MAX_SLOTS
+    path.write_text(json.dumps([f"type {n}" for n in range(MAX_TYPES)]))
+    assert len(read_schema([str(path)])[1]) == MAX_TYPES
+    path.write_text(json.dumps(["x" * MAX_NAME]))
+    assert len(read_schema([str(path)])[1][0].type) == MAX_NAME
+    path.write_text(json.dumps(["x" * (MAX_NAME + 1)]))
+    with pytest.raises(DataError, match="a name of 2,001 characters"):
+        read_schema([str(path)])
+    path.write_text('["person"]'.ljust(MAX_BYTES + 1))
+    with pytest.raises(DataError, match="is larger than"):
         read_schema([str(path)])
 
 

@@ -18,13 +18,15 @@ from iepile_cli.backends import Options, Request
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import paired
 from iepile_cli.backends.llamacpp import LlamaRunner
+from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
 from iepile_cli.training.export import export
-from iepile_cli.training.model import hf_tokenizer
+from iepile_cli.training.gguf_export import Vocabulary
+from iepile_cli.training.model import Base, hf_tokenizer
 from iepile_cli.training.options import ExportOptions, options_from
 
 pytest.importorskip("gguf")
@@ -253,6 +255,68 @@ def test_an_ollama_folder_says_what_was_trained(tiny: Path, trained: Path, tmp_p
         '### Response:\n{{ .Response }}</s>"""\n' in text
     )
     assert 'PARAMETER stop "</s>"' in text
+    # Ollama's own defaults punish repeated names and cut prompts at its short context.
+    assert "PARAMETER repeat_penalty 1\n" in text
+    assert "PARAMETER num_ctx 512\n" in text
+
+
+def sentencepiece_like(folder: Path, merges: list[str], ids: list[str]) -> Base:
+    """A tokenizer with byte fallback; its merged tokens have their ids in the order of ``ids``."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted({*"".join(merges).replace(" ", ""), *"▁他在上."})
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *ids]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={name: number for number, name in enumerate(names)},
+            merges=[tuple(merge.split(" ")) for merge in merges],
+            byte_fallback=True,
+            fuse_unk=True,
+            unk_token="<unk>",
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return Base("made", folder, folder, (), registry().get("template", "alpaca"))
+
+
+def in_llama_cpp(base: Base, folder: Path) -> LlamaCppTokenizer:
+    import gguf
+
+    path = folder / "vocabulary.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    size = len(hf_tokenizer(base.folder).get_vocab())
+    Vocabulary(base, folder, size).write(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return LlamaCppTokenizer.open(path)
+
+
+def test_merges_of_a_sentencepiece_tokenizer_do_not_go_by_the_ids(tmp_path: Path) -> None:
+    # By the ids 京大 would come first, and nothing be left of 北京 and 大学.
+    base = sentencepiece_like(tmp_path, ["北 京", "大 学", "京 大"], ["京大", "大学", "北京"])
+    ours, theirs = hf_tokenizer(tmp_path), in_llama_cpp(base, tmp_path)
+    for text in ("北京大学", "他在北京大学上学.", "京大", "é 北 京"):
+        wanted = ours(text, add_special_tokens=False).input_ids
+        assert theirs.text(text) == wanted
+    assert ours.convert_ids_to_tokens(theirs.text("北京大学")) == ["▁", "北京", "大学"]
+
+
+def test_a_sentencepiece_tokenizer_that_llama_cpp_cannot_follow_is_refused(tmp_path: Path) -> None:
+    # Of a, b, c the pair b c comes first, and a bc is no pair; llama.cpp would make abc of it.
+    base = sentencepiece_like(tmp_path, ["b c", "a b", "ab c"], ["bc", "ab", "abc"])
+    with pytest.raises(ModelError, match="cuts text in none of its ways"):
+        in_llama_cpp(base, tmp_path)
 
 
 def test_query_rows_are_reordered_in_pairs() -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from training.runs import run
 
-from iepile_cli.training.attention import collator_for
+from iepile_cli.training.attention import collator_for, packed_attention, varlen_attention
 from iepile_cli.training.encoding import IGNORED
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.packing import (
     Layout,
     PackedCollator,
     PaddedCollator,
+    Segments,
     arrange,
 )
 
@@ -127,6 +128,60 @@ def test_a_row_has_the_loss_and_gradients_of_its_examples_one_by_one(case: str, 
     assert found.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def reference_kernel(
+    query: Any, key: Any, value: Any, at: Segments, scaling: float | None, window: int | None
+) -> Any:
+    """What a GPU's variable-length attention computes, by its definition."""
+    outputs = []
+    for first, last, begin, end in zip(
+        at.queries[:-1].tolist(),
+        at.queries[1:].tolist(),
+        at.keys[:-1].tolist(),
+        at.keys[1:].tolist(),
+        strict=True,
+    ):
+        q, k, v = query[first:last], key[begin:end], value[begin:end]
+        assert len(q) <= at.longest_query
+        assert len(k) <= at.longest_key
+        grouped = q.shape[1] // k.shape[1]
+        k, v = (one.repeat_interleave(grouped, dim=1) for one in (k, v))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scaling
+        # Queries are at the end of their keys.
+        back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))
+        seen = (back >= 0) & (back < (window or len(k)))
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        outputs.append(torch.einsum("hqk,khd->qhd", weights, v))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("case", CASES)
+def test_one_call_over_gathered_keys_is_the_attention_of_each_example(
+    case: str, window: int | None
+) -> None:
+    """The way of GPUs, with the call that only they have written out."""
+    row = PackedCollator()(examples(case))
+    layout, length = row["layout"], row["input_ids"].shape[1]
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, length, 8, requires_grad=True) for heads in (4, 2, 2)
+    )
+    results = []
+    for one_call in (False, True):
+        for one in (query, key, value):
+            one.grad = None
+        if one_call:
+            made = varlen_attention(reference_kernel, query, key, value, layout, 0.3, window)
+        else:
+            made, _ = packed_attention(
+                None, query, key, value, None, scaling=0.3, layout=layout, sliding_window=window
+            )
+        (made * torch.arange(made.numel()).view_as(made).sin()).sum().backward()
+        results.append([made, *(one.grad for one in (query, key, value))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
