@@ -44,7 +44,7 @@ def _register_backends(registry: Registry) -> None:
         ("llama-cpp", "iepile_cli.backends.llamacpp:LLAMA_CPP", "GGUF models through llama.cpp"),
         (
             "transformers",
-            "iepile_cli.backends.hf:TRANSFORMERS",
+            "iepile_cli.backends.transformers:TRANSFORMERS",
             "models through transformers, on CUDA, MPS or the CPU",
         ),
         (

@@ -1,13 +1,15 @@
 """The documentation does what it says: transcripts are run, commands are parsed, links lead on.
 
 ``<!-- transcript -->`` before a ``console`` block has its commands run in a folder with the
-examples, and what they write compared (``...`` stands for anything). Every other command of the
-program is parsed: its options and choices exist. ``pycon`` blocks are run as doctests.
+examples, and what they write compared (``...`` stands for anything); ``<!-- runs -->`` has the
+commands of a block run. Every other command of the program, those that need a network, a GPU or
+minutes, is parsed: its options and choices exist. ``pycon`` blocks are run as doctests.
 """
 
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import shlex
@@ -124,12 +126,53 @@ def refusal(words: list[str]) -> str:
     return ""
 
 
+RECORDS = [
+    {"text": "Ann met Bob in Rome.", "entity": [{"entity": "Ann", "entity_type": "person"}]},
+    {"text": "Oslo is cold.", "entity": [{"entity": "Oslo", "entity_type": "place"}]},
+]
+RELATION = {"head": "Ann", "relation": "lives in", "tail": "Rome"}
+SPAN = {"type": "person", "text": "Ann", "start": 0, "end": 3}
+RESULT = {"source": "a.txt", "task": "NER", "answer": {"person": ["Ann"]}, "items": [SPAN]}
+
+
+def write_what_pages_speak_of(folder: Path) -> None:
+    """The files that the pages' commands name."""
+    lines = "".join(json.dumps(record) + "\n" for record in RECORDS)
+    related = json.dumps({"text": "Ann lives in Rome.", "relation": [RELATION]}) + "\n"
+    instruction = json.dumps({"instruction": "x", "schema": ["person"], "input": "Ann met Bob."})
+    row = {
+        "task": "NER",
+        "source": "made",
+        "instruction": instruction,
+        "label": json.dumps([{"entity": "Ann", "entity_type": "person"}]),
+        "output": json.dumps({"person": ["Ann"]}),
+    }
+    contents = {
+        "news.txt": (ROOT / "examples" / "news.txt").read_text(encoding="utf-8"),
+        "reports/one.txt": "Rebels attacked the town on Monday.",
+        "news.bio": (ROOT / "examples" / "letters.bio").read_text(encoding="utf-8"),
+        "train.json": lines,
+        "test.json": lines,
+        "schema.json": '["person", "place"]\n[]\n{}\n',
+        "IE-en/RE/NYT11/test.json": related,
+        "IE-en/RE/NYT11/schema.json": '[]\n["lives in"]\n{}\n',
+        "IEPile/IE-en/NER/made/train.json": lines,
+        "IEPile/IE-en/NER/made/schema.json": '["person", "place"]\n[]\n{}\n',
+        **{f"{name}.jsonl": json.dumps(row) + "\n" for name in ("predictions", "new", "old")},
+        **{f"{name}.jsonl": json.dumps(RESULT) + "\n" for name in ("results", "gold")},
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
     """A folder with the examples, and an environment in which the program is called ``iepile``."""
     folder = tmp_path / "here"
     folder.mkdir()
     shutil.copytree(ROOT / "examples", folder / "examples")
+    write_what_pages_speak_of(folder)
     link = tmp_path / "bin" / "iepile"
     link.parent.mkdir()
     link.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m iepile_cli "$@"\n')
@@ -168,6 +211,29 @@ def test_transcripts_are_true(block: Block, shell: dict[str, str]) -> None:
         # Scores differ in the last digits between processors.
         shown, wanted = (_SCORE.sub("0.#", text) for text in (done.stdout, expected))
         assert check.check_output(wanted, shown, flags), done.stdout
+
+
+RUNNING = [block for block in blocks() if block.mark == "runs"]
+
+
+@pytest.mark.model
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are those of a Unix shell")
+@pytest.mark.parametrize("block", RUNNING, ids=lambda block: f"{block.page}:{block.line}")
+def test_commands_run(block: Block, shell: dict[str, str]) -> None:
+    lines = block.text.replace("\\\n", " ").splitlines()
+    commands = [
+        line.removeprefix("$ ") for line in lines if block.language != "console" or line[:2] == "$ "
+    ]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(commands)],
+        env=shell,
+        cwd=shell["PWD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert commands
+    assert done.returncode == 0, done.stderr
 
 
 def test_there_are_transcripts() -> None:

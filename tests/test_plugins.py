@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = """
+from iepile_cli.backends import Backend
 from iepile_cli.templates import Control, Template
 
 def register(registry):
@@ -26,7 +27,7 @@ def register(registry):
     registry.add("backend", "nowhere", Nowhere(), summary="runs nowhere")
     registry.add("backend", "late", "tiny_plugin:missing")
 
-class Nowhere:
+class Nowhere(Backend):
     def probe(self):
         from iepile_cli.backends import Probe
         return Probe(False, "there is no such machine", {"version": "7"})
@@ -260,3 +261,46 @@ print(own.get("template", "mine").name, own.get("model", "my-model").hf, own.nam
 """
     done = run(ROOT, "-c", code)
     assert (done.stdout, done.stderr) == ("mine me/my-model-GGUF ['my-server']\n", "")
+
+
+def backend_of_the_page() -> str:
+    """The backend that docs/plugins.md shows."""
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- backend plugin -->\n```python\n")
+    return rest.partition("```")[0]
+
+
+def extract_with(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    text = folder / "text.txt"
+    text.write_text("Ada met Bob in Oslo.", encoding="utf-8")
+    call = ("-m", "iepile_cli", "extract", "-s", "person", "--backend", "my-backend", str(text))
+    return run(folder, *call, *options)
+
+
+def test_a_backend_written_as_the_page_shows_extracts(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace('return "{}"', 'return \'{"person": ["Ada", "Bob"]}\'')
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["answer"] == {"person": ["Ada", "Bob"]}
+    refused = extract_with(tmp_path, "--parallel", "2")
+    assert refused.returncode == 2
+    assert "--parallel" in refused.stderr
+
+
+def test_a_backend_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace("return MyRunner(model)", "return 1 / 0")
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "my-backend of my-plugin 1.2 failed: ZeroDivisionError" in done.stderr
+
+
+def test_a_backend_that_lacks_what_is_asked_of_it_is_refused_by_name(tmp_path: Path) -> None:
+    code = backend_of_the_page().replace("class MyBackend(Backend):", "class MyBackend:")
+    write_package(tmp_path, "my-plugin", code, "my_plugin:register")
+    done = extract_with(tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "remote" in done.stderr

@@ -1,131 +1,25 @@
-"""Who runs the model: the contract that every backend keeps.
-
-A backend is opened on a model and gives a ``Runner``. A runner takes requests and gives one answer
-for each, in their order; it may batch as it likes. A request carries its own grammar, because what
-may be mentioned depends on its text.
-"""
+"""What runs a model: llama.cpp, transformers or a server, and the protocol that all keep."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from iepile_cli.backends.protocol import (
+    Answer,
+    Backend,
+    ConstrainingTokenizer,
+    Options,
+    Probe,
+    Request,
+    Runner,
+    ServerModel,
+)
 
-from iepile_cli.task.instruction import Instruction
-from iepile_cli.templates import Prompt, Tokenizer
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt, the grammar of its answer (None: unconstrained) and the answer's token budget.
-
-    ``empties`` are the ``"key": []`` texts of the whole answer, in order, with which an answer is
-    closed whose budget is spent. ``instruction`` is what the request is about: a server that takes
-    no Lark grammar is given another form of it. ``list_prior`` is added to the log-odds of going on
-    with a list against ending it; servers, which choose themselves, leave it out.
-    """
-
-    prompt: Prompt
-    grammar: str | None
-    max_tokens: int
-    empties: tuple[str, ...] = ()
-    instruction: Instruction | None = None
-    list_prior: float = 0.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model answered.
-
-    ``text`` is complete and of the grammar's form unless the request had none; with ``truncated``
-    the token budget ended it: what was complete was kept and the rest closed. ``token_ends[i]`` is
-    where token i ends in ``text`` (in UTF-8 bytes) and ``token_probs[i]`` its probability among
-    the tokens that were allowed, 1.0 for a forced one; both empty if the backend does not tell.
-    ``failed`` says in a few words why there is no answer, where others may still come.
-    """
-
-    text: str
-    truncated: bool = False
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    token_ends: tuple[int, ...] = field(default=(), repr=False)
-    token_probs: tuple[float, ...] = field(default=(), repr=False)
-    failed: str = ""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Whether a backend can run here; if not, why and what to do. ``details`` for listings."""
-
-    ok: bool
-    reason: str = ""
-    details: dict[str, str] = field(default_factory=dict)
-
-
-def _ignore(_: str) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a model is opened; a backend takes from it what it knows.
-
-    ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
-    the number of sequences (0: the backend decides); ``threads`` 0 means all cores. ``device``,
-    ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
-    weights that transformers loads; ``base_url`` and what follows for servers. ``merge`` allows
-    one merged file of the model and its adapters to be kept in the cache. ``on_note`` is told, in
-    one line each, what the user should know of this model on this machine.
-    """
-
-    adapters: tuple[str, ...] = ()
-    context: int = 0
-    parallel: int = 0
-    threads: int = 0
-    device: str = ""
-    bits: int = 0
-    max_memory: tuple[str, ...] = ()
-    trust_remote_code: bool = False
-    base_url: str = ""
-    api_key_env: str = ""
-    server: str = ""
-    tokenizer: str = ""
-    concurrency: int = 0
-    timeout: float = 0.0
-    verbose: bool = False
-    merge: bool = False
-    on_note: Callable[[str], None] = field(default=_ignore, compare=False)
-
-
-class Runner(Protocol):
-    """An opened model."""
-
-    tokenizer: Tokenizer
-    context: int
-    """Tokens that one sequence can have, prompt and answer together."""
-    lead: str
-    """What the tokenizer puts before an answer's first character: a space, or nothing."""
-
-    def spells(self, text: str) -> bool:
-        """Whether the vocabulary can write a text; some lack rare bytes."""
-        ...
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """Answer each request, in order; lazily, reading only as far ahead as it batches."""
-        ...
-
-    def close(self) -> None:
-        """Give the model's memory back."""
-        ...
-
-
-class Backend(Protocol):
-    """What is registered as a backend."""
-
-    def probe(self) -> Probe:
-        """Say whether this backend can run here, without loading a model."""
-        ...
-
-    def open(self, model: Any, options: Options) -> Runner:
-        """Open a resolved model; raises ``ModelError``."""
-        ...
+__all__ = [
+    "Answer",
+    "Backend",
+    "ConstrainingTokenizer",
+    "Options",
+    "Probe",
+    "Request",
+    "Runner",
+    "ServerModel",
+]

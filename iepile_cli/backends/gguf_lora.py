@@ -13,14 +13,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.gguf_names import Layout, gguf_library
+from iepile_cli.backends.gguf import read_adapter
+from iepile_cli.backends.gguf_names import Layout
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import read_adapter_settings
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf_names import Weights
-
-_FACTORS = (".weight.lora_a", ".weight.lora_b")
 
 
 def unpack_adapter(adapter: Path, model: Any, folder: Path) -> Path:
@@ -29,7 +28,7 @@ def unpack_adapter(adapter: Path, model: Any, folder: Path) -> Path:
     ``model`` is only asked for its configuration and the names and sizes of its weights. Raises
     ``ModelError`` for a file that is no LoRA adapter, or one of another model.
     """
-    factors, alpha = _read(adapter)
+    factors, alpha = read_adapter(adapter)
     fitting = _fitting(adapter, factors, model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -40,25 +39,6 @@ def unpack_adapter(adapter: Path, model: Any, folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def _read(adapter: Path) -> tuple[dict[str, tuple[Weights, Weights]], float]:
-    """The two factors of each weight (rank x in, out x rank) by GGUF name, and alpha."""
-    gguf = gguf_library()
-    try:
-        reader = gguf.GGUFReader(adapter)
-        alpha = float(reader.get_field(gguf.Keys.Adapter.LORA_ALPHA).contents())
-        tensors = {
-            one.name: gguf.dequantize(one.data, one.tensor_type).astype("float32")
-            for one in reader.tensors
-        }
-    except (OSError, ValueError, IndexError, AttributeError, NotImplementedError):
-        raise ModelError(f"{adapter}: not a LoRA adapter in GGUF") from None
-    stems = {name.removesuffix(end) for name in tensors for end in _FACTORS if name.endswith(end)}
-    if not stems or len(tensors) != 2 * len(stems):
-        raise ModelError(f"{adapter}: not a LoRA adapter in GGUF: it holds other weights")
-    first, second = _FACTORS
-    return {stem: (tensors[stem + first], tensors[stem + second]) for stem in sorted(stems)}, alpha
 
 
 def _fitting(
@@ -75,9 +55,9 @@ def _fitting(
             continue
         # Where each row of the model stands in the file.
         [(place, order)] = layout.placed(name, np.arange(sizes[1]))
-        if place not in factors:
+        if f"{place}.weight" not in factors:
             continue
-        into, out = factors[place]
+        into, out = factors[f"{place}.weight"]
         if (into.shape[1], out.shape[0]) != sizes or into.shape[0] != out.shape[1]:
             raise _misfit(adapter, f"the weights of {place} have other shapes")
         rows = np.empty_like(out)

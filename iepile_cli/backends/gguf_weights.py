@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from iepile_cli.backends.gguf import fingerprint
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError
 
@@ -34,17 +33,6 @@ def unpacked(gguf: Path, *, on_note: Callable[[str], None] = lambda _: None) -> 
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a large file's size, beginning and end."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        parts = [str(size).encode()]
-        for at in (0, max(0, size // 2), max(0, size - (1 << 20))):
-            file.seek(at)
-            parts.append(file.read(1 << 20))
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def _unpack(gguf: Path, folder: Path) -> None:

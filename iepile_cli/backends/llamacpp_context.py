@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iepile_cli.backends.constraining import llguidance_of_vocab
+from iepile_cli import parallel as processors
 from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
-    from llguidance import LLTokenizer
     from numpy.typing import NDArray
 
 # Tokens that one call to llama_decode takes; also how far a long prompt goes in one step.
 BATCH = 512
 # The cache of keys and values grows to this size unless a context is asked for.
 _CACHE_BYTES = 1 << 30
+# Sequences that llama.cpp can tell apart.
+MOST_SEQUENCES = 256
 
 # Of enum ggml_log_level.
 _WARNING, _ERROR = 3, 4
@@ -90,11 +91,6 @@ def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -
     return model
 
 
-def grammar_tokenizer(model: Any) -> LLTokenizer:
-    """The vocabulary of a model as grammars need it; takes a second for a large one."""
-    return llguidance_of_vocab(library().llama_model_get_vocab(model))
-
-
 class Context:
     """A context of ``parallel`` sequences on a loaded model.
 
@@ -113,8 +109,7 @@ class Context:
         params.n_batch = params.n_ubatch = BATCH
         params.n_seq_max = parallel
         params.kv_unified = True
-        cores = threads or _cores()
-        params.n_threads = params.n_threads_batch = cores
+        params.n_threads = params.n_threads_batch = threads or processors.physical_cores()
         _log["errors"].clear()
         self._ctx = lib.llama_init_from_model(model, params)
         if not self._ctx:
@@ -205,9 +200,3 @@ def _affordable(lib: Any, model: Any, parallel: int, trained: int) -> int:
     wanted = min(trained, 1024 * parallel)
     fits = _CACHE_BYTES // max(1, per_token) // 256 * 256
     return int(max(min(trained, 2048), min(wanted, fits)))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,24 +8,25 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from importlib import metadata, util
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from iepile_cli.backends import Answer, Options, Probe, Request
-from iepile_cli.backends.constrain import spells
-from iepile_cli.backends.constraining import leading_space
-from iepile_cli.backends.following import Vocabulary
 from iepile_cli.backends.openai_call import Caller
+from iepile_cli.backends.protocol import (
+    Answer,
+    Backend,
+    Options,
+    Probe,
+    Request,
+    Runner,
+    ServerModel,
+)
 from iepile_cli.backends.server_prompts import GuessedTokenizer
-from iepile_cli.backends.servers import Found, find_out
+from iepile_cli.backends.servers import find_out
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Tokenizer
-
-if TYPE_CHECKING:
-    from llguidance import LLTokenizer
 
 _INSTALL = "pip install 'iepile-cli[server]'"
 _CONCURRENCY = 16
@@ -45,25 +46,11 @@ _HOPELESS = 8
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class ServerModel:
-    """A model behind a server: its name there, and its tokenizer where it is at hand.
-
-    ``name`` "" takes what the server has. ``writes`` says that prompts are written here, by a
-    template, and not by the server. ``constraining`` is the vocabulary as grammars need it.
-    """
-
-    name: str
-    tokenizer: Tokenizer | None = None
-    writes: bool = False
-    constraining: Callable[[], LLTokenizer] | None = None
-
-
-class OpenAI:
+class OpenAI(Backend):
     """The backend ``openai``."""
 
     remote = True
-    knows = frozenset(
+    takes = frozenset(
         {"context", "base_url", "api_key_env", "server", "tokenizer", "concurrency", "timeout"}
     )
 
@@ -73,7 +60,7 @@ class OpenAI:
             return Probe(False, f"openai is not installed: {_INSTALL}")
         return Probe(True, details={"openai": metadata.version("openai")})
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> Mapping[str, str]:
         """Which servers could be started on this machine."""
         here = [name for name in ("vllm", "llama-server", "ollama") if shutil.which(name)]
         if util.find_spec("llama_cpp") and util.find_spec("uvicorn"):
@@ -89,7 +76,7 @@ class OpenAI:
 OPENAI = OpenAI()
 
 
-class OpenAIRunner:
+class OpenAIRunner(Runner):
     """A server that answers requests, several at a time."""
 
     def __init__(self, model: ServerModel, options: Options) -> None:
@@ -113,21 +100,14 @@ class OpenAIRunner:
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
         self.server = found.server.name
+        if found.slots:
+            self.concurrency = min(self.concurrency, found.slots)
         takes_prompts = found.server.takes_prompts and model.writes
         takes_ids = found.server.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
-        self._constraining = _constraining(model, found)
-        self.lead = ""
-        vocabulary = None
-        if self._constraining is not None:
-            vocabulary = Vocabulary(self._constraining)
-            self.lead = leading_space(self._constraining, self.tokenizer.text("{"))
-        self._caller = Caller(self._client, found, self.tokenizer, self.context, form, vocabulary)
+        self._caller = Caller(self._client, found, self.tokenizer, self.context, form)
+        self.notes = self._caller.notes
         self._failures = 0
-
-    def spells(self, text: str) -> bool:
-        """Whether the vocabulary can write a text: taken to be so where it is not known."""
-        return self._constraining is None or spells(self._constraining, text)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order, ``concurrency`` at a time.
@@ -158,11 +138,6 @@ class OpenAIRunner:
         finally:
             for future in waiting:
                 future.cancel()
-
-    @property
-    def notes(self) -> list[str]:
-        """What the server turned out not to take."""
-        return self._caller.notes
 
     def close(self) -> None:
         """Leave the server."""
@@ -302,17 +277,6 @@ class _Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _constraining(model: ServerModel, found: Found) -> LLTokenizer | None:
-    """The vocabulary to follow answers with, where the server's form needs it and it can be had."""
-    if found.server.structures[0] != "gbnf" or model.constraining is None:
-        return None
-    try:
-        return model.constraining()
-    except ModelError:
-        # A tokenizer that cannot be constrained; prompts can still be written with it.
-        return None
 
 
 def _key(variable: str, url: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from iepile_cli.backends import Options, Runner
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
+from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
-from iepile_cli.registry import Registry, registry
+from iepile_cli.registry import BUILT_IN, Registry, registry
 from iepile_cli.templates import AUTO, Template, Tokenizer, closest_template
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # For servers that put questions into a template themselves.
 _AS_IT_IS = Template("as it is", question=("{{query}}",))
 # What every backend is given.
-_ALL_KNOW = frozenset({"adapters", "verbose", "merge", "on_note"})
+_ALL_TAKE = frozenset({"adapters", "verbose", "merge", "on_note"})
 # What opens a model's files when no backend is named.
 BY_FORMAT = {"gguf": "llama-cpp", "safetensors": "transformers"}
 
@@ -41,18 +42,9 @@ class Opened:
         known = self.model.min_score if self.model else 0.0
         return known if asked is None else asked
 
-    def list_prior(self, asked: float | None = None) -> float:
-        """The shift of the log-odds of going on with a list: as asked, else as fits the adapter.
-
-        Raises ``UsageError`` where one is asked for and a server chooses.
-        """
-        if asked is not None and self.remote:
-            raise UsageError(
-                f"--list-prior says nothing to the backend {self.backend}",
-                hint="a server chooses by itself what it lists",
-            )
-        known = self.model.list_prior if self.model else 0.0
-        return known if asked is None else asked
+    def passage_tokens(self, asked: int = 0) -> int:
+        """The longest passage in tokens: as asked, else what fits the adapter (0: not known)."""
+        return asked or (self.model.passage_tokens if self.model else 0)
 
 
 def open_model(
@@ -74,15 +66,15 @@ def open_model(
         known.entry("backend", backend)
     given = options or Options()
     backend = backend or ("openai" if given.base_url else None)
-    if getattr(known.get("backend", backend) if backend else None, "remote", False):
-        return _open_remote(name, adapters, str(backend), asked, given)
+    if backend and known.get("backend", backend).remote:
+        return _open_remote(name, adapters, backend, asked, given)
     found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
     # Files that come with the installation are the same for everyone: one merged file serves all.
     embedded = found.entry is not None and found.entry.embedded and not adapters
     settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
-    runner = engine.open(found.path, settings)
+    runner = _opened(chosen, engine, found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
         if not asked:
@@ -93,21 +85,35 @@ def open_model(
         raise
 
 
-def _usable(backend: str, options: Options) -> Any:
+def _usable(backend: str, options: Options) -> Backend:
     """A backend that can run here; raises ``UsageError`` for options that it does not know."""
-    engine = registry().get("backend", backend)
+    engine: Backend = registry().get("backend", backend)
     probe = engine.probe()
     if not probe.ok:
         raise ModelError(f"the backend {backend} cannot run here: {probe.reason}")
-    knows = getattr(engine, "knows", None)
     for field in fields(options):
-        strange = knows is not None and field.name not in knows and field.name not in _ALL_KNOW
-        if strange and getattr(options, field.name) != field.default:
+        unknown = field.name not in engine.takes | _ALL_TAKE
+        if unknown and getattr(options, field.name) != field.default:
             raise UsageError(
-                f"--{field.name.replace('_', '-')} says nothing to the backend {backend}",
+                f"--{field.name.replace('_', '-')} is not an option of the backend {backend}",
                 hint="see iepile extract --help",
             )
     return engine
+
+
+def _opened(name: str, engine: Backend, model: Path | ServerModel, options: Options) -> Runner:
+    """A backend's runner; what a plugin raises becomes a ``ModelError`` that names it."""
+    try:
+        return engine.open(model, options)
+    except IEPileError:
+        raise
+    except Exception as error:
+        entry = registry().entry("backend", name)
+        if entry.origin == BUILT_IN:
+            raise
+        raise ModelError(
+            f"the backend {name} of {entry.origin} failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _open_remote(
@@ -121,8 +127,6 @@ def _open_remote(
 
     Without a tokenizer, and without a template, the server puts questions into its own.
     """
-    from iepile_cli.backends.openai import ServerModel
-
     if adapters:
         raise UsageError(
             "--adapter: a server has the adapters that it was started with",
@@ -135,9 +139,8 @@ def _open_remote(
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
-    constraining = tokenizer.constraining if tokenizer else None
-    model = ServerModel(name or "", tokenizer, form is not None, constraining)
-    runner = engine.open(model, options)
+    model = ServerModel(name or "", tokenizer, form is not None)
+    runner = _opened(backend, engine, model, options)
     try:
         bound = (form or _AS_IT_IS).bind(runner.tokenizer)
         return Opened(runner, bound, found, backend, remote=True)
@@ -152,7 +155,7 @@ def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
 
     if found.format == "gguf":
         return LlamaCppTokenizer.open(found.path)
-    from iepile_cli.backends.hf_loading import quiet_libraries
+    from iepile_cli.backends.transformers_loading import quiet_libraries
 
     try:
         quiet_libraries()

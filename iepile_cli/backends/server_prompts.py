@@ -8,12 +8,10 @@ answer again; token ids need nothing of the kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from iepile_cli.templates import Control, Prompt, Text, Tokenizer
-from iepile_cli.templates.encoding import text_ids
 
 _JOINER = "\u2060"
 # What control tokens look like, for a model whose tokenizer is not at hand.
@@ -103,27 +101,3 @@ def messages(prompt: Prompt, shield: Shield) -> list[dict[str, str]]:
     """A prompt as messages: the system text, if any, and the question."""
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     return [*system, {"role": "user", "content": shield.text(prompt.user)}]
-
-
-def continued(ids: list[int], text: str, tokenizer: Tokenizer) -> list[int]:
-    """A prompt's ids with those of the answer so far."""
-    return ids + text_ids(text, tokenizer) if text else ids
-
-
-def spelled_alike(
-    ending: str, said: Sequence[int], tokenizer: Tokenizer, text: Callable[[Sequence[int]], str]
-) -> int:
-    """How many tokens of an answer come out the same when they are sent as text.
-
-    ``ending`` is the text that the prompt ends with, ``text`` gives that of tokens.
-    """
-    before = text_ids(ending, tokenizer) if ending else []
-    count = len(said)
-    while count:
-        found = text_ids(ending + text(said[:count]), tokenizer)
-        ours = [*before, *said[:count]]
-        if found == ours:
-            break
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(found, ours, strict=False))
-        count = max(0, min(count - 1, sum(1 for _ in alike) - len(before)))
-    return count

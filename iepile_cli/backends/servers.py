@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iepile_cli.backends import Request
+from iepile_cli.backends.protocol import Request
 from iepile_cli.errors import UsageError
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import is_closed, json_schema, lark_grammar
@@ -27,10 +27,10 @@ class Server:
 
     ``takes_ids`` says whether a prompt may be token ids, ``takes_prompts`` whether there is a
     completions endpoint that leaves a prompt as it is. ``structures`` says how an answer is kept in
-    form, the best first: by a grammar (``lark``, ``gbnf``), with which it can also be gone on with,
-    by a ``schema``, as some JSON ``object``, or not at all (``free``). ``plainly`` undoes what a
-    server does to probabilities unless it is told not to. ``slots`` is how many prompts it keeps
-    what it computed of, 0 where it manages them itself.
+    form, the best first: by a grammar (``lark``, ``gbnf``), by a ``schema``, as some JSON
+    ``object``, or not at all (``free``). ``plainly`` undoes what a server does to probabilities
+    unless it is told not to. ``slots`` is how many answers it computes at once, 0 where it says
+    itself or has no limit.
     """
 
     name: str
@@ -70,12 +70,6 @@ class Found:
     version: tuple[int, ...] = ()
     context: int = 0
     slots: int = 0
-
-    def within(self, grammar: str, slot: int | None) -> Structure:
-        """The fields of a call that keep its answer to a grammar of the server's own form."""
-        # Only llama-server has slots to choose from; others are not told.
-        chosen = {"id_slot": slot} if slot is not None and self.server.slots != 1 else {}
-        return {"extra_body": {**dict(self.server.plainly), **chosen, "grammar": grammar}}
 
 
 def server_named(name: str) -> Server:
@@ -131,17 +125,11 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def structure(
-    found: Found, request: Request, how: str, answered: int | None = None, *, chat: bool = False
-) -> Structure:
-    """The fields of a call that keep its answer in form, in one of the server's ``structures``.
-
-    With ``answered``, for what is left behind so many of its keys; in GBNF, for what stands behind
-    the key and colon that come next.
-    """
+def structure(found: Found, request: Request, how: str, *, chat: bool = False) -> Structure:
+    """The fields of a call that keep its answer in form, in one of the server's ``structures``."""
     extra = dict(found.server.plainly)
-    ask = request.instruction
-    if request.grammar is None or ask is None or how == "free":
+    asked = request.instruction
+    if request.grammar is None or asked is None or how == "free":
         return {"extra_body": extra} if extra else {}
     # Until it was renamed, the fields of vLLM had a prefix each instead of an object around them.
     older = bool(found.version) and found.version < _RENAMED
@@ -149,18 +137,17 @@ def structure(
     match how:
         case "lark":
             # A SentencePiece vocabulary puts a space before any text, others do not.
-            lead = "" if answered else None
-            lark = lark_grammar(ask.task, ask.items, ask.text, lead=lead, answered=answered or 0)
+            lark = lark_grammar(asked.task, asked.items, asked.text, lead=None)
             form = {"guided_grammar": lark} if older else {"structured_outputs": {"grammar": lark}}
             return {"extra_body": {**extra, **form}}
         case "gbnf":
-            text = gbnf_grammar(ask.task, ask.items, ask.text, answered)
+            text = gbnf_grammar(asked.task, asked.items, asked.text)
             return {"extra_body": {**extra, "grammar": text}}
         case "object":
             return {"extra_body": extra, "response_format": {"type": "json_object"}}
-    schema = json_schema(ask.task, ask.items)
+    schema = json_schema(asked.task, asked.items)
     if chat:
-        named = {"name": "answer", "schema": schema, "strict": is_closed(ask.task)}
+        named = {"name": "answer", "schema": schema, "strict": is_closed(asked.task)}
         form = {"response_format": {"type": "json_schema", "json_schema": named}}
         return {**form, "extra_body": extra} if extra else form
     if found.server.name == "vllm":

@@ -1,41 +1,144 @@
-"""The tokenizers of the backends' libraries, as templates need them.
+"""The tokenizers of the backends' libraries, as templates and grammars need them.
 
 Both give the ids of plain text and of single control tokens apart. A control token is what a
 vocabulary calls control or unknown, and of its user-defined or unused tokens those that are
 written like one. Where a library turns plain text into such a token all the same,
-``iepile_cli.templates.encode`` sees to it.
+``iepile_cli.templates.encode`` sees to it. ``constraining`` is the vocabulary for llguidance,
+which says which tokens a grammar allows.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import hashlib
+import json
 import re
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from iepile_cli import config
+from iepile_cli.backends.protocol import ConstrainingTokenizer
+from iepile_cli.errors import DataError, ModelError
+from iepile_cli.files import write_atomic
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 # Vocabularies keep words and runs of spaces as user-defined tokens too; those are text.
 _WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
+_LONGEST_PIECE = 16 * 1024
+# Part of the name of a cached vocabulary; raised when its content changes.
+_CACHED_FORM = 1
+
+
+def spells(tokenizer: LLTokenizer, text: str) -> bool:
+    """Whether a vocabulary can write a text: it comes back from its tokens unchanged."""
+    raw = text.encode()
+    return bool(tokenizer.decode_bytes(tokenizer.tokenize_bytes(raw)) == raw)
+
+
+def leading_space(tokenizer: ConstrainingTokenizer) -> str:
+    """What a vocabulary puts before any text, as SentencePiece does: a space, or nothing."""
+    spelled = tokenizer.constraining.decode_bytes(tokenizer.text("{"))
+    return " " if spelled.startswith(b" ") else ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a llama.cpp vocabulary says of its tokens.
+
+    ``pieces`` are their bytes as llguidance takes them, control tokens marked; ``controls`` and
+    ``ordinary`` the strings of control tokens and of others written like one, with their ids;
+    ``ends`` are the tokens that end an answer.
+    """
+
+    pieces: list[bytes]
+    controls: dict[str, int]
+    ordinary: dict[str, int]
+    ends: frozenset[int]
+
+    @classmethod
+    def read(cls, vocab: Any) -> Vocabulary:
+        """Read every token of a vocabulary, which takes some tenths of a second."""
+        import llama_cpp as lib
+
+        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
+        pieces: list[bytes] = []
+        controls: dict[str, int] = {}
+        ordinary: dict[str, int] = {}
+        for token in range(lib.llama_vocab_n_tokens(vocab)):
+            size = lib.llama_token_to_piece(vocab, token, buffer, _LONGEST_PIECE, 0, True)
+            piece = ctypes.string_at(buffer, max(0, size))
+            attributes = lib.llama_vocab_get_attr(vocab, token)
+            text = (lib.llama_vocab_get_text(vocab, token) or b"").decode("utf-8", "replace")
+            if _is_control(lib, attributes, text):
+                controls[text] = token
+            elif _WRITTEN_AS_CONTROL.fullmatch(text):
+                ordinary[text] = token
+            # The mark by which llguidance knows tokens that no text may become.
+            marked = attributes & lib.LLAMA_TOKEN_ATTR_CONTROL or (
+                attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+                and piece.startswith(b"<")
+                and piece.endswith(b">")
+            )
+            pieces.append(b"\xff" + piece if marked else piece)
+        count = range(len(pieces))
+        ends = frozenset(token for token in count if lib.llama_vocab_is_eog(vocab, token))
+        return cls(pieces, controls, ordinary, ends)
+
+    @classmethod
+    def cached(cls, vocab: Any, path: Path) -> Vocabulary:
+        """That of a file's vocabulary, from the cache where it was read before."""
+        facts = path.stat()
+        key = f"{_CACHED_FORM}\0{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        file = config.cache_folder() / "vocabularies" / f"{name}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return cls._loaded(json.loads(file.read_bytes()))
+        made = cls.read(vocab)
+        with suppress(OSError, DataError):
+            write_atomic(file, json.dumps(made._as_json()))
+        return made
+
+    def _as_json(self) -> dict[str, Any]:
+        pieces = [piece.decode("latin-1") for piece in self.pieces]
+        tokens = {"controls": self.controls, "ordinary": self.ordinary, "ends": sorted(self.ends)}
+        return {"pieces": pieces, **tokens}
+
+    @classmethod
+    def _loaded(cls, made: dict[str, Any]) -> Vocabulary:
+        pieces = [piece.encode("latin-1") for piece in made["pieces"]]
+        return cls(pieces, dict(made["controls"]), dict(made["ordinary"]), frozenset(made["ends"]))
+
+
+def _is_control(lib: Any, attributes: int, text: str) -> bool:
+    if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN):
+        return True
+    own = lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNUSED
+    return bool(attributes & own and _WRITTEN_AS_CONTROL.fullmatch(text))
 
 
 class LlamaCppTokenizer:
-    """A llama.cpp vocabulary; ``model``, which the caller keeps open, brings the chat template."""
+    """The vocabulary of a GGUF file; ``model``, which the caller keeps open, has the template.
 
-    def __init__(self, vocab: Any, model: Any = None) -> None:
+    Use it in one thread at a time.
+    """
+
+    def __init__(self, model: Any, path: Path) -> None:
         import llama_cpp
 
         self._lib: Any = llama_cpp
-        self._vocab = vocab
-        self._size = int(llama_cpp.llama_vocab_n_tokens(vocab))
-        self._known: dict[int, bool] = {}
-        self.bos = self._token(llama_cpp.llama_vocab_bos(vocab))
-        self.eos = self._token(llama_cpp.llama_vocab_eos(vocab))
-        self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocab))
-        template = None if model is None else llama_cpp.llama_model_chat_template(model, None)
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._path = path
+        self.bos = self._token(llama_cpp.llama_vocab_bos(self._vocab))
+        self.eos = self._token(llama_cpp.llama_vocab_eos(self._vocab))
+        self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        template = llama_cpp.llama_model_chat_template(model, None)
         self.chat_template = template.decode("utf-8", "replace") if template else None
 
     @classmethod
@@ -44,7 +147,7 @@ class LlamaCppTokenizer:
         from iepile_cli.backends.llamacpp_context import library, load_model
 
         model = load_model(Path(path), vocab_only=True)
-        tokenizer = cls(library().llama_model_get_vocab(model), model)
+        tokenizer = cls(model, Path(path))
         weakref.finalize(tokenizer, library().llama_model_free, model)
         return tokenizer
 
@@ -61,49 +164,40 @@ class LlamaCppTokenizer:
 
     def control(self, token: str) -> int | None:
         """Id of a control token by its exact string, None if the model has no such token."""
-        found = self._controls.get(token)
-        if found is None and _WRITTEN_AS_CONTROL.fullmatch(token):
-            # The roles of Baichuan are tokens of the ordinary kind.
-            found = self._ordinary.get(token)
-        return found
+        # The roles of Baichuan are tokens of the ordinary kind.
+        return self.vocabulary.controls.get(token, self.vocabulary.ordinary.get(token))
 
     def is_control(self, token_id: int) -> bool:
         """Whether an id is that of a control token."""
-        known = self._known.get(token_id)
-        if known is None:
-            known = self._known[token_id] = self._looks_control(token_id)
-        return known
+        return token_id in self._controls
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
-        return self._controls
+        return self.vocabulary.controls
 
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the vocabulary says of its tokens."""
+        return Vocabulary.cached(self._vocab, self._path)
+
+    @functools.cached_property
     def constraining(self) -> LLTokenizer:
-        """The vocabulary as grammars need it."""
-        from iepile_cli.backends.constraining import llguidance_of_vocab
+        """The vocabulary for llguidance."""
+        from llguidance import LLTokenizer
 
-        return llguidance_of_vocab(self._vocab)
+        tokenize = ctypes.cast(self._lib.llama_cpp._lib.llama_tokenize, ctypes.c_void_p)
+        # Slices make masks of free text faster; our mentions are words of a passage.
+        return LLTokenizer.from_llamacpp(
+            tokens=self.vocabulary.pieces,
+            vocab_ptr=self._vocab,
+            tokenize_fptr=tokenize.value,
+            eos_token=self._lib.llama_vocab_eos(self._vocab),
+            slices=[],
+        )
 
     @functools.cached_property
-    def _controls(self) -> dict[str, int]:
-        return {self._string(i): i for i in range(self._size) if self._looks_control(i)}
-
-    @functools.cached_property
-    def _ordinary(self) -> dict[str, int]:
-        strings = ((self._string(i), i) for i in range(self._size))
-        return {string: i for string, i in strings if _WRITTEN_AS_CONTROL.fullmatch(string)}
-
-    def _looks_control(self, token_id: int) -> bool:
-        lib = self._lib
-        attributes = lib.llama_vocab_get_attr(self._vocab, token_id)
-        if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN):
-            return True
-        own = lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNUSED
-        return bool(attributes & own and _WRITTEN_AS_CONTROL.fullmatch(self._string(token_id)))
-
-    def _string(self, token_id: int) -> str:
-        raw: bytes = self._lib.llama_vocab_get_text(self._vocab, token_id) or b""
-        return raw.decode("utf-8", "replace")
+    def _controls(self) -> frozenset[int]:
+        return frozenset(self.vocabulary.controls.values())
 
     def _token(self, token_id: int) -> int | None:
         return token_id if token_id >= 0 else None
@@ -143,11 +237,18 @@ class HFTokenizer:
         """All control tokens: string to id."""
         return self._controls
 
+    @functools.cached_property
     def constraining(self) -> LLTokenizer:
-        """The vocabulary as grammars need it; raises ``ModelError`` for a slow tokenizer."""
-        from iepile_cli.backends.constraining import llguidance_of_hf
+        """The vocabulary for llguidance; raises ``ModelError`` for a slow tokenizer."""
+        from llguidance.hf import from_tokenizer
 
-        return llguidance_of_hf(self._tokenizer)
+        try:
+            return from_tokenizer(self._tokenizer)
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"this tokenizer ({type(self._tokenizer).__name__}) cannot be constrained: {error}",
+                hint="use a GGUF file of the model",
+            ) from None
 
     @functools.cached_property
     def _controls(self) -> dict[str, int]:

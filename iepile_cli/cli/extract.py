@@ -196,17 +196,20 @@ def _answer(
     from iepile_cli.extraction.pipeline import extract as extract_documents
 
     writer.check(**_model_settings(opened, model))
+    remarks = _Remarks(opened, how)
+    how = replace(how, min_score=opened.least_score(how.min_score))
+    if isinstance(source, Texts):
+        how = replace(how, passage_tokens=opened.passage_tokens(how.passage_tokens))
     results = extract_documents(
         documents,
         opened.runner,
         opened.template,
-        replace(how, min_score=opened.least_score(how.min_score)),
+        how,
         task=source.task if isinstance(source, Texts) else None,
         schema=source.schema,
         on_answer=on_answer,
         on_error=on_error,
     )
-    remarks = _Remarks(opened, how)
     try:
         for result in results:
             remarks.about(result)

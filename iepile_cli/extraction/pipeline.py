@@ -163,7 +163,7 @@ def _answered(
         yield from finished()
         characters = waiting[0].add(answer)
         if on_answer:
-            on_answer(answer.prompt_tokens + answer.answer_tokens, characters)
+            on_answer(answer.computed_tokens, characters)
         yield from finished()
     yield from finished()
 

@@ -86,7 +86,8 @@ class ExtractOptions:
         group=_ANSWERS,
         metavar="N",
         help="Longer texts are cut between sentences into passages of so many tokens; 0: as suits "
-        "the model. Instruction records are cut only where this is given, or they do not fit.",
+        "the model. Only a sentence may be longer. Instruction records are cut only where this is "
+        "given, or they do not fit.",
     )
     answer_tokens: int = option(
         0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
@@ -191,22 +192,25 @@ class SchemaInstructions:
     def __init__(self, task: Task, schema: Sequence[SchemaItem], builder: RequestBuilder) -> None:
         self.task, self.schema, self._builder = task, tuple(schema), builder
         self.batches = schema_batches(task, schema, builder.options)
-        self._budgets: dict[str, int] = {}
+        self._budgets: dict[str, tuple[int, int]] = {}
 
     def language(self, document: Document) -> str:
         """The language of a document's instructions: as the options say, else as its text is."""
         return self._builder.options.language or detect_language(document.text)
 
-    def passage_budget(self, language: str) -> int:
-        """The longest passage, in tokens, that fits with each batch; raises ``ModelError``."""
+    def passage_budget(self, language: str) -> tuple[int, int]:
+        """The longest passage and the longest sentence, in tokens, that is put as one.
+
+        Both fit with each batch and its answer; raises ``ModelError`` where nothing does.
+        """
         if language not in self._budgets:
             room = min(
                 self._builder.room(batch, Instruction(self.task, batch, "", language).json)
                 for batch in self.batches
             )
-            self._budgets[language] = min(
-                self._builder.options.passage_tokens or PASSAGE_TOKENS, room
-            )
+            wanted = self._builder.options.passage_tokens or PASSAGE_TOKENS
+            sentence = max(wanted, PASSAGE_TOKENS)
+            self._budgets[language] = min(wanted, room), min(sentence, room)
         return self._budgets[language]
 
     def of(self, document: Document, language: str) -> Iterator[PassageInstruction]:
@@ -214,8 +218,9 @@ class SchemaInstructions:
 
         Raises ``ModelError`` for a text that cannot be cut.
         """
-        budget = self.passage_budget(language)
-        cut = list(passages(document.text, budget, self._builder.measure))
+        budget, sentence = self.passage_budget(language)
+        measure = self._builder.measure
+        cut = list(passages(document.text, budget, measure, sentence_budget=sentence))
         for batch in self.batches:
             for passage in cut:
                 asked = Instruction(self.task, batch, passage.text, language)

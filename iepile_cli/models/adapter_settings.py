@@ -30,6 +30,7 @@ class AdapterSettings:
 
     ``system`` is the system text it was trained with, ``None`` for the template's own.
     ``over`` are adapters that were merged into the base model before: it needs them beneath.
+    ``passage_tokens`` is the longest passage, in tokens, that it answers well (0: not known).
     ``method`` is ``lora``, ``full``, ``freeze`` or ``merged``; rank and alpha are 0 without LoRA.
     """
 
@@ -41,6 +42,7 @@ class AdapterSettings:
     lora_r: int = 0
     lora_alpha: float = 0
     max_length: int = 0
+    passage_tokens: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
@@ -58,13 +60,18 @@ class AdapterSettings:
 
     def check_template(self, name: str, template_hash: str, adapter: object) -> None:
         """Raise ``ModelError`` when another template is about to be used."""
-        if template_hash != self.template_hash:
-            same = " of another form" if name == self.template else ""
+        if template_hash == self.template_hash:
+            return
+        if name == self.template:
             raise ModelError(
-                f"{adapter} was trained with the template {self.template!r}, not with "
-                f"{name!r}{same}",
-                hint="leave --template out to use that one, or name another to insist",
+                f"{adapter} was trained with another form of the template {name!r}",
+                hint="the tokenizer in use brings another chat template than its base model's; "
+                "name a --template to insist",
             )
+        raise ModelError(
+            f"{adapter} was trained with the template {self.template!r}, not with {name!r}",
+            hint="leave --template out to use that one, or name another to insist",
+        )
 
 
 def read_adapter_settings(path: Path) -> AdapterSettings | None:

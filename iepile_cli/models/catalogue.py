@@ -65,11 +65,11 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows. ``min_score`` is the score
-    (0..1) below which its answers are not worth showing, and ``list_prior`` what is added to the
-    log-odds of going on with a list against ending it, both as found on data held out for that.
-    ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
-    the model needs the publisher's own code.
+    answers well, ``languages`` those that it knows. ``min_score`` is the score (0..1) below which
+    its answers are not worth showing, and ``passage_tokens`` the longest passage, in tokens, that
+    it answers well, both as found on development data (0: not known). ``pickle`` says that the
+    weights are published as PyTorch pickles only, ``remote_code`` that the model needs the
+    publisher's own code.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ModelEntry:
     remote_code: bool = False
     context: int | None = None
     min_score: float = 0.0
-    list_prior: float = 0.0
+    passage_tokens: int = 0
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:

@@ -60,8 +60,8 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
-    ``min_score`` is the least score (0..1) worth showing, and ``list_prior`` the shift of the
-    log-odds of going on with a list, that are known for them; ``tasks`` and ``languages`` are what
+    ``min_score`` is the least score (0..1) worth showing, and ``passage_tokens`` the longest
+    passage in tokens, that are known for them (0: not known); ``tasks`` and ``languages`` are what
     they were trained for, empty where nobody knows.
     """
 
@@ -72,7 +72,7 @@ class Resolved:
     template: str | None = None
     adapters: tuple[Path, ...] = ()
     min_score: float = 0.0
-    list_prior: float = 0.0
+    passage_tokens: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
 
@@ -136,7 +136,7 @@ def resolve_model(
         template=next(filter(None, reversed(templates)), None),
         adapters=tuple(adapter.path for adapter in applied),
         min_score=last.min_score if last else 0.0,
-        list_prior=last.list_prior if last else 0.0,
+        passage_tokens=known_of.passage_tokens if known_of else 0,
         tasks=known_of.tasks if known_of else (),
         languages=known_of.languages if known_of else (),
     )

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 from iepile_cli.task.grammar import Rules, answer_grammar, literal
 from iepile_cli.task.instruction import dumps
-from iepile_cli.task.segment import segment
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 
@@ -23,24 +22,11 @@ _ANY_STRING = (
 )
 
 
-def constrains_mentions(text: str) -> bool:
-    """Whether mentions are limited to pieces of the text; of a very long text they are not."""
-    return len(segment(text)) <= MOST_PIECES
-
-
-def gbnf_grammar(
-    task: Task, items: Sequence[SchemaItem], text: str, after_key: int | None = None
-) -> str:
-    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space.
-
-    With ``after_key``, of what follows that key (counted from 0) and its colon.
-    """
+def gbnf_grammar(task: Task, items: Sequence[SchemaItem], text: str) -> str:
+    """The GBNF grammar of the answers to ``items`` about ``text``, after an optional space."""
     grammar = answer_grammar(task, items, text)
     rules = Rules(grammar, "mention", " ::= ")
-    if after_key is None:
-        root = rules.answer('" "?')
-    else:
-        root = rules.answer("", after_key, after_key=True)
+    root = rules.answer('" "?')
     lines = [f"root ::= {root}", *rules.lines]
     if grammar.runs:
         pieces = grammar.runs[0]

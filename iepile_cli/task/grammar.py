@@ -199,17 +199,12 @@ class Rules:
         self.lines: list[str] = []
         self._names: dict[Value, str] = {}
 
-    def answer(self, lead: str, answered: int = 0, *, after_key: bool = False) -> str:
-        """The body of the first rule: ``lead`` (a body) and what follows ``answered`` keys.
-
-        With ``after_key``, what follows the next key and its colon too.
-        """
-        fields = self.grammar.answer.fields[answered:]
-        parts = [literal(", " if answered else "{")] if not after_key else []
-        for number, (key, value) in enumerate(fields):
+    def answer(self, lead: str) -> str:
+        """The body of the first rule: ``lead`` (a body) and every key with its value."""
+        parts = [literal("{")]
+        for number, (key, value) in enumerate(self.grammar.answer.fields):
             parts += [literal(", ")] if number else []
-            shown = "" if after_key and not number else dumps(key) + ":"
-            parts += [literal(shown + " "), self.body(value)]
+            parts += [literal(dumps(key) + ": "), self.body(value)]
         return " ".join([*filter(None, [lead]), *parts, literal("}")])
 
     def body(self, value: Value) -> str:
@@ -289,18 +284,16 @@ def lark_grammar(
     *,
     lead: str | None = "",
     spells: Callable[[str], bool] | None = None,
-    answered: int = 0,
 ) -> str:
     """The grammar of the answers to ``items`` about ``text`` in llguidance's Lark dialect.
 
     ``lead`` stands before the answer: the space that a SentencePiece tokenizer puts before any
-    text; None leaves it open whether there is one. ``spells`` is as for ``answer_grammar``. With
-    ``answered``, the grammar is that of what is left of an answer after so many of its keys.
+    text; None leaves it open whether there is one. ``spells`` is as for ``answer_grammar``.
     """
     grammar = answer_grammar(task, items, text, spells)
     rules = Rules(grammar, "MENTION", ": ")
     before = '" "?' if lead is None else literal(lead) if lead else ""
-    start = f"start: {rules.answer(before, answered)}"
+    start = f"start: {rules.answer(before)}"
     return "\n".join([start, *rules.lines, *_lark_mention(grammar), ""])
 
 

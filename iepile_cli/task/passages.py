@@ -61,20 +61,24 @@ class _Sized(NamedTuple):
     size: int
 
 
-def passages(text: str, budget: int, measure: Measure) -> Iterator[Passage]:
+def passages(
+    text: str, budget: int, measure: Measure, *, sentence_budget: int = 0
+) -> Iterator[Passage]:
     """Cut a text into passages with ``measure(passage.text) <= budget``, in order, lazily.
 
+    A sentence of up to ``sentence_budget`` that does not fit is a passage of its own, uncut.
     ``measure`` gives the tokens of a string. It is asked for every sentence and every passage
     once, so the whole costs as much as measuring the text about twice. Raises ``ModelError`` when
     the budget does not hold even one character.
     """
-    longest = max(_SHORTEST_STRETCH, _LONGEST * budget)
+    largest = max(budget, sentence_budget)
+    longest = max(_SHORTEST_STRETCH, _LONGEST * largest)
     stripped = text.strip()
     if len(text) <= longest and stripped and measure(stripped) <= budget:
         yield Passage(stripped, len(text) - len(text.lstrip()))
         return
     packed = _Packing(text, budget, measure)
-    for sized in _sized(text, budget, longest, measure):
+    for sized in _sized(text, largest, longest, measure):
         yield from packed.make_room(sized)
         packed.add(sized)
     yield from packed.rest()
@@ -243,9 +247,14 @@ def full_stop(text: str, start: int, end: int) -> int:
         return 0
     if text[end - 1] in "\u3002\uff61\u0964\u06d4":
         return 1
-    stops = text[end - 1] == "." and text[end - 2] not in ".!?" and text[end : end + 1] != "."
-    inside = text[end : end + 1].isalnum()
-    return int(stops and not inside and _ends_sentence(text, end - 1, end))
+    following = text[end : end + 1]
+    if text[end - 1] != "." or following == "." or following.isalnum():
+        return 0
+    last_word = text[start : end - 1].rpartition(" ")[2]
+    # "L.A.", an ellipsis, and a stop that stands apart, as in tokenized text: "Inc .".
+    if not last_word or "." in last_word or last_word[-1] in "!?":
+        return 0
+    return int(_ends_sentence(text, end - 1, end))
 
 
 def _ends_sentence(text: str, stop: int, end: int) -> bool:

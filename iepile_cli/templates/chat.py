@@ -81,7 +81,7 @@ class ChatTemplate(Template):
                 continue
             text = "".join(run if isinstance(run, str) else run.fill(texts) for run in part)
             pieces += [Text(text)] if text else []
-        return Prompt(tuple(pieces), system or "", user)
+        return Prompt(tuple(pieces), system or "", user, self.stop)
 
     def _skeleton(self, has_system: bool, turns: int) -> _Skeleton:
         shape = (has_system, turns)

@@ -55,11 +55,15 @@ Piece = Control | Text | Bos | Eos
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question ready for a model: its pieces, and for chat servers the plain texts."""
+    """A question ready for a model: its pieces, and for chat servers the plain texts.
+
+    ``stop`` are the words at which an answer to it is over.
+    """
 
     pieces: tuple[Piece, ...]
     system: str
     user: str
+    stop: tuple[str, ...] = ()
 
 
 class Tokenizer(Protocol):

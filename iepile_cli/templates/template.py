@@ -80,7 +80,7 @@ class Template:
             if index:
                 pieces += self.answer(turns[index - 1][1])
             pieces += self._turn(query, index, opening)
-        return Prompt(tuple(pieces), opening, user)
+        return Prompt(tuple(pieces), opening, user, self.stop)
 
     def answer(self, text: str) -> tuple[Piece, ...]:
         """The pieces of an answer in training: its text, and the end token if the form has one."""

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.backends.gguf import fingerprint
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import Layout
-from iepile_cli.backends.gguf_weights import fingerprint, unpacked
+from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.backends.transformers_weights import (
     adapter_config,

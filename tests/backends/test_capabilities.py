@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iepile_cli.backends import hf_capabilities, memory
+from iepile_cli.backends import transformers as backend
 from iepile_cli.cli import run
 
 torch = pytest.importorskip("torch")
@@ -34,18 +34,18 @@ def test_the_report_names_everything(capsys: pytest.CaptureFixture[str]) -> None
 def test_what_is_missing_comes_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = util.find_spec
     monkeypatch.setattr(
-        hf_capabilities.util,
+        backend.util,
         "find_spec",
         lambda name: None if name in ("bitsandbytes", "gguf") else found(name),
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    facts = hf_capabilities.capabilities()
+    facts = backend.capabilities()
     assert facts["bitsandbytes"].endswith("needed for --bits 4 and 8: pip install bitsandbytes")
     assert facts["gguf"].endswith("pip install gguf")
     assert "pytorch.org" in facts["cuda"]
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert "no GPU or driver" in hf_capabilities.capabilities()["cuda"]
+    assert "no GPU or driver" in backend.capabilities()["cuda"]
 
 
 def test_a_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,18 +58,7 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, answer)
-    facts = hf_capabilities.capabilities()
+    facts = backend.capabilities()
     assert facts["device"] == "cuda"
     assert facts["cuda:1"] == "Card 1, 2.0 of 24.0 GiB free"
     assert facts["bf16"].startswith("no")
-
-
-def test_memory_without_the_library_that_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    with_it = memory.machine_memory()
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    without = memory.machine_memory()
-    assert with_it is not None
-    assert without is not None
-    assert without[1] == pytest.approx(with_it[1], rel=0.01)

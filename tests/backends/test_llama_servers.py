@@ -1,11 +1,10 @@
-"""The openai backend against real llama.cpp servers: the answers of the backends that decode here.
+"""The openai backend against real llama.cpp servers: answers that are valid and grounded.
 
 llama-server is used where it is installed; llama-cpp-python's server always is.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import threading
@@ -73,42 +72,34 @@ def here(
         runner.close()
 
 
-def three_ways(
+def here_and_there(
     kind: str, path: Path, shared: Path, log: Path, adapter: Path | None = None
-) -> dict[tuple[str, str], float]:
-    """The share of 100 passages on which two of three backends agree, for each two.
+) -> float:
+    """The share of 100 passages on which the two backends that decode here agree.
 
-    Every answer must be valid and grounded.
+    Every answer, and every answer of a server, must be valid and grounded.
     """
     questions = asks_in_turn(passages(shared, 100))
     assert len(questions) == 100
     with serving(kind, path, log, adapter=adapter) as url:
-        found = {kind: served(url, path, questions, 0)}
-    for backend in ("llama-cpp", "transformers"):
-        found[backend] = here(backend, path, questions, 0, (str(adapter),) if adapter else ())
-    for each in found.values():
+        check(served(url, path, questions, 0), questions)
+    over = (str(adapter),) if adapter else ()
+    found = [here(name, path, questions, 0, over) for name in ("llama-cpp", "transformers")]
+    for each in found:
         check(each, questions)
-    pairs = itertools.combinations(found, 2)
-    shares = {(one, other): agreement(found[one], found[other]) for one, other in pairs}
-    print(shares)
-    return shares
+    return agreement(*found)
 
 
-def test_it_answers_as_the_backends_here(model: Path, url: str) -> None:
+def test_answers_are_valid_and_grounded(model: Path, url: str) -> None:
     questions = asks(TEXTS[:4])
     found = served(url, model, questions, 30)
     check(found, questions)
-    # Of random weights, some choices are equally good to the third digit.
-    assert agreement(found, here("llama-cpp", model, questions, 30)) >= 0.9
     assert any(answer.truncated for answer in found)
 
 
 def test_letters_in_parts(model: Path, url: str) -> None:
     questions = asks(ODD)
-    found = served(url, model, questions, 30)
-    check(found, questions)
-    # Which tokens the server spells a letter with it does not tell.
-    assert agreement(found, here("llama-cpp", model, questions, 30)) >= 0.75
+    check(served(url, model, questions, 30), questions)
 
 
 def test_without_a_tokenizer_answers_are_valid_and_grounded(
@@ -174,7 +165,6 @@ def test_a_dozen_passages_on_the_embedded_models_weights(kind: str, tmp_path: Pa
         found = served(url, path, questions, 32)
     check(found, questions)
     assert len(questions) == 12
-    assert agreement(found, here("llama-cpp", path, questions, 32)) >= 0.95
 
 
 @pytest.mark.slow
@@ -182,19 +172,14 @@ def test_a_hundred_passages_agree_on_the_embedded_models_weights(
     kind: str, tmp_path: Path, shared: Path
 ) -> None:
     path = dequantised(embedded_gguf(), tmp_path / "f32.gguf")
-    assert min(three_ways(kind, path, shared, tmp_path / "log").values()) >= 0.95
+    assert here_and_there(kind, path, shared, tmp_path / "log") >= 0.95
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole", [True, False], ids=["whole weights", "the file itself"])
 def test_a_hundred_passages_agree_with_the_embedded_adapter(
-    kind: str, tmp_path: Path, shared: Path, whole: bool
+    kind: str, tmp_path: Path, shared: Path
 ) -> None:
-    """Merged by transformers, apart in llama.cpp.
-
-    In the file's 4 bits llama.cpp agrees with itself on 97 or 98, by how many answers go together.
-    """
+    """Merged by transformers, apart in llama.cpp."""
     found = resolve_model()
-    path = dequantised(found.path, tmp_path / "f32.gguf") if whole else found.path
-    shares = three_ways(kind, path, shared, tmp_path / "log", *found.adapters)
-    assert min(shares.values()) >= 0.95
+    path = dequantised(found.path, tmp_path / "f32.gguf")
+    assert here_and_there(kind, path, shared, tmp_path / "log", *found.adapters) >= 0.95

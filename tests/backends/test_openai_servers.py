@@ -124,7 +124,7 @@ def test_what_the_server_cannot_answer_is_named_and_resumed(
     assert [row["line"] for row in rows] == [1, 2, 4, 5, 6]
     said = capsys.readouterr().err
     assert "in.txt:3: no answer: 500 no luck" in said
-    assert "1 inputs failed; the other 5 are written (--resume tries them again)" in said
+    assert "1 input failed; 5 documents written (--resume tries again what failed)" in said
     code, rows = extract(serving(lambda count, text: ANSWER), tmp_path, 6, "--resume")
     assert code == 0
     assert sorted(row["line"] for row in rows) == [1, 2, 3, 4, 5, 6]
@@ -201,7 +201,7 @@ def test_broken_and_ungrounded_answers_lose_nothing_else(
     assert len(rows) == 6
     assert [[item["text"] for item in row["items"]] for row in rows][2:3] == [["Ann"]]
     assert rows[2]["ungrounded"] == 1
-    assert "1 mentions that are not in their text are left out" in capsys.readouterr().err
+    assert "1 mention not found in the text, left out" in capsys.readouterr().err
     assert rows[1]["problems"] >= 1
     assert rows[5]["answer"] == json.loads(ANSWER)
     for row in rows:

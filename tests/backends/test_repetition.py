@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iepile_cli.backends.repetition import AnswerReader, Repeat
+from iepile_cli.backends.constraint import AnswerReader, Repeat
 
 
 def read(text: str) -> tuple[AnswerReader, Repeat | None]:

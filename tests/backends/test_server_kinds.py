@@ -11,6 +11,8 @@ import pytest
 from odd_server import NOTHING_SPECIAL, Odd
 
 from iepile_cli.cli import run
+from iepile_cli.task.instruction import Instruction
+from iepile_cli.task.schema import read_schema
 
 ANSWER = '{"person": ["Ann"], "location": ["Rome"]}'
 TEXT = "Ann went to Rome."
@@ -85,26 +87,23 @@ def test_an_older_vllm_gets_the_older_fields(serving: Any, tmp_path: Path) -> No
     assert "guided_decoding_backend" not in body
 
 
-def test_llama_server_gets_token_ids_gbnf_and_a_slot(serving: Any, tmp_path: Path) -> None:
+def test_llama_server_gets_token_ids_and_gbnf_in_one_call(serving: Any, tmp_path: Path) -> None:
     server = serving(LLAMA_SERVER)
     assert extract(server, tmp_path, "--tokenizer", "smollm2", "--answer-tokens", "9")[0] == 0
-    body = server.asked[0]
+    (body,) = server.asked
     assert server.paths[0] == "/v1/completions"
     assert all(isinstance(token, int) for token in body["prompt"])
     assert body["grammar"].startswith("root ::= ")
-    assert body["id_slot"] in (0, 1)
     assert (body["temperature"], body["repeat_penalty"]) == (0, 1.0)
     assert 0 < body["max_tokens"] < 1024
 
 
-def test_llama_cpp_python_gets_text_and_gbnf(serving: Any, tmp_path: Path) -> None:
-    server = serving(models("me"), ' ["Ann"]')
-    assert extract(server, tmp_path, "--template", "llama2")[0] == 0
-    first, second = (body["prompt"] for body in server.asked)
-    assert first.endswith('{"person":')
-    assert second.endswith('{"person": ["Ann"], "location":')
-    assert all(body["grammar"].startswith("root ::= ") for body in server.asked)
-    assert "id_slot" not in server.asked[0]
+def test_llama_cpp_python_gets_text_and_gbnf_in_one_call(serving: Any, tmp_path: Path) -> None:
+    server = serving(models("me"))
+    assert extract(server, tmp_path, "--template", "llama2")[1][0]["answer"] == json.loads(ANSWER)
+    (body,) = server.asked
+    assert isinstance(body["prompt"], str)
+    assert body["grammar"].startswith("root ::= ")
 
 
 @pytest.mark.parametrize("pages", [OLLAMA, LM_STUDIO, dict(NOTHING_SPECIAL)])
@@ -160,14 +159,61 @@ def test_what_a_server_refuses_is_replaced_by_the_next_best(
     code, rows = extract(server, tmp_path, "--template", "llama2", "--concurrency", "1", count=5)
     assert code == 0
     assert [row["answer"] for row in rows] == [json.loads(ANSWER)] * 5
-    # It is found out with the first text, and told once.
-    assert len(server.asked) <= 5 + 2
+    # It is found out with the first two texts, and told once.
+    assert len(server.asked) <= 5 + 2 * 2
     forms = {"structured_outputs", "guided_grammar", "guided_json", "grammar", "json_schema"}
     assert {name for name in server.asked[-1] if name in {*forms, "response_format"}} == sent
     notes = [line for line in capsys.readouterr().err.splitlines() if "the server says" in line]
     assert len(notes) == 1
     assert said in notes[0]
     assert "is not supported" in notes[0]
+
+
+def test_one_grammar_that_is_refused_leaves_the_others_theirs(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first text's, so that nothing is known of the server yet."""
+
+    def behave(count: int, text: str) -> Any:
+        odd = count == 1 and "grammar" in json.dumps(server.asked[0])
+        return (400, {}, "failed to parse grammar") if odd else ANSWER
+
+    server = serving(models("me"), behave)
+    code, rows = extract(server, tmp_path, "--template", "llama2", "--concurrency", "1", count=4)
+    assert code == 0
+    assert len(rows) == 4
+    assert ["grammar" in body for body in server.asked] == [True, False, True, True, True]
+    assert "the server says" not in capsys.readouterr().err
+
+
+def test_records_are_answered_by_a_server_that_refuses_every_form(
+    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def behave(count: int, text: str) -> Any:
+        plain = "grammar" not in server.asked[count - 1]
+        return ANSWER if plain else (400, {}, "no grammar here")
+
+    server = serving(models("me"), behave)
+    task, items = read_schema(["person,location"])
+    asked = Instruction(task, tuple(items), "Ann went to Rome.", "en")
+    records = tmp_path / "records.jsonl"
+    record = {"task": "NER", "source": "x", "instruction": asked.json, "label": "[]"}
+    records.write_text(f"{json.dumps(record)}\n" * 3, encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    words = ["--instructions", str(records), "-o", str(out), "--base-url", server.url]
+    assert run(["extract", *words, "--template", "llama2", "--concurrency", "1"]) == 0
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [json.loads(row["output"]) for row in rows] == [json.loads(ANSWER)] * 3
+    assert "answers are not kept in form" in capsys.readouterr().err
+
+
+def test_a_template_s_stop_words_are_told_to_a_server_without_a_grammar(
+    serving: Any, tmp_path: Path
+) -> None:
+    server = serving(models("me"))
+    assert extract(server, tmp_path, "--template", "llama3", "--no-constrain")[0] == 0
+    (body,) = server.asked
+    assert body["stop"] == ["<|eot_id|>"]
 
 
 def test_one_text_that_is_refused_changes_nothing_for_the_others(

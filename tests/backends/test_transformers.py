@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from gguf_files import lora, random_gguf
 from questions import TEXTS, agreement, answers, asks, check, requests, start
 
-from iepile_cli.backends import Runner, hf
-from iepile_cli.backends.hf_loading import max_memory
-from iepile_cli.backends.memory import bytes_per_token, free_memory, machine_memory
+from iepile_cli.backends import Runner
+from iepile_cli.backends import transformers as backend
+from iepile_cli.backends.memory import bytes_per_token, free_memory
+from iepile_cli.backends.transformers_loading import max_memory
 from iepile_cli.cli import run
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
@@ -107,12 +109,12 @@ def test_a_batch_has_as_many_answers_as_there_is_memory_for(
     largest = runner._per_token * max(len(job.prompt) + job.budget // 2 for job in jobs)
     for rows in (2, 4):
         # Half of what is free is taken; shorter ones need less.
-        monkeypatch.setattr(hf, "free_memory", lambda _, n=rows: 2 * n * largest)
+        monkeypatch.setattr(backend, "free_memory", lambda _, n=rows: 2 * n * largest)
         widest.clear()
         assert agreement(usual, answers(runner, questions)) >= 0.95
         assert rows <= max(widest) < 2 * rows
         assert runner.batch == 8
-    monkeypatch.setattr(hf, "free_memory", lambda _: 0)
+    monkeypatch.setattr(backend, "free_memory", lambda _: 0)
     widest.clear()
     answers(runner, questions)
     assert max(widest) == 1
@@ -121,7 +123,7 @@ def test_a_batch_has_as_many_answers_as_there_is_memory_for(
 def test_a_number_of_answers_that_was_asked_for_is_kept(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf, "free_memory", lambda _: 0)
+    monkeypatch.setattr(backend, "free_memory", lambda _: 0)
     runner: Any = start("transformers", model, parallel=5)
     jobs = [runner._job(request) for request in requests(runner, asks(TEXTS[:2]))]
     assert runner._rows(jobs) == 5
@@ -133,7 +135,7 @@ def test_the_memory_of_a_token_is_that_of_its_keys_and_values(opened: dict[str, 
     (layer, *more) = runner._decoder.shared([1] * 10)
     size = sum(tensor.nbytes for pair in (layer, *more) for tensor in pair)
     assert bytes_per_token(runner._loaded.model) == size / 10
-    available, total = machine_memory() or (0, 0)
+    available, total = psutil.virtual_memory().available, psutil.virtual_memory().total
     assert 0 < available <= total
     assert 0 < (free_memory(runner._devices()) or 0) <= total
 

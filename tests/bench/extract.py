@@ -1,70 +1,201 @@
-"""How fast extraction is, side by side: one answer at a time against many with shared prompts.
+"""How fast extraction is beside what else there is, and beside what the processor could do.
 
-Run: ``python tests/bench/extract.py [texts]``. Both runs answer the same requests under the same
-grammars with the embedded model and must give the same number of valid answers; tokens a second
-count every prompt and answer token, computed or shared.
+Run: ``python tests/bench/extract.py [texts]``. All runs extract four types from the same texts with
+the embedded model's weights, in one process each after the other, so that ratios hold whatever else
+the machine does. Rows:
+
+- ours, and ours with each of its measures turned off in turn;
+- ``transformers``: ``generate`` of one text after the other, as upstream does it;
+- ``schema``: llama-cpp-python's chat completion with a JSON schema, as its users write it;
+- ``bound``: the time that llama.cpp itself takes for our tokens at its best measured rates of
+  prompts and of eight sequences; ours can at most reach 1.0 of it.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from iepile_cli.backends import Options
-from iepile_cli.backends.opening import open_model
+from iepile_cli.backends.llamacpp_context import BATCH, Context, Feed, library, load_model
+from iepile_cli.backends.merging import merged_form
+from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
+from iepile_cli.models import resolve_model
+from iepile_cli.task.grammar import json_schema
+from iepile_cli.task.instruction import Instruction
 from iepile_cli.task.schema import read_schema
 
 PEOPLE = ("Ada Keller", "Rui Sousa", "Mei Lin", "Tomás Ferreira", "Ines Roth")
 PLACES = ("Hamburg", "Lisbon", "Porto", "Oslo", "Setúbal")
+SCHEMA = "person,location,organization,date"
+# transformers takes minutes for what the others do in seconds.
+FEW = 4
+ROUNDS = 3
 
 
-def documents(count: int) -> Iterator[Document]:
-    for n in range(count):
-        who, where, then = PEOPLE[n % 5], PLACES[n % 5], PLACES[(n * 3 + 1) % 5]
-        text = (
-            f"On day {n} {who}, chief engineer of plant number {n * 7}, travelled from {where} to "
-            f"{then}, where the council had asked for a second report on the new harbour."
-        )
-        yield Document("bench", text, line=n)
+def texts(count: int) -> list[str]:
+    return [
+        f"On day {n} {PEOPLE[n % 5]}, chief engineer of plant number {n * 7}, travelled from "
+        f"{PLACES[n % 5]} to {PLACES[(n * 3 + 1) % 5]}, where the council had asked for a second "
+        "report on the new harbour."
+        for n in range(count)
+    ]
 
 
-def measure(count: int, parallel: int) -> tuple[float, int, int]:
-    task, items = read_schema(["person,location,organization,date"])
-    options = ExtractOptions(answer_tokens=96)
-    opened = open_model(options=Options(parallel=parallel))
-    tokens = answers = 0
+def ours(
+    opened: Opened, some: list[str], how: ExtractOptions | None = None
+) -> tuple[float, int, int]:
+    """Seconds a text, and the tokens computed and chosen for all."""
+    task, items = read_schema([SCHEMA])
+    documents = [Document("bench", text, line=n) for n, text in enumerate(some)]
+    computed = 0
 
-    def note(spent: int, _: float) -> None:
-        nonlocal tokens, answers
-        tokens, answers = tokens + spent, answers + 1
+    def note(tokens: int, _: float) -> None:
+        nonlocal computed
+        computed += tokens
 
+    how = how or ExtractOptions(language="en")
     started = time.perf_counter()
-    for result in extract(
-        documents(count),
-        opened.runner,
-        opened.template,
-        options,
-        task=task,
-        schema=items,
-        on_answer=note,
-    ):
-        assert list(result.answer) == [item.type for item in items]
-        json.dumps(result.answer)
-    seconds = time.perf_counter() - started
+    results = list(
+        extract(
+            documents,
+            opened.runner,
+            opened.template,
+            how,
+            task=task,
+            schema=items,
+            on_answer=note,
+        )
+    )
+    seconds = (time.perf_counter() - started) / len(some)
+    assert all(list(result.answer) == [item.type for item in items] for result in results)
+    return seconds, computed, sum(result.tokens for result in results)
+
+
+def instructions(some: list[str]) -> list[Instruction]:
+    task, items = read_schema([SCHEMA])
+    return [Instruction(task, tuple(items), text, "en") for text in some]
+
+
+def chat_completion(path: Path, some: list[str]) -> float:
+    """llama-cpp-python's chat completion with a JSON schema, one text after the other."""
+    from llama_cpp import Llama
+
+    llama = Llama(str(path), n_ctx=2048, verbose=False)
+    asked = instructions(some)
+    schema = json_schema(asked[0].task, asked[0].items)
+    started = time.perf_counter()
+    for each in asked:
+        llama.create_chat_completion(
+            [{"role": "user", "content": each.json}],
+            response_format={"type": "json_object", "schema": schema},
+            temperature=0,
+            max_tokens=160,
+        )
+    seconds = (time.perf_counter() - started) / len(some)
+    llama.close()
+    return seconds
+
+
+def upstream(some: list[str]) -> float:
+    """transformers' ``generate``, one text after the other, in 32 bits as a processor computes."""
+    opened = open_model(backend="transformers", options=Options(parallel=1))
+    loaded = opened.runner._loaded  # type: ignore[attr-defined]
+    import torch
+
+    from iepile_cli.templates import encode
+
+    prompts = [
+        encode(opened.template.prompt(one.json), loaded.tokenizer) for one in instructions(some)
+    ]
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for prompt in prompts:
+            loaded.model.generate(
+                input_ids=torch.tensor([prompt]), max_new_tokens=160, do_sample=False
+            )
+    seconds = (time.perf_counter() - started) / len(some)
     opened.runner.close()
-    return seconds, tokens, answers
+    return seconds
+
+
+def rates(path: Path) -> tuple[float, float]:
+    """llama.cpp's tokens a second: of a whole batch of a prompt, and of eight sequences at once."""
+    context = Context(load_model(path), size=4096, parallel=12, threads=0)
+    prompt = list(range(1000, 1000 + BATCH))
+    prefill, decode = 0.0, 0.0
+    for _ in range(ROUNDS):
+        context.clear()
+        started = time.perf_counter()
+        context.decode([Feed(0, 0, prompt, True)])
+        prefill = max(prefill, BATCH / (time.perf_counter() - started))
+        for sequence in range(1, 8):
+            context.share(0, sequence, 256)
+        context.trim(0, 256)
+        started = time.perf_counter()
+        for at in range(16):
+            context.decode([Feed(one, 256 + at, [1000], True) for one in range(8)])
+        decode = max(decode, 8 * 16 / (time.perf_counter() - started))
+    context.close()
+    return prefill, decode
+
+
+def variants() -> Iterator[tuple[str, Callable[[], Opened], ExtractOptions | None]]:
+    """Ours, and ours with one measure turned off."""
+    yield "ours", open_model, None
+    yield "  parts, not merged", parts, None
+    yield "  one at a time", lambda: open_model(options=Options(parallel=1)), None
+    yield (
+        "  no grammar",
+        open_model,
+        ExtractOptions(language="en", constrain=False, answer_tokens=96),
+    )
+
+
+def parts() -> Opened:
+    found = resolve_model()
+    return open_model(adapters=[str(adapter) for adapter in found.adapters])
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    rows = {parallel: measure(count, parallel) for parallel in (1, 8)}
-    for parallel, (seconds, tokens, answers) in rows.items():
-        print(f"parallel {parallel}: {answers} answers, {tokens / seconds:.0f} tokens/s")
-    print(f"ratio: {rows[1][0] / rows[8][0]:.2f}")
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 24
+    library()
+    found = resolve_model()
+    merged = merged_form(found.path, found.adapters, print)
+    if merged is None:
+        merged = Path(tempfile.mkdtemp()) / "merged.gguf"
+    some = texts(count)
+    runners = {name: (opening(), how) for name, opening, how in variants()}
+    seconds: dict[str, list[float]] = {}
+    computed = chosen = 0
+    for _ in range(ROUNDS):
+        for name, (opened, how) in runners.items():
+            took, tokens, answers = ours(opened, some, how)
+            seconds.setdefault(name, []).append(took)
+            if name == "ours":
+                computed, chosen = tokens, answers
+        seconds.setdefault("schema (llama-cpp-python)", []).append(
+            chat_completion(merged, some[:8])
+        )
+        prefill, decode = rates(merged)
+        # Some of the chosen tokens were forced and went in with others: the bound is generous.
+        bound = ((computed - chosen) / prefill + chosen / decode) / count
+        seconds.setdefault("bound", []).append(bound)
+    for opened, _ in runners.values():
+        opened.runner.close()
+    seconds["transformers (generate)"] = [upstream(some[:FEW])]
+    usual = statistics.median(seconds["ours"])
+    print(json.dumps({"texts": count, "computed": computed, "chosen": chosen}))
+    for name, each in seconds.items():
+        middle = statistics.median(each)
+        print(f"{name:28} {middle:7.3f} s a text   {middle / usual:6.2f} times ours")
 
 
 if __name__ == "__main__":

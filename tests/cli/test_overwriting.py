@@ -55,6 +55,10 @@ CALLS = [
         " --write-hard-negatives @",
         "hard.json",
     ),
+    ("eval rows.jsonl --json @", "rows.jsonl"),
+    ("eval rows.jsonl --html @", "rows.jsonl"),
+    ("eval rows.jsonl --confusions @", "rows.jsonl"),
+    ("eval rows.jsonl --baseline other.jsonl --json @", "other.jsonl"),
 ]
 
 
@@ -100,3 +104,40 @@ def test_an_input_is_not_written_over(
     assert "overwrit" in err
     for name, content in FILES.items():
         assert (folder / name).read_text() == content
+
+
+@pytest.mark.parametrize("form", ["out", "out/", "link"])
+def test_training_data_where_the_log_goes_is_kept(
+    form: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "out").mkdir()
+    (folder / "link").symlink_to(folder / "out")
+    data = folder / "out" / "train_log.jsonl"
+    data.write_text(FILES["rows.jsonl"])
+    for option in ("--data", "--eval-data"):
+        other = [] if option == "--data" else ["--data", "rows.jsonl"]
+        words = ["train", *other, option, str(data), "-o", form, "--overwrite", "--dry-run"]
+        assert run(words) == 2, capsys.readouterr().err
+        assert "overwrit" in capsys.readouterr().err
+        assert data.read_text() == FILES["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train --data rows.jsonl --adapter adapter -o adapter --overwrite --dry-run",
+        "export --adapter adapter --to merged -o adapter --overwrite",
+        "export --model model.gguf --to gguf -o model.gguf --overwrite",
+    ],
+)
+def test_a_model_that_is_read_is_not_replaced(
+    call: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "adapter").mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "smollm2"}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    assert run(call.split()) == 2, capsys.readouterr().err
+    assert "overwrit" in capsys.readouterr().err
+    assert (folder / "adapter" / "adapter_config.json").read_text() == json.dumps(config)
+    assert (folder / "model.gguf").read_bytes() == b"GGUF"

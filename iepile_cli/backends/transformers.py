@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata, util
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.backends import Answer, Options, Probe, Request
-from iepile_cli.backends.batching import Job
-from iepile_cli.backends.constrain import Constraint, Unconstrained, spells
-from iepile_cli.backends.constraining import leading_space
-from iepile_cli.backends.hf_capabilities import capabilities
-from iepile_cli.backends.hf_decoding import Decoder
-from iepile_cli.backends.hf_loading import is_out_of_memory, load, quiet_libraries
-from iepile_cli.backends.memory import bytes_per_token, free_memory
+from iepile_cli.backends.memory import bytes_per_token, free_memory, readable_memory
+from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
+from iepile_cli.backends.scheduler import Job
+from iepile_cli.backends.tokenizers import leading_space, spells
+from iepile_cli.backends.transformers_decoding import Decoder
+from iepile_cli.backends.transformers_loading import (
+    half_precision,
+    is_out_of_memory,
+    load,
+    prepare_libraries,
+)
 from iepile_cli.errors import ModelError
-from iepile_cli.templates import encode
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
 # tokens.
@@ -31,10 +32,10 @@ _AHEAD = 4
 _NEEDS = ("torch", "transformers", "accelerate", "peft")
 
 
-class Transformers:
+class Transformers(Backend):
     """The backend ``transformers``."""
 
-    knows = frozenset(
+    takes = frozenset(
         {"parallel", "context", "device", "bits", "max_memory", "trust_remote_code", "threads"}
     )
 
@@ -45,7 +46,7 @@ class Transformers:
             return Probe(False, f"{', '.join(missing)} not installed: {_INSTALL}")
         return Probe(True, details={name: metadata.version(name) for name in _NEEDS[:2]})
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> Mapping[str, str]:
         """What it finds on this machine, and what to install for the rest; loads torch."""
         return capabilities()
 
@@ -58,28 +59,23 @@ _INSTALL = "pip install 'iepile-cli[train]'"
 TRANSFORMERS = Transformers()
 
 
-class TransformersRunner:
+class TransformersRunner(Runner):
     """An opened model that answers requests, a batch at a time."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        # First of all: what it says to torch, torch reads when it is imported.
-        quiet_libraries()
-        if options.threads:
-            import torch
-
-            torch.set_num_threads(options.threads)
+        prepare_libraries(options.threads)
         self._loaded = load(path, options)
         kind = self._loaded.device.type
         self.tokenizer = self._loaded.tokenizer
         self.context = min(options.context or self._loaded.context, self._loaded.context)
-        self.lead = leading_space(self._loaded.constraining, self.tokenizer.text("{"))
+        self.lead = leading_space(self._loaded.tokenizer)
         self.batch = options.parallel or _BATCH.get(kind, 8)
         self._per_token = 0 if options.parallel else bytes_per_token(self._loaded.model)
         self._decoder = Decoder(self._loaded.model, self._loaded.device, _STEP_COST.get(kind, 64.0))
 
     def spells(self, text: str) -> bool:
         """Whether the vocabulary can write a text; some lack rare bytes."""
-        return spells(self._loaded.constraining, text)
+        return spells(self._loaded.tokenizer.constraining, text)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
         """Answer each request, in order.
@@ -153,22 +149,7 @@ class TransformersRunner:
         self.batch = max(1, rows // 2)
 
     def _job(self, request: Request) -> Job:
-        prompt = encode(request.prompt, self.tokenizer)
-        budget = min(request.max_tokens, self.context - len(prompt))
-        if budget <= 0:
-            raise ModelError(
-                f"a prompt of {len(prompt)} tokens leaves no room for an answer in a context of "
-                f"{self.context}",
-                hint="ask for fewer types at once (--split-num)",
-            )
-        tokens = self._loaded.constraining
-        if request.grammar is None:
-            stops = self._loaded.stops
-            return Job(prompt, budget, partial(Unconstrained, tokens, budget, stops))
-        start = partial(
-            Constraint, tokens, request.grammar, budget, request.empties, request.list_prior
-        )
-        return Job(prompt, budget, start)
+        return Job.of(request, self._loaded.tokenizer, self.context, self._loaded.stops)
 
 
 def _by_length(window: list[Request], jobs: list[Job]) -> list[int]:
@@ -179,3 +160,51 @@ def _by_length(window: list[Request], jobs: list[Job]) -> list[int]:
         for n, asked in enumerate(request.instruction for request in window)
     ]
     return sorted(range(len(jobs)), key=lambda n: (kinds[n], -len(jobs[n].prompt), n))
+
+
+# ------------------------------------------------------------ what there is
+
+# What each library is for, besides torch and transformers themselves.
+_PURPOSES = {"bitsandbytes": "--bits 4 and 8", "gguf": "GGUF files"}
+
+
+def capabilities() -> dict[str, str]:
+    """Facts by name: devices with their memory, bfloat16, and libraries; loads torch."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    facts = {"device": "cuda" if cuda else "mps" if mps else "cpu"}
+    if cuda:
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            name = torch.cuda.get_device_name(number)
+            facts[f"cuda:{number}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    else:
+        facts["cuda"] = _no_cuda(torch)
+    facts["mps"] = "yes" if mps else "no, only on a Mac with Apple's own processor"
+    facts["bf16"] = _bf16(torch, facts["device"])
+    facts["memory"] = readable_memory()
+    for name, purpose in _PURPOSES.items():
+        there = util.find_spec(name) is not None
+        missing = f"not installed, needed for {purpose}: pip install {name}"
+        facts[name] = f"{metadata.version(name)}, for {purpose}" if there else missing
+    return facts
+
+
+def _no_cuda(torch: Any) -> str:
+    if torch.version.cuda or torch.version.hip:
+        return "no, torch is built for it and finds no GPU or driver"
+    return "no, this torch is built without it, see pytorch.org/get-started"
+
+
+def _bf16(torch: Any, device: str) -> str:
+    """Whether the device that is taken by itself computes in bfloat16."""
+    if device == "cuda":
+        return "yes" if torch.cuda.is_bf16_supported() else "no, --bits 16 is fp16 there"
+    if device == "mps":
+        return "yes" if half_precision("mps") is torch.bfloat16 else "no, --bits 16 is fp16 there"
+    try:
+        own = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):
+        own = False
+    return "yes" if own else "slow: this processor has no instructions for it"

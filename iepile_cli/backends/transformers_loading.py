@@ -18,17 +18,12 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from iepile_cli.backends import Options
-from iepile_cli.backends.constraining import llguidance_of_hf
-from iepile_cli.backends.gguf_rounding import round_activations
+from iepile_cli import parallel
 from iepile_cli.backends.gguf_weights import unpacked
+from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.templates import Tokenizer
-
-if TYPE_CHECKING:
-    from llguidance import LLTokenizer
 
 BITS = (4, 8, 16, 32)
 _INSTALL = "pip install 'iepile-cli[train]'"
@@ -40,8 +35,7 @@ class Loaded:
 
     model: Any
     device: Any
-    tokenizer: Tokenizer
-    constraining: LLTokenizer
+    tokenizer: ConstrainingTokenizer
     context: int
     stops: frozenset[int]
 
@@ -71,11 +65,24 @@ def load(path: Path, options: Options) -> Loaded:
         whole = unpacked(path) if gguf and bits < 16 else path
         model = _weights(whole, options, place, bits, gguf=whole.suffix == ".gguf")
         model = _adapted(model, options.adapters, merge=bits >= 16).eval()
-        if gguf and bits == 32:
-            round_activations(model, path)
     if getattr(model, "_is_stateful", False):
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
-    return Loaded(model, model.device, *_tokenizer(path, options, gguf=gguf), *_limits(model))
+    return Loaded(model, model.device, _tokenizer(path, options, gguf=gguf), *_limits(model))
+
+
+def prepare_libraries(threads: int = 0) -> None:
+    """Set the environment that torch reads when it is imported, and its number of threads.
+
+    Threads that wait busily for each other take many times as long as soon as something else runs
+    on the machine: they sleep instead, unless the user's own settings of OpenMP say otherwise.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    quiet_libraries()
+    import torch
+
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or parallel.physical_cores())
 
 
 def quiet_libraries() -> None:
@@ -227,15 +234,12 @@ def _laid_over(model: Any, adapters: Mapping[str, Path], *, merge: bool) -> Any:
     return model
 
 
-def _tokenizer(path: Path, options: Options, *, gguf: bool) -> tuple[Tokenizer, LLTokenizer]:
-    from iepile_cli.backends.llamacpp_context import grammar_tokenizer, library, load_model
+def _tokenizer(path: Path, options: Options, *, gguf: bool) -> ConstrainingTokenizer:
     from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 
     if gguf:
         # A GGUF file's tokenizer is defined by llama.cpp: what transformers makes of it differs.
-        vocabulary = load_model(path, vocab_only=True)
-        vocab = library().llama_model_get_vocab(vocabulary)
-        return LlamaCppTokenizer(vocab, vocabulary), grammar_tokenizer(vocabulary)
+        return LlamaCppTokenizer.open(path)
     from transformers import AutoTokenizer
 
     try:
@@ -250,7 +254,7 @@ def _tokenizer(path: Path, options: Options, *, gguf: bool) -> tuple[Tokenizer, 
         if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError)):
             raise
         raise ModelError(f"{path}: its tokenizer cannot be loaded: {_short(error)}") from None
-    return HFTokenizer(tokenizer), llguidance_of_hf(tokenizer)
+    return HFTokenizer(tokenizer)
 
 
 def _limits(model: Any) -> tuple[int, frozenset[int]]:

@@ -9,11 +9,11 @@ its cache a backend may keep. Nothing here knows tensors or a particular backend
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends import Answer
-from iepile_cli.backends.list_prior import leaned
-from iepile_cli.backends.repetition import AnswerReader, Repeat
+from iepile_cli.backends.protocol import Answer
 from iepile_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
     from numpy.typing import NDArray
 
+_QUOTE, _ESCAPE, _COMMA, _COLON = b'"\\,:'
+_OPENING = {ord("["): ord("]"), ord("{"): ord("}")}
+
 
 class Constraint:
     """An answer being written under a grammar.
 
     ``budget`` is the number of tokens it may have; when they are spent the answer is closed with
     what is complete and ``truncated`` is set. ``empties`` are the ``"key": []`` texts of all keys
-    in order, to close it with. ``list_prior`` is added to the log-odds of going on with a list
-    against ending it.
+    in order, to close it with.
     """
 
     def __init__(
@@ -37,7 +39,6 @@ class Constraint:
         grammar: str,
         budget: int,
         empties: tuple[str, ...],
-        list_prior: float = 0.0,
     ) -> None:
         from llguidance import LLMatcher, LLParserLimits
 
@@ -52,7 +53,6 @@ class Constraint:
         self._reader = AnswerReader()
         self._budget = budget
         self._empties = empties
-        self._list_prior = list_prior
         self._tail = b""
         self.tokens: list[int] = []
         self.kept = 0
@@ -76,12 +76,6 @@ class Constraint:
         if not ids.size:
             raise ModelError("the grammar of an answer has no way on; please report this")
         return ids
-
-    def leaned(self, scores: NDArray[np.float32], ids: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The logits ``scores`` of the allowed tokens ``ids`` as the list prior has them."""
-        if not self._list_prior:
-            return scores
-        return leaned(scores, ids, self._list_prior, self._reader, self._tokenizer)
 
     def accept(self, token: int, probability: float) -> None:
         """Take the chosen token, its repetitions back out, and what is forced after it."""
@@ -169,24 +163,25 @@ class Constraint:
 
 
 class Unconstrained:
-    """An answer without a grammar: it ends at an end token, or when its budget is spent."""
+    """An answer without a grammar: it ends at a stop token or text, or when its budget is spent."""
 
-    def __init__(self, tokenizer: LLTokenizer, budget: int, stops: frozenset[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: LLTokenizer,
+        budget: int,
+        stops: frozenset[int],
+        stop_texts: tuple[str, ...] = (),
+    ) -> None:
         self._tokenizer, self._budget, self._stops = tokenizer, budget, stops
+        self._stop_texts = [text.encode() for text in stop_texts if text]
         self.tokens: list[int] = []
         self.kept = 0
         self.done = self.truncated = False
-        self._ends: list[int] = []
-        self._probs: list[float] = []
         self._text = bytearray()
 
     def allowed(self) -> None:
         """Every token may come next."""
         return
-
-    def leaned(self, scores: NDArray[np.float32], ids: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Nothing is shifted where no form is known."""
-        return scores
 
     def accept(self, token: int, probability: float) -> None:
         """Take the chosen token."""
@@ -196,9 +191,11 @@ class Unconstrained:
             return
         self.tokens.append(token)
         self._text += self._tokenizer.decode_bytes([token])
-        self._ends.append(len(self._text))
-        self._probs.append(probability)
-        if len(self.tokens) >= self._budget:
+        ends = [at for text in self._stop_texts if (at := self._text.find(text)) >= 0]
+        if ends:
+            del self._text[min(ends) :]
+            self.done = True
+        elif len(self.tokens) >= self._budget:
             self.done = self.truncated = True
 
     def answer(self, prompt_tokens: int) -> Answer:
@@ -211,25 +208,146 @@ class Unconstrained:
         )
 
 
-def spells(tokenizer: LLTokenizer, text: str) -> bool:
-    """Whether a vocabulary can write a text: it comes back from its tokens unchanged."""
-    raw = text.encode()
-    return bool(tokenizer.decode_bytes(tokenizer.tokenize_bytes(raw)) == raw)
-
-
-def choose(
-    scores: NDArray[np.float32],
-    ids: NDArray[np.intp] | None,
-    constraint: Constraint | Unconstrained,
-) -> tuple[int, float]:
+def choose(scores: NDArray[np.float32], ids: NDArray[np.intp] | None) -> tuple[int, float]:
     """The likeliest token, of equals the lowest, and its probability among the allowed ones.
 
     ``scores`` are the logits of the allowed tokens ``ids`` (None: of the whole vocabulary).
     """
     import numpy as np
 
-    lean = scores if ids is None else constraint.leaned(scores, ids)
-    best = int(np.argmax(lean))
+    best = int(np.argmax(scores))
     total = float(np.exp((scores - scores[best]).astype(np.float64)).sum())
     token = best if ids is None else int(ids[best])
     return token, 1.0 / total if math.isfinite(total) else 0.0
+
+
+# ---------------------------------------- reading an answer as it is written
+
+
+@dataclass(slots=True)
+class _Container:
+    closer: int
+    start: int
+    part: int
+    """Where the part that is being written starts."""
+    end: int
+    """Where the last complete part ends; the byte after the opening bracket before there is one."""
+    in_key: bool
+    seen: set[bytes] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A part that came again: cut the answer to ``cut`` bytes, then write ``closer``."""
+
+    cut: int
+    closer: bytes
+
+
+class AnswerReader:
+    """Reads an answer's bytes as they come; ``feed`` tells of the first part that repeats."""
+
+    def __init__(self) -> None:
+        self.text = bytearray()
+        self._stack: list[_Container] = []
+        self.in_string = False
+        self.escaped = False
+
+    def feed(self, more: bytes) -> Repeat | None:
+        """Read on; gives the repetition that these bytes complete, if any."""
+        for byte in more:
+            self.text.append(byte)
+            repeat = self._read(byte)
+            if repeat is not None:
+                return repeat
+        return None
+
+    @property
+    def depth(self) -> int:
+        """How many brackets are open."""
+        return len(self._stack)
+
+    @property
+    def keys(self) -> int:
+        """How many keys of the answer have begun."""
+        return len(self._stack[0].seen) if self._stack else 0
+
+    def closed(self, empties: Sequence[str]) -> tuple[bytes, bytes]:
+        """The answer closed here: what is complete of it, and what ends it.
+
+        ``empties`` are the ``"key": []`` texts of all keys, of which those still missing are used.
+        """
+        keep, closer, answered = self.salvage()
+        rest = ", ".join(empties[answered:]).encode()
+        joint = b", " if answered and rest else b""
+        return bytes(self.text[:keep]) or b"{", closer + joint + rest + b"}"
+
+    def salvage(self) -> tuple[int, bytes, int]:
+        """How to end the answer now and keep what is complete.
+
+        Gives how many bytes to keep, what closes the key that is being answered, and how many
+        keys have an answer then (the one being closed included).
+        """
+        if not self._stack:
+            return 0, b"", 0
+        top = self._stack[0]
+        if len(self._stack) > 1:
+            inner = self._stack[1]
+            return inner.end, bytes([inner.closer]), len(top.seen)
+        pending = bool(top.seen) and top.end <= top.part and not self.in_string
+        return top.end, b"", len(top.seen) - pending
+
+    def _read(self, byte: int) -> Repeat | None:
+        at = len(self.text)
+        if self.in_string:
+            if self.escaped:
+                self.escaped = False
+            elif byte == _ESCAPE:
+                self.escaped = True
+            elif byte == _QUOTE:
+                self.in_string = False
+                return self._string_ends(at)
+            return None
+        container = self._stack[-1] if self._stack else None
+        if byte == _QUOTE:
+            self.in_string = True
+            if container and (container.in_key or container.closer == ord("]")):
+                container.part = at - 1
+        elif byte in _OPENING:
+            if container and container.closer == ord("]"):
+                container.part = at - 1
+            self._stack.append(_Container(_OPENING[byte], at - 1, at, at, in_key=byte == ord("{")))
+        elif container and byte == container.closer:
+            self._stack.pop()
+            return self._part_ends(at)
+        elif container and byte == _COLON:
+            container.in_key = False
+        elif container and byte == _COMMA:
+            container.in_key = container.closer == ord("}")
+        return None
+
+    def _string_ends(self, at: int) -> Repeat | None:
+        container = self._stack[-1] if self._stack else None
+        if container is None:
+            return None
+        if container.in_key:
+            return self._see(container, at)
+        return self._part_ends(at)
+
+    def _part_ends(self, at: int) -> Repeat | None:
+        if not self._stack:
+            return None
+        container = self._stack[-1]
+        if container.closer == ord("]"):
+            repeat = self._see(container, at)
+            if repeat is not None:
+                return repeat
+        container.end = at
+        return None
+
+    def _see(self, container: _Container, at: int) -> Repeat | None:
+        part = bytes(self.text[container.part : at])
+        if part in container.seen:
+            return Repeat(container.end, bytes([container.closer]))
+        container.seen.add(part)
+        return None

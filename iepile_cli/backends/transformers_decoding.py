@@ -9,12 +9,12 @@ what a constraint takes back is masked out. What all prompts of a batch begin wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends import Answer
-from iepile_cli.backends.batching import Job
-from iepile_cli.backends.constrain import Constraint, Unconstrained, choose
+from iepile_cli.backends.constraint import Constraint, Unconstrained, choose
+from iepile_cli.backends.protocol import Answer
+from iepile_cli.backends.scheduler import Job
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class _Row:
     constraint: Constraint | Unconstrained
     tokens: list[int]
     places: list[int]
+    computed: int = 0
 
     @property
     def pending(self) -> int:
@@ -159,6 +160,7 @@ class _Batch:
             ids[n, pad:], fresh[n, pad:] = fed, True
             positions[n, pad:] = range(at, at + len(fed))
             row.places += range(before + pad, before + width)
+            row.computed += len(fed)
         self.held = np.concatenate([self.held, fresh], axis=1)
         device = self.decoder.device
         return self.decoder.forward(
@@ -185,7 +187,8 @@ class _Batch:
 
         for row in self.rows:
             if row.constraint.done:
-                self.finished(row.number, row.constraint.answer(len(row.job.prompt)))
+                answer = row.constraint.answer(len(row.job.prompt))
+                self.finished(row.number, replace(answer, computed_tokens=row.computed))
         left = [n for n, row in enumerate(self.rows) if not row.constraint.done]
         if left and len(left) < len(self.rows):
             # On the CPU they select from every layer, on whichever GPU it lies.
@@ -215,12 +218,8 @@ def choices(
     chosen = logits[list(rows)]
     scores = chosen.gather(1, torch.from_numpy(index).to(logits.device)).float().cpu().numpy()
     return [
-        choose(
-            chosen[n].float().cpu().numpy() if ids is None else scores[n, : len(ids)],
-            ids,
-            constraint,
-        )
-        for n, (ids, constraint) in enumerate(zip(sets, constraints, strict=True))
+        choose(chosen[n].float().cpu().numpy() if ids is None else scores[n, : len(ids)], ids)
+        for n, ids in enumerate(sets)
     ]
 
 

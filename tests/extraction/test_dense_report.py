@@ -1,0 +1,158 @@
+"""A dense report of a page: what is found in it is what is found in its sentences one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from iepile_cli.backends import Options
+from iepile_cli.backends.opening import Opened, open_model
+from iepile_cli.extraction.inputs import Document
+from iepile_cli.extraction.pipeline import ExtractOptions, extract
+from iepile_cli.task.schema import read_schema
+
+# Each name is there once: a mention that is found is found at every place where it stands.
+FIRST = [
+    "Ada",
+    "Rui",
+    "Mei",
+    "Ines",
+    "Karim",
+    "Julia",
+    "Peter",
+    "Sofia",
+    "Omar",
+    "Elena",
+    "Jonas",
+    "Clara",
+]
+LAST = ["Keller", "Sousa", "Novak", "Haddad", "Brandt", "Lindgren", "Ferreira", "Okafor"]
+PEOPLE = [f"{FIRST[n % 12]} {LAST[(n + n // 12) % 8]}" for n in range(60)]
+PLACES = [
+    "Hamburg",
+    "Lisbon",
+    "Oslo",
+    "Vienna",
+    "Porto",
+    "Geneva",
+    "Dublin",
+    "Madrid",
+    "Prague",
+    "Warsaw",
+    "Athens",
+    "Zurich",
+    "Milan",
+    "Turin",
+    "Lyon",
+    "Bremen",
+    "Krakow",
+    "Seville",
+    "Malmo",
+    "Bergen",
+    "Tallinn",
+    "Vilnius",
+    "Ghent",
+    "Basel",
+    "Leeds",
+    "Bristol",
+    "Glasgow",
+    "Nantes",
+    "Cologne",
+    "Dresden",
+    "Leipzig",
+    "Bologna",
+    "Naples",
+    "Valencia",
+    "Bilbao",
+    "Utrecht",
+    "Aarhus",
+    "Tampere",
+    "Graz",
+    "Linz",
+]
+WHAT = ["Steel", "Bank", "Shipping", "Energy", "Foods", "Motors"]
+WHOSE = [
+    "Northwind",
+    "Halden",
+    "Orion",
+    "Vestra",
+    "Acme",
+    "Kestrel",
+    "Lumen",
+    "Harbor",
+    "Summit",
+    "Delta",
+]
+COMPANIES = [f"{WHOSE[n % 10]} {WHAT[(n + n // 10) % 6]}" for n in range(60)]
+SENTENCES = (
+    "{a}, a spokesman for {c}, told reporters in {p} that the new plant would open in spring.",
+    "The mayor of {p}, {a}, signed the contract with {c} on Monday.",
+    "{c} has hired {a} from {d} to lead its office in {q}.",
+    "In {p}, {a} met {b} to talk about the loan from {c}.",
+    "Shares of {c} fell after {a} left the company for {d}.",
+)
+
+
+Mentions = set[tuple[str, int, str]]
+KINDS = {"person": PEOPLE, "location": PLACES, "organization": COMPANIES}
+
+
+def report() -> list[str]:
+    """A page of 3,500 characters and more in sentences, each with several mentions."""
+    people, places, companies = map(iter, (PEOPLE, PLACES, COMPANIES))
+    sentences = []
+    for n in range(40):
+        form = SENTENCES[n % len(SENTENCES)]
+        names = {"a": people, "b": people, "c": companies, "d": companies, "p": places, "q": places}
+        used = {slot: next(names[slot]) for slot in names if f"{{{slot}}}" in form}
+        sentences.append(form.format(**used))
+    return sentences
+
+
+def gold(page: str) -> Mentions:
+    """All mentions of a page, with their places."""
+    return {
+        (kind, match.start(), name)
+        for kind, names in KINDS.items()
+        for name in names
+        for match in re.finditer(re.escape(name), page)
+    }
+
+
+def f1(mentions: Mentions, expected: Mentions) -> float:
+    return 2 * len(mentions & expected) / (len(mentions) + len(expected))
+
+
+def found(opened: Opened, texts: Sequence[str]) -> Mentions:
+    """Types, places in the whole report, and mentions."""
+    task, schema = read_schema(["person,location,organization"])
+    options = ExtractOptions(
+        language="en", min_score=opened.least_score(), passage_tokens=opened.passage_tokens()
+    )
+    documents = [Document("report", text, line=n) for n, text in enumerate(texts)]
+    mentions, start = set(), 0
+    results = extract(documents, opened.runner, opened.template, options, task=task, schema=schema)
+    for text, result in zip(texts, results, strict=True):
+        for item in result.items:
+            for _, span in item.roles:
+                for begin, end in span.occurrences or ((span.start, span.end),):
+                    mentions.add((item.item.type, start + begin, text[begin:end]))
+        start += len(text) + 1
+    return mentions
+
+
+@pytest.mark.model
+def test_a_page_is_as_good_as_its_sentences() -> None:
+    sentences = report()
+    page = " ".join(sentences)
+    assert 3_500 < len(page) < 4_400
+    opened = open_model(options=Options(threads=2))
+    try:
+        whole, single = found(opened, [page]), found(opened, sentences)
+    finally:
+        opened.runner.close()
+    expected = gold(page)
+    assert f1(single, expected) > 0.5
+    assert f1(whole, expected) >= 0.95 * f1(single, expected)
