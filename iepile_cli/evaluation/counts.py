@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import adler32, crc32
 
 from iepile_cli.evaluation.facts import Fact, Facts
-from iepile_cli.evaluation.matching import FULL, match_facts, same_facts
+from iepile_cli.evaluation.matching import FULL, invented, match_facts, same_facts
 from iepile_cli.task.table import TASKS
 
 if TYPE_CHECKING:
@@ -370,25 +370,6 @@ def _renumbered(codes: Table, labels: Table) -> Table:
 
     renumbered: Table = (labels[codes // OUTCOMES] * OUTCOMES + codes % OUTCOMES).astype(np.int32)
     return renumbered
-
-
-def invented(predicted: list[Fact], labels: int, text: str) -> list[Fact]:
-    """The predicted facts, at least one, with a mention that is not in the text."""
-    mentions = len(predicted[0]) - labels
-    try:
-        if mentions == 1:
-            return [fact for fact in predicted if fact[labels] not in text]
-        if mentions == 2:
-            other = labels + 1
-            return [f for f in predicted if f[labels] not in text or f[other] not in text]
-    except TypeError:
-        # Spans stand in the text; numbers and other values are not looked for.
-        pass
-    return [
-        fact
-        for fact in predicted
-        if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
-    ]
 
 
 def _digest(salt: tuple[int, int], id: str) -> int:

@@ -28,8 +28,8 @@ from iepile_cli.evaluation.documents import (
     Read,
     RowReader,
     count_document,
-    normalise,
 )
+from iepile_cli.evaluation.normalise import normalise
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.regroup import Regrouped, Span, regroup
 from iepile_cli.parallel import WorkerPool
