@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
 # Columns that a narrow terminal does without, the last first.
-_OPTIONAL = ("95 %", "gold", "P", "R", "pred", "correct")
+_OPTIONAL = ("95 %", "gold", "R", "P", "correct", "pred")
 
 EXAMPLES = """
 Examples:
@@ -50,8 +50,11 @@ def evaluate(
         ),
     ] = "",
     by: Annotated[
-        list[Literal["source", "type"]] | None,
-        typer.Option(help="Also show scores per source, or per type. Repeatable."),
+        list[str] | None,
+        typer.Option(
+            autocompletion=complete.choices(("source", "type")),
+            help="Also show scores per source, or per type. Repeatable.",
+        ),
     ] = None,
     match: Annotated[
         Literal["multiset", "set"],
