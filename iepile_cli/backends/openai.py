@@ -96,7 +96,7 @@ class OpenAIRunner(Runner):
         )
         self._loop = _Background()
         self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
-        found = self._loop.run(self._find_out(options.server, model.name)).result()
+        found = self._loop.run(self._find_out(options.server or "", model.name)).result()
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
         self.server = found.server.name

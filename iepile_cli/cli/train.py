@@ -58,19 +58,19 @@ def train(
     ] = False,
 ) -> None:
     """Fine-tune a model on converted data: LoRA, QLoRA, some layers or all weights."""
-    from iepile_cli.training import distributed, finetune
+    from iepile_cli.training import distributed, finetune, prepare
 
     by_file, by_hand = given_values(context, TrainOptions)
     chosen = _chosen(options, by_file, by_hand, recipe, config)
     distributed.set_waiting()
     if dry_run:
-        plan, example = finetune.dry_run(chosen, given=by_hand)
+        plan, example = prepare.dry_run(chosen, given=by_hand)
         console.put(plan.summary() + "\n")
         _show_example(example)
         return
     if chosen.nproc > 1 and not distributed.launched():
         with console.Progress() as progress:
-            finetune.check_before(chosen, given=by_hand, reporter=_Shown(progress))
+            prepare.check_before(chosen, given=by_hand, reporter=_Shown(progress))
         code = distributed.launch(chosen, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)

@@ -55,20 +55,6 @@ def training_arguments(
     import torch
     import transformers
 
-    saves = "steps" if options.save_every else "epoch"
-    best: dict[str, Any] = {}
-    if evaluates:
-        # A best checkpoint can only be kept where one is saved at each evaluation; the callback
-        # saves those of --save-every beside them.
-        saves = "steps" if options.eval_every else "epoch"
-        best = {
-            "eval_strategy": saves,
-            "eval_steps": options.eval_every or None,
-            "eval_on_start": not options.resume,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "f1" if options.eval_f1 else "loss",
-            "greater_is_better": bool(options.eval_f1),
-        }
     cuda = device.kind == "cuda"
     settings: dict[str, Any] = {
         "output_dir": str(Path(options.output, CHECKPOINTS)),
@@ -89,8 +75,6 @@ def training_arguments(
         "logging_steps": options.log_every or (10 if cuda else 1),
         # Looking at each step's loss would wait for the device.
         "logging_nan_inf_filter": False,
-        "save_strategy": saves,
-        "save_steps": (options.eval_every if evaluates else options.save_every) or 500,
         "save_total_limit": options.keep_checkpoints,
         "report_to": "none",
         "run_name": Path(options.output).resolve().name,
@@ -102,7 +86,12 @@ def training_arguments(
         "ddp_backend": "gloo" if device.kind == "cpu" and processes() > 1 else None,
         "ddp_find_unused_parameters": False,
     }
-    more = {**best, **_warmup(options), **_checkpointing(options), **sharding}
+    more = {
+        **_saving(options, evaluates),
+        **_warmup(options),
+        **_checkpointing(options),
+        **sharding,
+    }
     if settings["tf32"] is None:
         del settings["tf32"]
     try:
@@ -114,6 +103,26 @@ def training_arguments(
     # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _saving(options: TrainOptions, evaluates: bool) -> dict[str, Any]:
+    """When checkpoints are saved and the model is evaluated, and which checkpoint is the best."""
+    if not evaluates:
+        saves = "steps" if options.save_every else "epoch"
+        return {"save_strategy": saves, "save_steps": options.save_every or 500}
+    # A best checkpoint can only be kept where one is saved at each evaluation; the log callback
+    # saves those of --save-every beside them.
+    when = "steps" if options.eval_every else "epoch"
+    return {
+        "save_strategy": when,
+        "save_steps": options.eval_every or 500,
+        "eval_strategy": when,
+        "eval_steps": options.eval_every or None,
+        "eval_on_start": not options.resume,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "f1" if options.eval_f1 else "loss",
+        "greater_is_better": bool(options.eval_f1),
+    }
 
 
 def _extra(options: TrainOptions) -> dict[str, Any]:

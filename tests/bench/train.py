@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from iepile_cli.training.attention import collator_for
-from iepile_cli.training.finetune import prepare
 from iepile_cli.training.model import load_trainable, quiet_libraries
 from iepile_cli.training.options import options_from
 from iepile_cli.training.packing import PackedCollator, PaddedCollator
+from iepile_cli.training.prepare import prepare
 from iepile_cli.training.reporting import Reporter
 
 

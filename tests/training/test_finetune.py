@@ -378,7 +378,7 @@ def test_a_damaged_adapter_is_a_line(options: TrainOptions, tmp_path: Path) -> N
 def test_another_tokenizer_of_the_same_name_is_another_encoding(
     options: TrainOptions, tiny: Path, tmp_path: Path
 ) -> None:
-    from iepile_cli.training.finetune import prepare
+    from iepile_cli.training.prepare import prepare
 
     def prepared(model: Path) -> Any:
         return prepare(replace(options, model=str(model)), Recorder()).train

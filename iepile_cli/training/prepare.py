@@ -1,0 +1,238 @@
+"""All that is settled before weights are loaded: what can be refused, data, device, batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iepile_cli.config import cache_folder
+from iepile_cli.errors import UsageError
+from iepile_cli.files import refuse_overwriting
+from iepile_cli.training.arguments import check_libraries
+from iepile_cli.training.dataset import (
+    EncodedDataset,
+    EncoderFactory,
+    dataset_key,
+    encode_dataset,
+)
+from iepile_cli.training.distributed import check_sharding, planned, set_threads, shares
+from iepile_cli.training.encoding import IGNORED, Encoder, Limits
+from iepile_cli.training.gguf_export import adapter_obstacle
+from iepile_cli.training.model import (
+    Base,
+    adapter_config,
+    base_to_train,
+    check_continued,
+    hf_tokenizer,
+    open_tokenizer,
+    tokenizer_digest,
+)
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.output import CONFIG, LOG, check_output
+from iepile_cli.training.packing import BatchSampler
+from iepile_cli.training.plan import (
+    Batch,
+    Device,
+    Estimate,
+    Plan,
+    choose_batch,
+    choose_device,
+    estimate,
+)
+from iepile_cli.training.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is settled before weights are loaded."""
+
+    options: TrainOptions
+    base: Base
+    device: Device
+    train: EncodedDataset
+    held_out: EncodedDataset | None
+    guess: Estimate
+    batch: Batch
+    gguf_obstacle: str = ""
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be gone on from."""
+        options = self.options
+        return {
+            "data": self.train.folder.name,
+            "base_model": self.base.name,
+            "method": options.method,
+            "lora_r": options.lora_r,
+            "seed": options.seed,
+            "epochs": [options.epochs, options.max_steps],
+            "learning_rate": options.learning_rate,
+            "examples_per_step": self.batch.per_step or self.batch.tokens,
+            "held_out": 0 if self.held_out is None else len(self.held_out),
+        }
+
+
+def check_before(options: TrainOptions, *, given: Iterable[str], reporter: Reporter) -> None:
+    """Find what can be wrong, and encode the data, before several processes are started.
+
+    Nothing here touches a GPU.
+    """
+    options = options.checked()
+    check_output(options)
+    base, _ = _checked_base(options, given, reporter)
+    _encoded(options.data, base, options, reporter)
+    if options.eval_data:
+        _encoded([options.eval_data], base, options, reporter)
+
+
+def prepare(options: TrainOptions, reporter: Reporter, *, given: Iterable[str] = ()) -> Prepared:
+    """Find the model, encode the data, settle device and batch; nothing large is loaded."""
+    set_threads(options)
+    base, obstacle = _checked_base(options, given, reporter)
+    device = choose_device(options)
+    count, here = planned(options)
+    train = _encoded(options.data, base, options, reporter)
+    held_out: EncodedDataset | None = None
+    if options.eval_data:
+        held_out = _encoded([options.eval_data], base, options, reporter)
+    elif wanted := options.held_out(len(train)):
+        train, held_out = _held_out(train, wanted, options)
+    guess = estimate(base, options, device, shares(options, count))
+    batch = choose_batch(guess, options, device, train.report, count, here)
+    return Prepared(options, base, device, train, held_out, guess, batch, obstacle)
+
+
+def _checked_base(
+    options: TrainOptions, given: Iterable[str], reporter: Reporter
+) -> tuple[Base, str]:
+    """The base model, and why its adapter cannot be written as GGUF; all that can be refused."""
+    check_libraries(options)
+    check_sharding(options)
+    base = base_to_train(options, on_note=reporter.note)
+    check_continued(base, options, given)
+    own = (base.source, base.folder, *base.adapters)
+    written = (Path(options.output, name) for name in (CONFIG, LOG))
+    refuse_overwriting([options.output], own)
+    refuse_overwriting(written, [*options.data, options.eval_data or None])
+    obstacle = ""
+    if base.is_gguf and options.method == "lora":
+        planned_adapter = {"modules_to_save": options.modules_to_save}
+        obstacle = adapter_obstacle(
+            base, adapter_config(base.adapter) if base.adapter else planned_adapter
+        )
+    if obstacle and options.eval_f1:
+        raise UsageError(
+            f"--eval-f1 extracts with the adapter as GGUF, and there can be none: {obstacle}",
+            hint="leave it out: the held-out loss is taken all the same",
+        )
+    return base, obstacle
+
+
+def _held_out(
+    train: EncodedDataset, wanted: int, options: TrainOptions
+) -> tuple[EncodedDataset, EncodedDataset | None]:
+    if wanted >= len(train):
+        raise UsageError(f"--val-size {wanted} leaves nothing of {len(train)} examples to train on")
+    kept, out = train.split(wanted, options.seed)
+    if len(out):
+        return kept, out
+    if options.val_size == "auto":
+        return train, None
+    raise UsageError(
+        f"--val-size {wanted}: every text has more examples than that", hint="give a larger one"
+    )
+
+
+def plan(prepared: Prepared) -> Plan:
+    """What will be done, for people."""
+    options, batch = prepared.options, prepared.batch
+    sampler = BatchSampler(
+        prepared.train.lengths.tolist(),
+        examples=batch.examples,
+        tokens=batch.tokens,
+        seed=options.seed,
+        processes=batch.processes,
+    )
+    per_epoch = math.ceil(len(sampler) / batch.accumulated)
+    warnings = []
+    if prepared.gguf_obstacle:
+        warnings.append(
+            f"llama.cpp cannot open the result beside the model: {prepared.gguf_obstacle}; use it "
+            "with --backend transformers, or merge it: iepile export --to gguf"
+        )
+    return Plan(
+        options=options,
+        base=prepared.base,
+        device=prepared.device,
+        report=prepared.train.report,
+        examples=len(prepared.train),
+        held_out=0 if prepared.held_out is None else len(prepared.held_out),
+        guess=prepared.guess,
+        batch=batch,
+        steps=options.max_steps or math.ceil(per_epoch * options.epochs),
+        warnings=tuple(warnings),
+    )
+
+
+def dry_run(
+    options: TrainOptions, *, given: Iterable[str] = (), reporter: Reporter | None = None
+) -> tuple[Plan, list[tuple[str, bool]]]:
+    """The plan, and the first example as runs of text with whether each is learnt."""
+    prepared = prepare(options.checked(), reporter or Reporter(), given=given)
+    tokenizer = hf_tokenizer(prepared.base.folder, prepared.base.remote_code)
+    example = prepared.train[0]
+    learnt = [int(label) != IGNORED for label in example["labels"]]
+    runs: list[tuple[str, bool]] = []
+    # Whole runs are decoded at once: a character may be spread over several tokens.
+    for is_learnt, run in itertools.groupby(
+        zip(example["input_ids"].tolist(), learnt, strict=True), key=lambda pair: pair[1]
+    ):
+        runs.append((str(tokenizer.decode([token for token, _ in run])), is_learnt))
+    return plan(prepared), runs
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+def build_encoder(base: Base, options: TrainOptions) -> Encoder:
+    """The encoder of a base model's examples."""
+    return Encoder(
+        base.tokenizer,
+        base.template,
+        Limits.of(options),
+        system=options.system,
+        learns_prompt=options.train_on_prompt,
+    )
+
+
+def _encoder_elsewhere(
+    source: Path, folder: Path, remote_code: bool, template: Any, options: TrainOptions
+) -> Encoder:
+    """The same encoder, made in another process."""
+    tokenizer = open_tokenizer(source, folder, remote_code)
+    base = Base("", source, folder, (), template.bind(tokenizer), remote_code)
+    base.__dict__["tokenizer"] = tokenizer
+    return build_encoder(base, options)
+
+
+def _encoded(
+    files: Iterable[str], base: Base, options: TrainOptions, reporter: Reporter
+) -> EncodedDataset:
+    paths = [Path(file) for file in files]
+    encoder = build_encoder(base, options)
+    return encode_dataset(
+        cache_folder() / "encoded",
+        dataset_key(paths, encoder, tokenizer_digest(base)),
+        paths,
+        encoder,
+        workers=options.workers,
+        factory=EncoderFactory(
+            _encoder_elsewhere,
+            (base.source, base.folder, base.remote_code, base.template, options),
+        ),
+        on_example=reporter.encoding,
+    )
