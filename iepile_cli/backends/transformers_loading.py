@@ -23,6 +23,12 @@ from typing import Any
 from iepile_cli import parallel
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
+from iepile_cli.backends.transformers_weights import (
+    apply_adapter,
+    check_loaded,
+    merge_adapter,
+    quantisation,
+)
 from iepile_cli.errors import ModelError, UsageError
 
 BITS = (4, 8, 16, 32)
@@ -151,7 +157,7 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
     if bits >= 16:
         how["dtype"] = torch.float32 if bits == 32 else half_precision(place)
     else:
-        how["quantization_config"] = _quantization(bits)
+        how["quantization_config"] = quantisation(bits, torch.bfloat16)
         how["dtype"] = torch.bfloat16
     if place == "cuda":
         how["device_map"], how["max_memory"] = "auto", max_memory(options.max_memory)
@@ -163,7 +169,7 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
     else:
         how["trust_remote_code"] = options.trust_remote_code
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **how)
+        model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **how)
     except torch.OutOfMemoryError:
         raise _no_memory(path, bits) from None
     except Exception as error:
@@ -176,30 +182,26 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
         if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, AttributeError)):
             raise
         raise ModelError(f"{path}: transformers cannot load it: {_short(error)}") from None
-
-
-def _quantization(bits: int) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    check_loaded(path, info)
+    return model
 
 
 def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
-    """Lay adapters over a model, one after the other: into its weights, or beside them."""
+    """Apply adapters to a model, one after the other: merged into its weights, or beside them."""
     if not adapters:
         return model
     names = [f"adapter{number}" for number in range(len(adapters))]
     with tempfile.TemporaryDirectory(prefix="iepile-") as scratch:
+        # All are unpacked for the model as it is before the first one is applied.
         folders = [_peft_folder(Path(path), model, Path(scratch)) for path in adapters]
-        return _laid_over(model, dict(zip(names, folders, strict=True)), merge=merge)
+        for name, folder in zip(names, folders, strict=True):
+            if merge:
+                model = merge_adapter(model, folder)
+            else:
+                model = apply_adapter(model, folder, name=name)
+    if not merge:
+        model.base_model.set_adapter(names)
+    return model
 
 
 def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
@@ -211,27 +213,6 @@ def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter}: not an adapter (adapter_config.json or a .gguf file)")
     return adapter
-
-
-def _laid_over(model: Any, adapters: Mapping[str, Path], *, merge: bool) -> Any:
-    from peft import PeftModel
-
-    for name, folder in adapters.items():
-        try:
-            if merge:
-                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-            elif isinstance(model, PeftModel):
-                model.load_adapter(folder, adapter_name=name)
-            else:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"{folder}: not an adapter for this model: {_short(error)}",
-                hint="an adapter fits only the base model it was trained on",
-            ) from None
-    if not merge:
-        model.base_model.set_adapter(list(adapters))
-    return model
 
 
 def _tokenizer(path: Path, options: Options, *, gguf: bool) -> ConstrainingTokenizer:
