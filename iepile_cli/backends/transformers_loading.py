@@ -25,14 +25,14 @@ from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
 from iepile_cli.backends.transformers_weights import (
     apply_adapter,
-    check_loaded,
+    is_out_of_memory,
+    load_weights,
     merge_adapter,
     quantisation,
 )
 from iepile_cli.errors import ModelError, UsageError
 
 BITS = (4, 8, 16, 32)
-_INSTALL = "pip install 'iepile-cli[train]'"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,6 @@ def half_precision(device: str) -> Any:
 
 def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
 
     how: dict[str, Any] = {"local_files_only": True}
     if bits >= 16:
@@ -169,27 +168,21 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
     else:
         how["trust_remote_code"] = options.trust_remote_code
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **how)
-    except torch.OutOfMemoryError:
-        raise _no_memory(path, bits) from None
+        return load_weights(path, **how)
+    except ModelError as error:
+        if options.trust_remote_code and not gguf:
+            raise _foreign_failure(path, error) from None
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
         if options.trust_remote_code and not gguf:
             raise _foreign_failure(path, error) from None
-        if isinstance(error, ImportError):
-            raise ModelError(f"{path}: {_short(error)}", hint=_INSTALL) from None
-        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, AttributeError)):
-            raise
-        raise ModelError(f"{path}: transformers cannot load it: {_short(error)}") from None
-    check_loaded(path, info)
-    return model
+        raise
 
 
 def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
-    """Apply adapters to a model, one after the other: merged into its weights, or beside them."""
-    if not adapters:
-        return model
+    """A model with adapters applied, one after the other: merged into its weights, or beside."""
     names = [f"adapter{number}" for number in range(len(adapters))]
     with tempfile.TemporaryDirectory(prefix="iepile-") as scratch:
         # All are unpacked for the model as it is before the first one is applied.
@@ -199,7 +192,7 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
                 model = merge_adapter(model, folder)
             else:
                 model = apply_adapter(model, folder, name=name)
-    if not merge:
+    if names and not merge:
         model.base_model.set_adapter(names)
     return model
 
@@ -275,20 +268,8 @@ def _foreign_failure(path: Path, error: Exception) -> ModelError:
     """What is said of a model's own code that fails, in whatever way."""
     return ModelError(
         f"{path}: its own code fails with transformers {metadata.version('transformers')}: "
-        f"{type(error).__name__}: {_short(error)}",
+        f"{_short(error)}",
         hint="a GGUF file of the model needs none of it",
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the machine has no memory left."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in said or "not enough memory" in said
     )
 
 

@@ -35,7 +35,7 @@ from iepile_cli.conversion.label_aliases import (
     draw_naming,
     rename_entries,
 )
-from iepile_cli.conversion.options import Plan
+from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.rows import (
     BatchTemplate,
     FlatReader,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.conversion.mining import MOST
-from iepile_cli.conversion.options import HardNegatives
+from iepile_cli.conversion.plan import HardNegatives
 from iepile_cli.errors import DataError
 from iepile_cli.files import decode_json, read_text, write_atomic
 

@@ -1,151 +1,125 @@
-"""What a conversion can be told: by a user, and for the records of one dataset."""
+"""What a conversion can be told: the one place where an option's default and help are written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal
 
-from iepile_cli.conversion.label_aliases import LabelAliases
-from iepile_cli.errors import UsageError
-from iepile_cli.task.instruction import batch_bounds
-from iepile_cli.task.shape import SchemaItem
-from iepile_cli.task.table import Task, task_named
-
-HardNegatives: TypeAlias = dict[str, tuple[str, ...]]
+from iepile_cli.fields import option
 
 AUTO = "auto"
-SPLITS = ("train", "test")
-TRIGGERS = ("train", "always", "never")
-LANGUAGES = ("zh", "en", AUTO)
+_SCHEMA, _TYPES, _LABELS = "Schema and task", "Types asked", "Labels"
+
+Form = Literal[
+    "auto",
+    "iepile",
+    "bio",
+    "brat",
+    "spacy",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "tokens",
+    "results",
+]
+Output = Literal[
+    "rows", "records", "schema", "bio", "brat", "spacy", "prodigy", "doccano", "label-studio"
+]
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """What to convert, to what, and how; ``None`` and empty values are decided from the data.
 
-    ``path`` None is stdin, ``output`` None stdout. ``schema`` holds names or files, or ``auto``;
-    ``hard_negatives`` files or ``auto``. The other fields are those of ``Plan``.
+    ``path`` None is stdin, ``output`` None stdout.
     """
 
-    path: Path | None
-    output: Path | None = None
-    schema: tuple[str, ...] = ()
-    task: str | None = None
-    language: str = AUTO
-    split: str | None = None
-    split_num: int | None = None
-    neg_ratio: float = 1.0
-    shuffle: bool = False
-    hard_negatives: tuple[str, ...] = ()
-    write_hard_negatives: Path | None = None
-    max_empty_ratio: float | None = None
-    split_arguments: int = 0
-    triggers: str = "train"
-    sample: float = 1.0
-    dev_share: float = 0.0
-    rename_labels: Path | None = None
-    label_aliases: Path | None = None
-    seed: int = 42
-    source: str | None = None
-    workers: int | None = None
-    form: str = AUTO
-    to: str = "rows"
-    strict: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the records of one dataset become instructions; goes to every worker process.
-
-    ``split_num`` None takes the task's own batch size, -1 asks everything at once. ``neg_ratio``
-    is the probability with which a type that the record lacks is asked all the same (-1: all of
-    them). ``hard`` maps a label to the labels that are easily mistaken for it; with it,
-    ``neg_ratio`` counts only for records without any gold. ``triggers`` says in which split given
-    triggers are shown. ``split_arguments`` 0 splits none. ``share`` is that of the records that
-    are converted, ``dev_share`` that of the documents that go to the dev set. ``renames`` are the
-    labels that gold and schema have under another name; ``items`` are renamed already.
-    """
-
-    task_name: str
-    items: tuple[SchemaItem, ...]
-    split: str = "train"
-    source: str = ""
-    language: str = AUTO
-    split_num: int | None = None
-    neg_ratio: float = 1.0
-    shuffle: bool = False
-    hard: HardNegatives | None = None
-    seed: int = 42
-    split_arguments: int = 0
-    triggers: str = "train"
-    max_empty_ratio: float | None = None
-    strict: bool = False
-    share: float = 1.0
-    dev_share: float = 0.0
-    renames: Mapping[str, str] = field(default_factory=dict)
-    aliases: LabelAliases | None = None
-
-    @property
-    def task(self) -> Task:
-        """The task's row."""
-        return task_named(self.task_name)
-
-    @property
-    def batch_size(self) -> int:
-        """How many schema items stand in one instruction; -1 for all."""
-        return self.task.batch_size if self.split_num is None else self.split_num
-
-    @property
-    def shows_triggers(self) -> bool:
-        """Whether a schema item with given triggers shows them."""
-        return self.triggers in (self.split, "always")
-
-    def check(self) -> Plan:
-        """Give the plan back when it can be carried out; raises ``UsageError``."""
-        list(batch_bounds(1, self.batch_size))
-        check_choice("--split", self.split, SPLITS)
-        check_choice("--lang", self.language, LANGUAGES)
-        check_choice("--triggers", self.triggers, TRIGGERS)
-        if not 0 <= self.neg_ratio <= 1 and self.neg_ratio != -1:
-            raise UsageError(
-                f"--neg-ratio {self.neg_ratio:g} is not a share",
-                hint="0 to 1, or -1 for all negatives",
-            )
-        if self.split_arguments < 0:
-            raise UsageError(f"--split-arguments {self.split_arguments} is not a number of roles")
-        if self.split_arguments and not self.task.slots:
-            raise UsageError(f"--split-arguments: {self.task.name} has no arguments")
-        if not self.items:
-            raise UsageError(f"the schema names nothing that {self.task.name} asks for")
-        if not 0 < self.share <= 1:
-            raise UsageError(f"--sample {self.share:g} is not a share", hint="above 0, at most 1")
-        if not 0 <= self.dev_share < 1:
-            raise UsageError(f"--dev-share {self.dev_share:g} is not a share", hint="below 1")
-        if self.hard is not None and self.task.gold_types_only:
-            raise UsageError(
-                f"--hard-negatives: {self.task.name} asks only the types that a record has"
-            )
-        self._check_training()
-        return self
-
-    def _check_training(self) -> None:
-        ratio = self.max_empty_ratio
-        if ratio is not None and not 0 <= ratio <= 1:
-            raise UsageError(f"--max-empty-ratio {ratio:g} is not a share", hint="0 to 1")
-        if self.split == "train":
-            return
-        for option, given, effect in (
-            ("--max-empty-ratio", ratio is not None, "drop gold from"),
-            ("--label-aliases", self.aliases is not None, "rename the gold of"),
-            ("--dev-share", self.dev_share > 0, "take records from"),
-        ):
-            if given:
-                raise UsageError(f"{option} would {effect} a test set", hint="use it with train")
-
-
-def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ``UsageError`` for a value that is not one of those known."""
-    if value not in known:
-        raise UsageError(f"{option} {value} is not known", hint=f"one of {', '.join(known)}")
+    path: Path | None = None
+    output: Path | None = option(
+        None,
+        help="Where to write. Default: standard output. .gz and .zst are compressed.",
+        flags=("-o",),
+        group="Output",
+    )
+    to: Output = option(
+        "rows",
+        help="What to make: rows (instructions), unified records, a schema, or a tool's format.",
+        group="Output",
+    )
+    form: Form = option("auto", help="Format of SRC.", flags=("--from",), group=_SCHEMA)
+    task: str | None = option(
+        None,
+        help="NER, RE, SPO, EE, EET, EEA or KG. Default: as the path or the format says.",
+        completes="task",
+        group=_SCHEMA,
+    )
+    schema: tuple[str, ...] = option(
+        (),
+        help="Schema file, or names; auto infers it from the data. Default: schema.json beside "
+        "SRC.",
+        group=_SCHEMA,
+    )
+    language: Literal["auto", "en", "zh"] = option(
+        "auto",
+        help="Language of the instructions; auto: by the path, else by each text.",
+        flags=("--lang",),
+        group=_SCHEMA,
+    )
+    split: Literal["train", "test"] | None = option(
+        None, help="Kind of rows. Default: test for files named test, else train.", group="Output"
+    )
+    split_num: int | None = option(
+        None,
+        help="Schema items in one instruction; -1 for all. Default: NER 6, KG 1, others 4.",
+        group=_TYPES,
+    )
+    neg_ratio: float = option(
+        1.0, help="Chance for each absent type to be asked; -1 asks all.", group=_TYPES
+    )
+    shuffle: bool = option(
+        False, help="Schema items of training rows in random order.", group=_TYPES
+    )
+    hard_negatives: tuple[str, ...] = option(
+        (),
+        help="Dictionary or confusions file, or auto to mine the data; may be repeated.",
+        group=_TYPES,
+    )
+    write_hard_negatives: Path | None = option(
+        None, help="Write the dictionary of hard negatives to this file.", group=_TYPES
+    )
+    split_arguments: int = option(
+        0, help="Ask at most so many arguments of a type at once; 0 asks all.", group=_TYPES
+    )
+    triggers: Literal["train", "always", "never"] = option(
+        "train", help="Rows that show given triggers (EEA).", group=_TYPES
+    )
+    rename_labels: Path | None = option(
+        None, help='File of new names for labels: {"old": "new"}, JSON or TOML.', group=_LABELS
+    )
+    label_aliases: Path | None = option(
+        None,
+        help="File of other names and coarser labels, drawn for each training record.",
+        group=_LABELS,
+    )
+    source: str | None = option(
+        None, help="Name of the dataset. Default: the folder's name.", group=_LABELS
+    )
+    sample: float = option(
+        1.0, help="Convert only this share of the records, drawn.", group="Output"
+    )
+    dev_share: float = option(
+        0.0,
+        help="Share of the documents whose rows go to OUTPUT with .dev before its suffix.",
+        group="Output",
+    )
+    max_empty_ratio: float | None = option(
+        None, help="Largest share of training rows with an empty answer.", group="Output"
+    )
+    seed: int = option(42, help="Seed of all that is drawn.", group="Output")
+    strict: bool = option(
+        False, help="Stop at the first problem and write nothing.", group="Output"
+    )
+    workers: int | None = option(
+        None, help="Worker processes. Default: one per processor, at most 8.", group="Output"
+    )

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
-from iepile_cli.conversion.options import Plan
+from iepile_cli.conversion.plan import Plan
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem, label_of
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from iepile_cli.conversion import pipeline
+from iepile_cli.conversion.chunk_work import Done
 from iepile_cli.conversion.datasets import find_datasets, language_of_path, task_of
-from iepile_cli.conversion.pipeline import Done
 
 SCHEMA = '["person", "place"]\n[]\n{}\n'
 RECORD = {"text": "Ann saw Rome", "entity": [{"entity": "Ann", "entity_type": "person"}]}

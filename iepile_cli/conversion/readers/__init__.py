@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 from iepile_cli.conversion.chunks import Chunk, json_chunks, numbered_chunks
 from iepile_cli.conversion.gold import (
@@ -25,6 +25,7 @@ from iepile_cli.conversion.gold import (
     text_of,
 )
 from iepile_cli.conversion.offsets import GoldItem, gold_items
+from iepile_cli.conversion.options import Form
 from iepile_cli.conversion.readers.bio import TAG_KEYS, TOKEN_KEYS, read_bio, token_reader
 from iepile_cli.conversion.readers.brat import brat_documents, read_brat
 from iepile_cli.conversion.readers.doccano import doccano_records
@@ -38,18 +39,7 @@ from iepile_cli.errors import DataError, UsageError
 from iepile_cli.files import StrPath, display_name, open_input, suffix, utf8_stream
 from iepile_cli.task.table import TASKS, Task
 
-FORMS = (
-    "auto",
-    "iepile",
-    "bio",
-    "brat",
-    "spacy",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "tokens",
-    "results",
-)
+FORMS: tuple[str, ...] = get_args(Form)
 
 _BY_SUFFIX = {
     ".bio": "bio",
@@ -235,7 +225,9 @@ def read_gold(path: StrPath, form: str = "auto", task: Task | None = None) -> It
     place = Path(path)
     if not place.exists():
         raise DataError("no such file or folder", path=display_name(path))
-    first = {one.layout.field: one for one in reversed(TASKS.values())}
+    first: dict[str, Task] = {}
+    for one in TASKS.values():
+        first.setdefault(one.layout.field, one)
     tasks = [task] if task else list(first.values())
     with open_records(place, form, task.name if task else None) as (chunks, _):
         for chunk in chunks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,22 +19,21 @@ from iepile_cli.conversion.datasets import (
     task_of,
 )
 from iepile_cli.conversion.hard_negatives import write_hard_negatives
-from iepile_cli.conversion.options import AUTO, ConvertOptions, HardNegatives, Plan, check_choice
+from iepile_cli.conversion.options import AUTO, ConvertOptions
 from iepile_cli.conversion.pipeline import (
     Progress,
     convert_file,
-    records_chunk,
     silent,
     write_records,
 )
+from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import form_of
 from iepile_cli.conversion.report import Report
 from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.fields import check_fields
 from iepile_cli.files import display_name, refuse_overwriting, write_atomic
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.task.table import task_named
-
-OUTPUTS = ("rows", "records", "schema")
 
 # Gives a callback for the progress of what it is called with: a name and a size in bytes.
 Show: TypeAlias = Callable[[str, int], Progress]
@@ -53,7 +51,7 @@ def convert(options: ConvertOptions, show: Show = show_nothing) -> list[Report]:
     ``UsageError`` for options that do not fit together, ``DataError`` for a single file that
     cannot be used, and with ``strict`` for the first problem.
     """
-    check_choice("--to", options.to, OUTPUTS)
+    check_fields(options)
     _check(options)
     path = options.path
     if path is not None and not path.exists():
@@ -109,11 +107,14 @@ def _convert_single(options: ConvertOptions, pool: WorkerPool, show: Show) -> Re
     progress = show(display_name(path), size)
     if options.to == "schema":
         return _write_schema(planner, options.output, display_name(path))
-    if options.to == "records":
+    if options.to != "rows":
+        if options.to == "brat" and options.output is None:
+            raise UsageError("--to brat writes a folder", hint="name one with -o")
         return write_records(
             path,
             options.output,
-            functools.partial(records_chunk, planner.renames),
+            options.to,
+            planner.renames,
             form=options.form,
             task_name=planner.task.name if options.task and planner.task else None,
             strict=options.strict,
