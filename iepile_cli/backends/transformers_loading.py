@@ -33,7 +33,6 @@ from iepile_cli.backends.transformers_weights import (
 from iepile_cli.errors import ModelError, UsageError
 
 BITS = (4, 8, 16, 32)
-_INSTALL = "pip install 'iepile-cli[train]'"
 
 
 @dataclass(frozen=True)
@@ -186,8 +185,9 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
     """A model with adapters applied, one after the other: merged into its weights, or beside."""
     names = [f"adapter{number}" for number in range(len(adapters))]
     with tempfile.TemporaryDirectory(prefix="iepile-") as scratch:
-        for name, path in zip(names, adapters, strict=True):
-            folder = _peft_folder(Path(path), model, Path(scratch))
+        # All are unpacked for the model as it is before the first one is applied.
+        folders = [_peft_folder(Path(path), model, Path(scratch)) for path in adapters]
+        for name, folder in zip(names, folders, strict=True):
             if merge:
                 model = merge_adapter(model, folder)
             else:
