@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = """
-from iepile_cli.backends import Backend
+from iepile_cli.backends import Backend, Probe
 from iepile_cli.templates import Control, Template
 
 def register(registry):
@@ -29,7 +30,6 @@ def register(registry):
 
 class Nowhere(Backend):
     def probe(self):
-        from iepile_cli.backends import Probe
         return Probe(False, "there is no such machine", {"version": "7"})
 
     def open(self, model, options):
@@ -250,17 +250,61 @@ def test_a_folder_that_cannot_be_read_does_not_matter() -> None:
     assert "llama-cpp" in done.stdout
 
 
-def test_the_example_of_the_docs_registers() -> None:
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The plugin that the page shows, each block in the file that its first line names."""
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    example = page.partition("```python\n")[2].partition("```")[0]
-    code = f"""{example}
-from iepile_cli.registry import Registry
-own = Registry()
-register(own)
-print(own.get("template", "mine").name, own.get("model", "my-model").hf, own.names("backend"))
+    blocks = re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", page, re.DOTALL)
+    files = dict(blocks)
+    assert set(files) == {
+        "pyproject.toml",
+        "my_package/__init__.py",
+        "my_package/my-recipe.toml",
+    }
+    entry = re.search(r"\[project\.entry-points\.\"iepile\.plugins\"\]\nmine = \"(.*)\"", page)
+    assert entry
+    write_package(tmp_path, "mine", "", entry[1])
+    for path, text in blocks:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"# {path}\n{text}", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("templates", "mine\tmine 1.2\tyes\t\tfor my model"),
+        ("models", "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t"),
+        (
+            "recipes",
+            "my-recipe\tmine 1.2\tno\tits model is not here: iepile download my-model"
+            "\tmy_package/my-recipe.toml",
+        ),
+    ],
+)
+def test_the_example_of_the_docs_is_listed(example: Path, kind: str, line: str) -> None:
+    assert line in listing(example, kind).splitlines()
+
+
+def test_the_example_of_the_docs_is_used(example: Path) -> None:
+    extract = ["-m", "iepile_cli", "extract", "--schema", "a", str(ROOT / "README.md")]
+    done = run(example, *extract, "--model", "my-model")
+    assert (done.returncode, "get it with: iepile download my-model" in done.stderr) == (1, True)
+
+
+def test_a_backend_without_the_methods_is_named(site: Path) -> None:
+    code = """
+class Half:
+    probe = 3
+
+def register(registry):
+    registry.add("backend", "half", Half())
 """
-    done = run(ROOT, "-c", code)
-    assert (done.stdout, done.stderr) == ("mine me/my-model-GGUF ['my-server']\n", "")
+    write_package(site, "half-plugin", code, "half_plugin:register")
+    done = run(site, "-m", "iepile_cli", "list", "backends")
+    assert "the plugin half-plugin of half-plugin 1.2 cannot be used: TypeError" in done.stderr
+    missing = done.stderr.partition("a backend must have ")[2].partition(" (see")[0].split(", ")
+    assert {"open", "probe"} <= set(missing)
 
 
 def backend_of_the_page() -> str:

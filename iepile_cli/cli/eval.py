@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,10 +18,8 @@ from iepile_cli.errors import IEPileError, UsageError
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
-# A narrower terminal gets the name, F1, its interval and the gold count only.
-_WIDE = 66
-
-FORMATS = ("table", "tsv", "markdown")
+# Columns that a narrow terminal does without, the last first.
+_OPTIONAL = ("95 %", "gold", "R", "P", "correct", "pred")
 
 EXAMPLES = """
 Examples:
@@ -52,13 +50,19 @@ def evaluate(
         ),
     ] = "",
     by: Annotated[
-        list[str] | None, typer.Option(help="Also show scores per source, or per type. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            autocompletion=complete.choices(("source", "type")),
+            help="Also show scores per source, or per type. Repeatable.",
+        ),
     ] = None,
     match: Annotated[
-        str, typer.Option(help="multiset: repetitions count; set: they do not.")
+        Literal["multiset", "set"],
+        typer.Option(help="multiset: repetitions count; set: they do not."),
     ] = "multiset",
     mode: Annotated[
-        str, typer.Option(help="What counts as found: strict, boundary, partial or type.")
+        Literal["strict", "boundary", "partial", "type"],
+        typer.Option(help="What counts as correct."),
     ] = "strict",
     ignore_case: Annotated[
         bool, typer.Option("--ignore-case", help="Compare mentions without regard to case.")
@@ -77,10 +81,8 @@ def evaluate(
         bool, typer.Option("--asked-only", help="Leave out gold and answers that were not asked.")
     ] = False,
     format: Annotated[
-        str | None,
-        typer.Option(
-            help="table, tsv or markdown. Default: table on a terminal, else tsv.",
-        ),
+        Literal["table", "tsv", "markdown"] | None,
+        typer.Option(help="Form of the scores on stdout. Default: table on a terminal, else tsv."),
     ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")
@@ -117,8 +119,8 @@ def evaluate(
 
     options = EvalOptions(
         task=task,
-        match=match,  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]
+        match=match,
+        mode=mode,
         repair=repair,
         asked_only=asked_only,
         literal=upstream_compatible,
@@ -128,8 +130,6 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
-    if format not in (None, *FORMATS):
-        raise UsageError(f"--format {format!r} is not known", hint=f"one of {', '.join(FORMATS)}")
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
     _check_reports(reports, json_file, [*predictions, gold, baseline])
     if len(predictions) > 1:
@@ -151,7 +151,7 @@ def evaluate(
         report.write_json(whole, json_file)
     if json_file == "-" or upstream_compatible:
         narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-        _put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
+        console.put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
     else:
         _show(finished, format or ("table" if sys.stdout.isatty() else "tsv"))
     failures: list[IEPileError] = []
@@ -207,50 +207,26 @@ def _write_reports(
 
 
 @contextmanager
-def _ticking(predictions: str) -> Iterator[Callable[[int], None] | None]:
-    """What is called with numbers of bytes read; None where nobody would see them."""
-    if not sys.stderr.isatty() or not os.path.isfile(predictions):
-        yield None
-        return
-    with console.progress() as progress:
-        bar = progress.add_task("scoring", total=os.path.getsize(predictions))
-        yield lambda size: progress.advance(bar, size)
-
-
-def _put(text: str) -> None:
-    """Write to stdout; what its encoding lacks is escaped, which in JSON is the same string."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+def _ticking(predictions: str) -> Iterator[Callable[[int], None]]:
+    """What is called with numbers of bytes read."""
+    size = os.path.getsize(predictions) if os.path.isfile(predictions) else None
+    with console.Progress("bytes") as progress:
+        yield progress.bar("scoring", total=size).advance
 
 
 def _show(evaluations: list[Evaluation], format: str) -> None:
     """The table: tab-separated for programs, aligned or in Markdown for people."""
     from iepile_cli.evaluation import report
+    from iepile_cli.formatting import table_lines
 
+    lines: Iterable[str]
     if format == "tsv":
-        _put("".join(f"{line}\n" for line in report.as_tsv(evaluations)))
-        return
-    rows = report.for_people(evaluations)
-    if format == "markdown":
-        _put("".join(f"{line}\n" for line in report.as_markdown(rows)))
-        return
-    from rich.console import Console
-
-    screen = Console(highlight=False)
-    if screen.width < _WIDE:
-        rows = ((row[0], row[4], *row[5:7]) for row in rows if row[1] != "macro")
-    screen.print(_table(rows))
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    header, *body = rows
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        number = name not in ("what", "average")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in body:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+        lines = report.as_tsv(evaluations)
+    elif format == "markdown":
+        lines = report.as_markdown(report.for_people(evaluations))
+    else:
+        header, *rows = report.for_people(evaluations)
+        right = [name for name in header if name not in ("what", "average")]
+        lines = table_lines(header, rows, console.width(), right=right, optional=_OPTIONAL)
+    for line in lines:
+        console.put(f"{line}\n")

@@ -224,12 +224,23 @@ def joint_score(scores: Iterable[float | None]) -> float | None:
 
 
 def at_all_places(items: Iterable[Item], text: str) -> list[Item]:
-    """An item for each place of its mention in a document; for items that are single mentions."""
+    """An item for each place of its words in a document, with the best score of them.
+
+    For items that are single mentions.
+    """
     places = Occurrences(text)
-    found: list[Item] = []
+    best: dict[tuple[SchemaItem, str], Item] = {}
+    listed: dict[tuple[SchemaItem, str], set[int]] = {}
     for item in items:
+        ((_, span),) = item.roles
+        key = (item.item, span.text)
+        if key not in best or (item.score or 0.0) > (best[key].score or 0.0):
+            best[key] = item
+        listed.setdefault(key, set()).add(span.start)
+    found: list[Item] = []
+    for key, item in best.items():
         ((role, span),) = item.roles
-        for start in sorted({span.start, *places.of(span.text)}):
+        for start in sorted(listed[key].union(places.of(span.text))):
             moved = replace(span, start=start, end=start + len(span.text))
             found.append(replace(item, roles=((role, moved),)))
     return found

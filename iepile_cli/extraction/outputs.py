@@ -47,9 +47,8 @@ def format_for(target: str | None, *, records: bool = False) -> str:
         return "jsonl"
     suffix = os.path.splitext(target)[1].lower()
     if suffix in COMPRESSED_SUFFIXES:
-        raise UsageError(
-            f"{target}: results are not written compressed", hint="leave -o out and pipe into gzip"
-        )
+        # Opening the writer says why not.
+        return "jsonl"
     named = _SUFFIXES.get(suffix)
     if named is None or (records and named == "csv"):
         known = "jsonl" if records else ", ".join(FORMATS)
@@ -253,6 +252,10 @@ def _destination(target: str | None, *, resume: bool) -> str | None:
         raise UsageError("only a file can be resumed", hint="name it with -o")
     if target is not None and os.path.isdir(target):
         raise UsageError(f"{target} is a folder, not a file to write to")
+    if target is not None and target.lower().endswith(COMPRESSED_SUFFIXES):
+        raise UsageError(
+            f"{target}: results are not written compressed", hint="leave -o out and pipe into gzip"
+        )
     return target
 
 

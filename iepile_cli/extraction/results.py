@@ -97,7 +97,7 @@ def merge(
     answer = answer_json(task, _by_schema_item(schema, kept), None)
     every = options.all_occurrences
     if is_single(task) and every is not False:
-        kept = distinct(at_all_places(kept, text))
+        kept = at_all_places(kept, text)
         kept = _sorted(_best_of_each_place(kept, order) if options.best_type else kept, order)
     elif every:
         kept = with_occurrences(kept, text)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 KINDS = ("base", "gguf", "adapter", "data")
 
+# Python, libraries and tokenizer, in bytes.
+_PROGRAM = 300_000_000
 # A name is a folder's name too.
 _NAME = re.compile(r"\w[\w.+-]*")
-# What a download takes without being asked: weights that cannot run code, settings, tokenizers
+# What a download takes by default: weights that cannot run code, settings, tokenizers
 # and texts. Pickles (*.bin, *.pt) come only with an entry that says its publisher has no others.
 SAFE_FILES = (
     "*.safetensors",
@@ -63,7 +65,7 @@ class ModelEntry:
     llama.cpp), ``adapter`` (LoRA weights for ``base``) or ``data`` (a corpus). ``hf`` and
     ``modelscope`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
-    files; ``adapter`` names the adapter that is used when none is asked for. ``size`` is in
+    files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
     answers well, ``languages`` those that it knows. ``min_score`` is the score (0..1) below which
     its answers are not worth showing, and ``passage_tokens`` the longest passage, in tokens, that
@@ -125,14 +127,17 @@ class ModelEntry:
     def memory(self, bits: int | None = None) -> int | None:
         """About how many bytes of memory it takes to run, by default with its published weights.
 
-        The weights (with ``bits`` each: 4, 8 or 16) and a fifth more for activations and the
-        key-value cache of a passage; ``None`` when it cannot be told, or for what is no model.
+        The weights (with ``bits`` each: 4, 8 or 16), a fifth more for activations and the
+        key-value cache of a passage, and what the program itself takes; ``None`` when it cannot be
+        told, or for what is no model.
         """
         if self.kind not in {"base", "gguf"}:
             return None
         if bits is None:
-            return None if self.size is None else int(self.size * 1.2)
-        return None if self.parameters is None else int(self.parameters * bits / 8 * 1.2)
+            weights = self.size
+        else:
+            weights = None if self.parameters is None else self.parameters * bits // 8
+        return None if weights is None else int(weights * 1.2) + _PROGRAM
 
 
 def entry_from_table(name: str, table: Mapping[str, Any]) -> ModelEntry:

@@ -11,7 +11,6 @@ belongs to a request, not to a model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -267,9 +266,12 @@ class Rules:
         return name
 
 
-def literal(text: str) -> str:
-    """A string literal of a grammar; the escapes of JSON text are those of Lark and of GBNF."""
-    return json.dumps(text, ensure_ascii=False)
+def literal(value: Any) -> str:
+    """A string literal of a grammar; the escapes of JSON text are those of Lark and of GBNF.
+
+    Lark takes no DEL as it is, which JSON does not escape.
+    """
+    return dumps(value).replace("\x7f", r"\u007f")
 
 
 # --------------------------------------------------------------------------------------- as Lark
@@ -305,10 +307,7 @@ def _lark_mention(grammar: Grammar) -> list[str]:
     escaped = r"\\(n|t|r|f|u000b|u001c|u001d|u001e|u001f)"
     edge = f"({blank}|{escaped})"
     return [
-        *(
-            f"RUN{n}: %regex {json.dumps({'substring_chunks': run}, ensure_ascii=False)}"
-            for n, run in enumerate(runs)
-        ),
+        *(f"RUN{n}: %regex {literal({'substring_chunks': run})}" for n, run in enumerate(runs)),
         "PIECES: " + " | ".join(f"RUN{n}" for n in range(len(runs))),
         # An escape at the end is white space only when its backslash is not itself escaped.
         rf"EDGED: /(?s:{edge}.*|.*{blank}|([^\\]|\\.)*{escaped}|)/",

@@ -247,9 +247,14 @@ def full_stop(text: str, start: int, end: int) -> int:
         return 0
     if text[end - 1] in "\u3002\uff61\u0964\u06d4":
         return 1
-    stops = text[end - 1] == "." and text[end - 2] not in ".!?" and text[end : end + 1] != "."
-    inside = text[end : end + 1].isalnum()
-    return int(stops and not inside and _ends_sentence(text, end - 1, end))
+    following = text[end : end + 1]
+    if text[end - 1] != "." or following == "." or following.isalnum():
+        return 0
+    last_word = text[start : end - 1].rpartition(" ")[2]
+    # "L.A.", an ellipsis, and a stop that stands apart, as in tokenized text: "Inc .".
+    if not last_word or "." in last_word or last_word[-1] in "!?":
+        return 0
+    return int(_ends_sentence(text, end - 1, end))
 
 
 def _ends_sentence(text: str, stop: int, end: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(lines: Path, tmp_path: Pat
     done = numbers(path)
     assert 2 <= len(done) < 300
     again = started(str(lines), "-o", str(path), "--resume", "--limit", str(len(done) + 3))
-    assert again.communicate() == ("", "")
+    shown, said = again.communicate()
+    assert shown == ""
+    assert re.fullmatch(r"3 documents with \d+ items written to .*out\.json in .* s\n", said)
     assert again.returncode == 0
     assert numbers(path) == [*done, *(len(done) + further for further in (1, 2, 3))]
 

@@ -159,6 +159,45 @@ def test_csv_for_excel(server: Odd, capsysbinary: pytest.CaptureFixture[bytes]) 
 # ------------------------------------------------------------------------------------- resuming
 
 
+def test_a_symbolic_link_stays_one(server: Odd) -> None:
+    Path("a.txt").write_text(TEXT)
+    Path("far").mkdir()
+    Path("far/out.jsonl").write_text("")
+    os.symlink("far/out.jsonl", "link.jsonl")
+    for _ in range(2):
+        assert extract(server, "a.txt", "-o", "link.jsonl") == 0
+        assert os.path.islink("link.jsonl")
+        assert len(rows("far/out.jsonl")) == 1
+
+
+def test_results_of_an_interrupted_run_are_not_overwritten(
+    server: Odd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.txt").write_text(TEXT)
+    assert extract(server, "a.txt", "-o", "out.jsonl") == 0
+    os.rename("out.jsonl", "out.jsonl.part")
+    before = Path("out.jsonl.part").read_bytes()
+    Path("out.jsonl").write_text("old\n")
+    assert extract(server, "a.txt", "-o", "out.jsonl") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert Path("out.jsonl.part").read_bytes() == before
+    assert Path("out.jsonl").read_text() == "old\n"
+
+
+def test_the_answer_is_in_the_order_of_the_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("a.txt").write_text("Also, Bob met Al.")
+    server = Odd(lambda count, text: '{"person": ["Al", "Bob"]}')
+    try:
+        assert extract(server, "a.txt", schema="person") == 0
+    finally:
+        server.stop()
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["answer"] == {"person": ["Bob", "Al"]}
+    assert [item["text"] for item in row["items"]] == ["Bob", "Al"]
+
+
 def test_resuming_with_another_schema_or_model_is_refused(
     server: Odd, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,5 +100,5 @@ def test_a_killed_run_is_resumed_from_the_pipe_without_repetition_or_loss(
     rows = read(out)
     assert asked(rows) == asked(records)
     again = shell(f"cat test.jsonl | iepile {EXTRACT} -o pred.jsonl --resume", tmp_path)
-    assert "nothing left to do: 18 records were done" in again.stderr
+    assert "nothing left to do: 18 records done before" in again.stderr
     assert read(out) == rows

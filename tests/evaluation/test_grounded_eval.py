@@ -280,3 +280,14 @@ def test_documents_compared_by_offsets_are_read_again(tmp_path: Path) -> None:
     with evaluate(found, EvalOptions(resamples=0), gold=str(gold)) as evaluation:
         wrong = [document.text for document in evaluation.wrong_documents()]
     assert wrong == [TEXT, "Bob slept"]
+
+
+def test_mentions_by_text_count_once_on_both_sides(tmp_path: Path) -> None:
+    """Results have every mention; annotation without offsets has each name once."""
+    gold = write(
+        tmp_path / "g.jsonl",
+        [{"text": TEXT, "entity": [{"entity": "Ann", "entity_type": "PER"}]}],
+    )
+    both = [{"type": "PER", **ANN}, {"type": "PER", **OTHER_ANN}]
+    found = write(tmp_path / "f.jsonl", [{**result("NER", both), "text": TEXT}])
+    assert counts(scored(found, gold=gold)) == (1, 1, 1)

@@ -147,6 +147,8 @@ def test_joint_score(scores: list[float | None], expected: float | None) -> None
         ("Wait... he left.", "Wait...", "Wait..."),
         ("Is it Yahoo! or not", "Yahoo!", "Yahoo!"),
         ("It costs 3.5 euro", "3.", "3."),
+        ("He moved to L.A. She stayed.", "L.A.", "L.A."),
+        ("Acme Inc . has grown .", "Acme Inc .", "Acme Inc ."),
         (".", ".", "."),
     ],
 )

@@ -162,13 +162,13 @@ def test_an_escaped_instruction_that_does_not_fit_is_cut_like_any_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Six letters for a character: far more tokens than the text itself has.
-    text = "任正非在深圳会见了来自北京的记者。" * 8
+    text = "任正非在深圳会见了来自北京的记者。" * 6
     row = record("NER", text)
     row["instruction"] = json.dumps(json.loads(row["instruction"]), ensure_ascii=True)
     assert "\\u4efb" in row["instruction"]
     path = write(tmp_path / "test.jsonl", [row, record("NER", "Ann met Bob.")])
     out = tmp_path / "pred.jsonl"
-    call = [*EXTRACT, "--instructions", str(path), "-o", str(out), "--context", "1024"]
+    call = [*EXTRACT, "--instructions", str(path), "-o", str(out), "--context", "512"]
     assert run(call) == 0, capsys.readouterr().err
     first, second = read(out)
     assert first["instruction"] == row["instruction"]
