@@ -132,7 +132,7 @@ class Plain:
 
     def drawn(self, negative: list[str], own: Iterable[str], total: int) -> list[str]:
         # Drawn with numpy, and added up in Python, as there.
-        count = sum(numpy.random.binomial(1, self.ratio, total))
+        count = sum(numpy.random.binomial(1, self.ratio, total))  # noqa: NPY002
         return random.sample(negative, min(max(count, 0 if own else 1), len(negative)))
 
     def ordered(self, labels: list[Any]) -> list[Any]:
