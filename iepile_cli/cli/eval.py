@@ -33,6 +33,13 @@ Examples:
 """
 
 
+def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
+    """The forms of annotated data."""
+    from iepile_cli.conversion.readers import FORMS
+
+    return [(name, "") for name in FORMS]
+
+
 def evaluate(
     predictions: Annotated[
         list[str],
@@ -74,6 +81,14 @@ def evaluate(
         str | None,
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
+    gold_from: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_gold_form,
+            metavar="FORM",
+            help="Form of --gold, as convert --from. Default: by its name and first record.",
+        ),
+    ] = "auto",
     repair: Annotated[
         bool, typer.Option("--repair", help="Save what can be saved of broken answers.")
     ] = False,
@@ -140,7 +155,13 @@ def evaluate(
         with (
             _ticking(path) as tick,
             evaluation(
-                path, options, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
+                path,
+                options,
+                by=tuple(by or ()),
+                gold=gold,
+                gold_form=gold_from,
+                baseline=baseline,
+                tick=tick,
             ) as found,
         ):
             finished.append(found)
