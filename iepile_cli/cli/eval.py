@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
 _REPORT = "Report"
+# Columns that a narrow terminal does without, the last first.
+_OPTIONAL = ("95 %", "gold", "R", "P", "correct", "pred")
 
 EXAMPLES = """
 Examples:
@@ -33,6 +35,13 @@ Examples:
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
   iepile eval results.jsonl --gold annotated.bio --mode partial --errors errors.jsonl
 """
+
+
+def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
+    """The forms of annotated data."""
+    from iepile_cli.conversion.readers import FORMS
+
+    return [(name, "") for name in FORMS]
 
 
 class By(str, Enum):
@@ -61,6 +70,14 @@ def evaluate(
         str | None,
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
+    gold_from: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_gold_form,
+            metavar="FORM",
+            help="Form of --gold, as convert --from. Default: by its name and first record.",
+        ),
+    ] = "auto",
     baseline: Annotated[
         str | None, typer.Option(help="Another system's predictions: test the difference.")
     ] = None,
@@ -111,7 +128,6 @@ def evaluate(
     _check_reports(reports, json_file, [*predictions, gold, baseline])
     if len(predictions) > 1:
         _check_several({**reports, "--upstream-compatible": wanted.literal})
-    groups = tuple(one.value for one in by or ())
     finished: list[Evaluation] = []
     numbers: list[dict[str, Any]] = []
     for path in predictions:
@@ -120,8 +136,9 @@ def evaluate(
             evaluation(
                 path,
                 wanted,
-                by=groups,
+                by=tuple(one.value for one in by or ()),
                 gold=gold,
+                gold_form=gold_from,
                 baseline=baseline,
                 tick=tick,
             ) as found,
@@ -190,32 +207,26 @@ def _write_reports(
 
 
 @contextmanager
-def _ticking(predictions: str) -> Iterator[Callable[[int], None] | None]:
-    """What is called with numbers of bytes read; None where nobody would see them."""
-    if not sys.stderr.isatty() or not os.path.isfile(predictions):
-        yield None
-        return
-    with console.Progress() as progress:
-        bar = progress.bar("scoring", os.path.getsize(predictions))
-        yield bar.advance
+def _ticking(predictions: str) -> Iterator[Callable[[int], None]]:
+    """What is called with numbers of bytes read."""
+    size = os.path.getsize(predictions) if os.path.isfile(predictions) else None
+    with console.Progress("bytes") as progress:
+        yield progress.bar("scoring", total=size).advance
 
 
 def _show(evaluations: list[Evaluation], format: str) -> None:
     """The table: tab-separated for programs, aligned or in Markdown for people."""
     from iepile_cli.evaluation import report
+    from iepile_cli.formatting import table_lines
 
+    lines: Iterable[str]
     if format == "tsv":
-        console.put("".join(f"{line}\n" for line in report.as_tsv(evaluations)))
-        return
-    rows = report.for_people(evaluations)
-    if format == "markdown":
-        console.put("".join(f"{line}\n" for line in report.as_markdown(rows)))
-        return
-    header, *body = rows
-    console.table(
-        header,
-        body,
-        right=[name for name in header if name not in ("what", "average")],
-        # F1, its interval and the number of gold units are what is kept longest.
-        optional=("gold", "average", "pred", "right", "P", "R"),
-    )
+        lines = report.as_tsv(evaluations)
+    elif format == "markdown":
+        lines = report.as_markdown(report.for_people(evaluations))
+    else:
+        header, *rows = report.for_people(evaluations)
+        right = [name for name in header if name not in ("what", "average")]
+        lines = table_lines(header, rows, console.width(), right=right, optional=_OPTIONAL)
+    for line in lines:
+        console.put(f"{line}\n")
