@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from iepile_cli import cli
 from iepile_cli.evaluation import EvalOptions, evaluate
 from iepile_cli.evaluation.scores import TaskScores
 
@@ -67,3 +70,19 @@ def counts(scores: TaskScores, unit: int = 0) -> tuple[int, int, float]:
 def ner(*pairs: tuple[str, str]) -> list[dict[str, str]]:
     """A gold list of (mention, type)."""
     return [{"entity": mention, "entity_type": kind} for mention, kind in pairs]
+
+
+class Done(NamedTuple):
+    """What a run gave."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(*arguments: str) -> Done:
+    """Run the command line here: a process for each case would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.run(["eval", *arguments])
+    return Done(code, out.getvalue().encode(), err.getvalue().encode())

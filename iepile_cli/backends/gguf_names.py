@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import ModelError
+from iepile_cli.errors import ModelError, install_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ def gguf_library() -> Any:
         import gguf
     except ImportError:
         raise ModelError(
-            "reading and writing GGUF needs gguf", hint="pip install 'iepile-cli[train]'"
+            "reading and writing GGUF needs gguf", hint=install_hint("train")
         ) from None
     return gguf
 

@@ -25,10 +25,9 @@ from iepile_cli.backends.protocol import (
 )
 from iepile_cli.backends.server_prompts import GuessedTokenizer
 from iepile_cli.backends.servers import find_out
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.templates import Tokenizer
 
-_INSTALL = "pip install 'iepile-cli[server]'"
 _CONCURRENCY = 16
 _TIMEOUT = 120.0
 _RETRIES = 4
@@ -57,7 +56,7 @@ class OpenAI(Backend):
     def probe(self) -> Probe:
         """Whether the client is there, without loading it."""
         if util.find_spec("openai") is None:
-            return Probe(False, f"openai is not installed: {_INSTALL}")
+            return Probe(False, f"openai is not installed; {install_hint('server')}")
         return Probe(True, details={"openai": metadata.version("openai")})
 
     def describe(self) -> Mapping[str, str]:
@@ -96,7 +95,7 @@ class OpenAIRunner(Runner):
         )
         self._loop = _Background()
         self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
-        found = self._loop.run(self._find_out(options.server, model.name)).result()
+        found = self._loop.run(self._find_out(options.server or "", model.name)).result()
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
         self.server = found.server.name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
-from iepile_cli.errors import IEPileError, ModelError, UsageError
+from iepile_cli.errors import IEPileError, ModelError, UsageError, install_hint
 from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import BUILT_IN, Registry, registry
@@ -167,7 +167,7 @@ def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
     except ImportError:
         raise ModelError(
             f"{found.path}: its tokenizer needs transformers",
-            hint="pip install 'iepile-cli[train]'",
+            hint=install_hint("train"),
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from iepile_cli.fields import check_fields, option
 from iepile_cli.task.instruction import Instruction
 from iepile_cli.templates import Prompt, Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+# Groups of the options in the help of the command line.
+_MODEL, _SERVER = "Model", "Server"
 
 
 @dataclass(frozen=True)
@@ -79,26 +83,68 @@ class Options:
     ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
     weights that transformers loads; ``base_url`` and what follows for servers. ``merge`` allows
     one merged file of the model and its adapters to be kept in the cache. ``on_note`` is told, in
-    one line each, what the user should know of this model on this machine.
+    one line each, what the user should know of this model on this machine. Raises ``UsageError``
+    for a value that cannot be.
     """
 
     adapters: tuple[str, ...] = ()
-    context: int = 0
-    parallel: int = 0
-    threads: int = 0
-    device: str = ""
-    bits: int = 0
-    max_memory: tuple[str, ...] = ()
-    trust_remote_code: bool = False
-    base_url: str = ""
-    api_key_env: str = ""
-    server: str = ""
-    tokenizer: str = ""
-    concurrency: int = 0
-    timeout: float = 0.0
+    context: int = option(
+        0,
+        help="Tokens of context, all parallel answers together; 0: enough.",
+        group=_MODEL,
+        least=0,
+    )
+    parallel: int = option(
+        0, help="Answers computed at once; 0: as many as fit.", group=_MODEL, least=0
+    )
+    threads: int = option(0, help="Processor threads; 0: one for each core.", group=_MODEL, least=0)
+    device: str = option(
+        "", help="transformers: cuda, cuda:1, mps or cpu. Default: the best there is.", group=_MODEL
+    )
+    bits: Literal[4, 8, 16, 32] | None = option(
+        None, help="transformers: bits of a weight. Default: 16, on the CPU 32.", group=_MODEL
+    )
+    max_memory: tuple[str, ...] = option(
+        (),
+        help="transformers: memory of each GPU to use (20GiB), or of one place (0=20GiB, "
+        "cpu=64GiB); may be repeated.",
+        group=_MODEL,
+    )
+    trust_remote_code: bool = option(
+        False, help="transformers: run code that comes with a model.", group=_MODEL
+    )
+    base_url: str = option(
+        "",
+        help="The server, e.g. http://localhost:8000/v1.",
+        group=_SERVER,
+        env="IEPILE_BASE_URL",
+    )
+    api_key_env: str = option(
+        "", help="The environment variable that holds the server's API key.", group=_SERVER
+    )
+    server: Literal["vllm", "llama-server", "llama-cpp-python", "ollama", "openai"] | None = option(
+        None, help="The kind of server. Default: the server is asked.", group=_SERVER
+    )
+    tokenizer: str = option(
+        "",
+        help="A model on this machine whose tokenizer and template make the prompts. Default: the "
+        "server's chat endpoint.",
+        group=_SERVER,
+        completes="model",
+    )
+    concurrency: int = option(0, help="Requests at once; 0: 16.", group=_SERVER, least=0)
+    timeout: float = option(
+        0.0,
+        help="Seconds to wait for an answer to go on; 0: 120.",
+        group=_SERVER,
+        least=0,
+    )
     verbose: bool = False
     merge: bool = False
     on_note: Callable[[str], None] = field(default=_ignore, compare=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Runner(Protocol):

@@ -13,13 +13,9 @@ from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Reques
 from iepile_cli.backends.scheduler import Job
 from iepile_cli.backends.tokenizers import leading_space, spells
 from iepile_cli.backends.transformers_decoding import Decoder
-from iepile_cli.backends.transformers_loading import (
-    half_precision,
-    is_out_of_memory,
-    load,
-    prepare_libraries,
-)
-from iepile_cli.errors import ModelError
+from iepile_cli.backends.transformers_loading import half_precision, load, prepare_libraries
+from iepile_cli.backends.transformers_weights import is_out_of_memory
+from iepile_cli.errors import ModelError, install_hint
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
 # tokens.
@@ -43,7 +39,7 @@ class Transformers(Backend):
         """Whether its libraries are there, without loading them."""
         missing = [name for name in _NEEDS if util.find_spec(name) is None]
         if missing:
-            return Probe(False, f"{', '.join(missing)} not installed: {_INSTALL}")
+            return Probe(False, f"{', '.join(missing)} not installed; {install_hint('train')}")
         return Probe(True, details={name: metadata.version(name) for name in _NEEDS[:2]})
 
     def describe(self) -> Mapping[str, str]:
@@ -55,7 +51,6 @@ class Transformers(Backend):
         return TransformersRunner(model, options)
 
 
-_INSTALL = "pip install 'iepile-cli[train]'"
 TRANSFORMERS = Transformers()
 
 

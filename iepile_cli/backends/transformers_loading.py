@@ -23,10 +23,16 @@ from typing import Any
 from iepile_cli import parallel
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
+from iepile_cli.backends.transformers_weights import (
+    apply_adapter,
+    is_out_of_memory,
+    load_weights,
+    merge_adapter,
+    quantisation,
+)
 from iepile_cli.errors import ModelError, UsageError
 
 BITS = (4, 8, 16, 32)
-_INSTALL = "pip install 'iepile-cli[train]'"
 
 
 @dataclass(frozen=True)
@@ -145,13 +151,12 @@ def half_precision(device: str) -> Any:
 
 def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
 
     how: dict[str, Any] = {"local_files_only": True}
     if bits >= 16:
         how["dtype"] = torch.float32 if bits == 32 else half_precision(place)
     else:
-        how["quantization_config"] = _quantization(bits)
+        how["quantization_config"] = quantisation(bits, torch.bfloat16)
         how["dtype"] = torch.bfloat16
     if place == "cuda":
         how["device_map"], how["max_memory"] = "auto", max_memory(options.max_memory)
@@ -163,43 +168,33 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
     else:
         how["trust_remote_code"] = options.trust_remote_code
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **how)
-    except torch.OutOfMemoryError:
-        raise _no_memory(path, bits) from None
+        return load_weights(path, **how)
+    except ModelError as error:
+        if options.trust_remote_code and not gguf:
+            raise _foreign_failure(path, error) from None
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
         if options.trust_remote_code and not gguf:
             raise _foreign_failure(path, error) from None
-        if isinstance(error, ImportError):
-            raise ModelError(f"{path}: {_short(error)}", hint=_INSTALL) from None
-        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, AttributeError)):
-            raise
-        raise ModelError(f"{path}: transformers cannot load it: {_short(error)}") from None
-
-
-def _quantization(bits: int) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+        raise
 
 
 def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
-    """Lay adapters over a model, one after the other: into its weights, or beside them."""
-    if not adapters:
-        return model
+    """A model with adapters applied, one after the other: merged into its weights, or beside."""
     names = [f"adapter{number}" for number in range(len(adapters))]
     with tempfile.TemporaryDirectory(prefix="iepile-") as scratch:
+        # All are unpacked for the model as it is before the first one is applied.
         folders = [_peft_folder(Path(path), model, Path(scratch)) for path in adapters]
-        return _laid_over(model, dict(zip(names, folders, strict=True)), merge=merge)
+        for name, folder in zip(names, folders, strict=True):
+            if merge:
+                model = merge_adapter(model, folder)
+            else:
+                model = apply_adapter(model, folder, name=name)
+    if names and not merge:
+        model.base_model.set_adapter(names)
+    return model
 
 
 def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
@@ -211,27 +206,6 @@ def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter}: not an adapter (adapter_config.json or a .gguf file)")
     return adapter
-
-
-def _laid_over(model: Any, adapters: Mapping[str, Path], *, merge: bool) -> Any:
-    from peft import PeftModel
-
-    for name, folder in adapters.items():
-        try:
-            if merge:
-                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-            elif isinstance(model, PeftModel):
-                model.load_adapter(folder, adapter_name=name)
-            else:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"{folder}: not an adapter for this model: {_short(error)}",
-                hint="an adapter fits only the base model it was trained on",
-            ) from None
-    if not merge:
-        model.base_model.set_adapter(list(adapters))
-    return model
 
 
 def _tokenizer(path: Path, options: Options, *, gguf: bool) -> ConstrainingTokenizer:
@@ -294,20 +268,8 @@ def _foreign_failure(path: Path, error: Exception) -> ModelError:
     """What is said of a model's own code that fails, in whatever way."""
     return ModelError(
         f"{path}: its own code fails with transformers {metadata.version('transformers')}: "
-        f"{type(error).__name__}: {_short(error)}",
+        f"{_short(error)}",
         hint="a GGUF file of the model needs none of it",
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the machine has no memory left."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in said or "not enough memory" in said
     )
 
 

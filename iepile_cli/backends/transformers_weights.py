@@ -29,11 +29,23 @@ def load_weights(folder: Path, **how: Any) -> Any:
             folder, output_loading_info=True, **how
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        if "out of memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(f"{folder}: cannot be opened: {first_line(error)}") from None
     check_loaded(folder, info)
     return model
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "not enough memory" in said
+    )
 
 
 def check_loaded(path: Path, info: dict[str, Any]) -> None:

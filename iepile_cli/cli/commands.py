@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 from typer.core import TyperCommand, TyperGroup
 
 from iepile_cli.cli import console
+from iepile_cli.formatting import wrap
 
 # The last group of help: what every command has.
 GENERAL = "General"
@@ -25,8 +27,12 @@ class Command(TyperCommand):
         super().__init__(*given, **named)
         for parameter in self.params:
             if parameter.param_type_name == "option" and parameter.metavar is None:
-                kind: Any = parameter.type_descriptor.annotation  # type: ignore[attr-defined]
+                descriptor = parameter.type_descriptor  # type: ignore[attr-defined]
+                kind: Any = descriptor.annotation
                 parameter.metavar = _METAVARS.get(get_args(kind)[0] if get_args(kind) else kind)
+                if descriptor.choices:
+                    values = (str(getattr(one, "value", one)) for one in descriptor.choices)
+                    parameter.metavar = f"<{'|'.join(values)}>"
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, the options that most people need, then each group."""
@@ -39,7 +45,7 @@ class Command(TyperCommand):
                 continue
             record = (record[0], _IDLE_LIMIT.sub("", record[1]))
             if parameter.param_type_name == "argument":
-                sections["Arguments"].append(record)
+                sections["Arguments"].append((record[0].partition(" <")[0], record[1]))
             else:
                 options[parameter.name] = (parameter, record)
         sections["Options"] += [options.pop(name)[1] for name in first if name in options]
@@ -51,7 +57,7 @@ class Command(TyperCommand):
         for title, records in (*sections.items(), (GENERAL, general)):
             if records:
                 with formatter.section(title):
-                    formatter.write_dl(records, col_max=_column(formatter.width))
+                    _write_list(formatter, records)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; for completion values stay as they are, as converting them loads much."""
@@ -64,9 +70,17 @@ def help_settings() -> dict[str, Any]:
     return {"help_option_names": ["-h", "--help"], "terminal_width": min(console.width() - 1, 100)}
 
 
-def _column(width: int) -> int:
-    """The widest column of option names, on a terminal so wide."""
-    return 30 if width >= 60 else 12
+def _write_list(formatter: Any, records: Iterable[tuple[str, str]]) -> None:
+    """Write names and what they mean in two columns, with words kept whole."""
+    column = 28 if formatter.width >= 60 else 8
+    for name, text in records:
+        lines = wrap(text, formatter.width - column)
+        if len(name) > column - 4:
+            formatter.write(f"  {name}\n")
+        elif lines:
+            formatter.write(f"  {name:{column - 2}}{lines.pop(0)}\n")
+        for line in lines:
+            formatter.write(f"{'':{column}}{line}\n")
 
 
 class Group(TyperGroup):

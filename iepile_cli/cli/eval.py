@@ -7,21 +7,23 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from iepile_cli.cli import complete, console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.evaluation.options import EvalOptions
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
-# A narrower terminal gets the name, F1, its interval and the gold count only.
-_WIDE = 66
-
-FORMATS = ("table", "tsv", "markdown")
+_REPORT = "Report"
+# Columns that a narrow terminal does without, the last first.
+_OPTIONAL = ("95 %", "gold", "R", "P", "correct", "pred")
 
 EXAMPLES = """
 Examples:
@@ -35,6 +37,21 @@ Examples:
 """
 
 
+def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
+    """The forms of annotated data."""
+    from iepile_cli.conversion.readers import FORMS
+
+    return [(name, "") for name in FORMS]
+
+
+class By(str, Enum):
+    """What scores are also shown for."""
+
+    source = "source"
+    type = "type"
+
+
+@options.command(first=("gold", "task", "by", "mode", "html", "json_file"))
 def evaluate(
     predictions: Annotated[
         list[str],
@@ -44,57 +61,23 @@ def evaluate(
             " stdin. Several files: one table."
         ),
     ],
-    task: Annotated[
-        str,
-        typer.Option(
-            autocompletion=complete.complete_task,
-            help="Score this task only; needed where records do not name theirs.",
-        ),
-    ] = "",
+    scoring: EvalOptions = EvalOptions(),  # noqa: B008
     by: Annotated[
-        list[str] | None, typer.Option(help="Also show scores per source, or per type. Repeatable.")
+        list[By] | None,
+        typer.Option(rich_help_panel=_REPORT, help="Also show scores for each; may be repeated."),
     ] = None,
-    match: Annotated[
-        str, typer.Option(help="multiset: repetitions count; set: they do not.")
-    ] = "multiset",
-    mode: Annotated[
-        str, typer.Option(help="What counts as found: strict, boundary, partial or type.")
-    ] = "strict",
-    ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", help="Compare mentions without regard to case.")
-    ] = False,
-    ignore_space: Annotated[
-        bool, typer.Option("--ignore-space", help="Compare mentions without their white space.")
-    ] = False,
     gold: Annotated[
         str | None,
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Save what can be saved of broken answers.")
-    ] = False,
-    asked_only: Annotated[
-        bool, typer.Option("--asked-only", help="Leave out gold and answers that were not asked.")
-    ] = False,
-    format: Annotated[
-        str | None,
+    gold_from: Annotated[
+        str,
         typer.Option(
-            help="table, tsv or markdown. Default: table on a terminal, else tsv.",
+            autocompletion=complete_gold_form,
+            metavar="FORM",
+            help="Form of --gold, as convert --from. Default: by its name and first record.",
         ),
-    ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")
-    ] = None,
-    html: Annotated[str | None, typer.Option(help="Write a report with every error shown.")] = None,
-    html_errors: Annotated[
-        int, typer.Option(help="Most documents with errors in the HTML report.", min=0)
-    ] = 500,
-    errors: Annotated[
-        str | None, typer.Option(help="Write each error as JSON Lines, the most frequent first.")
-    ] = None,
-    confusions: Annotated[
-        str | None, typer.Option(help="Write type confusions for convert --hard-negatives.")
-    ] = None,
+    ] = "auto",
     baseline: Annotated[
         str | None, typer.Option(help="Another system's predictions: test the difference.")
     ] = None,
@@ -102,56 +85,73 @@ def evaluate(
         float | None,
         typer.Option(help="Exit with 1 when a micro F1 (percent) is lower.", min=0, max=100),
     ] = None,
-    resamples: Annotated[
-        int, typer.Option(help="Bootstrap samples for the 95 % intervals; 0: none.", min=0)
-    ] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of resampling.", min=0)] = 42,
-    upstream_compatible: Annotated[
-        bool,
-        typer.Option("--upstream-compatible", help="Give the numbers of the IEPile script."),
-    ] = False,
+    format: Annotated[
+        Literal["table", "tsv", "markdown"] | None,
+        typer.Option(rich_help_panel=_REPORT, help="Default: table on a terminal, else tsv."),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json", rich_help_panel=_REPORT, help="Write the report as JSON; - is stdout."
+        ),
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_REPORT, help="Write a report with every error shown."),
+    ] = None,
+    html_errors: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_REPORT, help="Most documents with errors in the HTML report.", min=0
+        ),
+    ] = 500,
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_REPORT,
+            help="Write each error as JSON Lines, the most frequent first.",
+        ),
+    ] = None,
+    confusions: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_REPORT, help="Write type confusions for convert --hard-negatives."
+        ),
+    ] = None,
 ) -> None:
     """Score predictions: precision, recall and F1 with intervals, per source and per type."""
-    from iepile_cli.evaluation import EvalOptions, report
     from iepile_cli.evaluation import evaluate as evaluation
+    from iepile_cli.evaluation import report
 
-    options = EvalOptions(
-        task=task,
-        match=match,  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]
-        repair=repair,
-        asked_only=asked_only,
-        literal=upstream_compatible,
-        ignore_case=ignore_case,
-        ignore_space=ignore_space,
-        confusions=bool(confusions or html),
-        resamples=resamples,
-        seed=seed,
-    )
-    if format not in (None, *FORMATS):
-        raise UsageError(f"--format {format!r} is not known", hint=f"one of {', '.join(FORMATS)}")
+    wanted = replace(scoring, confusions=bool(confusions or html))
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
     _check_reports(reports, json_file, [*predictions, gold, baseline])
     if len(predictions) > 1:
-        _check_several({**reports, "--upstream-compatible": upstream_compatible})
+        _check_several({**reports, "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
     numbers: list[dict[str, Any]] = []
     for path in predictions:
         with (
             _ticking(path) as tick,
             evaluation(
-                path, options, by=tuple(by or ()), gold=gold, baseline=baseline, tick=tick
+                path,
+                wanted,
+                by=tuple(one.value for one in by or ()),
+                gold=gold,
+                gold_form=gold_from,
+                baseline=baseline,
+                tick=tick,
             ) as found,
         ):
             finished.append(found)
-            numbers.append(found.upstream() if upstream_compatible else report.as_json(found))
+            numbers.append(found.upstream() if wanted.literal else report.as_json(found))
             _write_reports(found, html, html_errors, confusions, errors)
     whole = numbers[0] if len(numbers) == 1 else {"files": numbers}
     if json_file and json_file != "-":
         report.write_json(whole, json_file)
-    if json_file == "-" or upstream_compatible:
+    if json_file == "-" or wanted.literal:
         narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-        _put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
+        console.put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
     else:
         _show(finished, format or ("table" if sys.stdout.isatty() else "tsv"))
     failures: list[IEPileError] = []
@@ -207,50 +207,26 @@ def _write_reports(
 
 
 @contextmanager
-def _ticking(predictions: str) -> Iterator[Callable[[int], None] | None]:
-    """What is called with numbers of bytes read; None where nobody would see them."""
-    if not sys.stderr.isatty() or not os.path.isfile(predictions):
-        yield None
-        return
-    with console.progress() as progress:
-        bar = progress.add_task("scoring", total=os.path.getsize(predictions))
-        yield lambda size: progress.advance(bar, size)
-
-
-def _put(text: str) -> None:
-    """Write to stdout; what its encoding lacks is escaped, which in JSON is the same string."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+def _ticking(predictions: str) -> Iterator[Callable[[int], None]]:
+    """What is called with numbers of bytes read."""
+    size = os.path.getsize(predictions) if os.path.isfile(predictions) else None
+    with console.Progress("bytes") as progress:
+        yield progress.bar("scoring", total=size).advance
 
 
 def _show(evaluations: list[Evaluation], format: str) -> None:
     """The table: tab-separated for programs, aligned or in Markdown for people."""
     from iepile_cli.evaluation import report
+    from iepile_cli.formatting import table_lines
 
+    lines: Iterable[str]
     if format == "tsv":
-        _put("".join(f"{line}\n" for line in report.as_tsv(evaluations)))
-        return
-    rows = report.for_people(evaluations)
-    if format == "markdown":
-        _put("".join(f"{line}\n" for line in report.as_markdown(rows)))
-        return
-    from rich.console import Console
-
-    screen = Console(highlight=False)
-    if screen.width < _WIDE:
-        rows = ((row[0], row[4], *row[5:7]) for row in rows if row[1] != "macro")
-    screen.print(_table(rows))
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    header, *body = rows
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        number = name not in ("what", "average")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in body:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+        lines = report.as_tsv(evaluations)
+    elif format == "markdown":
+        lines = report.as_markdown(report.for_people(evaluations))
+    else:
+        header, *rows = report.for_people(evaluations)
+        right = [name for name in header if name not in ("what", "average")]
+        lines = table_lines(header, rows, console.width(), right=right, optional=_OPTIONAL)
+    for line in lines:
+        console.put(f"{line}\n")

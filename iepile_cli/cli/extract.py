@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
@@ -103,42 +104,13 @@ def extract(
     adapter: options.Adapter = None,
     backend: options.BackendName = None,
     template: options.TemplateName = None,
-    context: options.Context = 0,
-    parallel: options.Parallel = 0,
-    threads: options.Threads = 0,
-    device: options.Device = "",
-    bits: options.Bits = 0,
-    max_memory: options.MaxMemory = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    base_url: options.BaseUrl = "",
-    api_key_env: options.ApiKeyEnv = "",
-    server: options.Server = "",
-    tokenizer: options.TokenizerName = "",
-    concurrency: options.Concurrency = 0,
-    timeout: options.Timeout = 0.0,
+    opening: Options = Options(),  # noqa: B008
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
-    from iepile_cli.backends import Options
     from iepile_cli.backends.opening import open_model
     from iepile_cli.task.table import task_named
 
-    settings = Options(
-        context=context,
-        parallel=parallel,
-        threads=threads,
-        device=device,
-        bits=bits,
-        max_memory=tuple(max_memory or ()),
-        trust_remote_code=trust_remote_code,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        server=server,
-        tokenizer=tokenizer,
-        concurrency=concurrency,
-        timeout=timeout,
-        verbose=console.verbosity.verbose,
-        on_note=console.note,
-    )
+    settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
     if instructions is None:
@@ -160,7 +132,7 @@ def extract(
 
     def open_model_for_schema() -> Opened:
         if isinstance(source, Texts) and not settings.base_url:
-            source.check_room(how, model, adapter or (), template, context)
+            source.check_room(how, model, adapter or (), template, settings.context)
         return open_model(
             model,
             adapters=adapter or (),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import UsageError, install_hint
 from iepile_cli.formatting import Styled, readable_size, wrap
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ def _recipe(recipe: Recipe, known: Registry) -> _Facts:
     needed = ["torch", "transformers", "peft"] + ["deepspeed"] * bool(table.get("deepspeed"))
     missing = [name for name in needed if util.find_spec(name) is None]
     if missing:
-        install = "deepspeed" if missing == ["deepspeed"] else "'iepile-cli[train]'"
-        return False, f"needs {', '.join(missing)}: pip install {install}", details
+        install = "pip install deepspeed" if missing == ["deepspeed"] else install_hint("train")
+        return False, f"needs {', '.join(missing)}: {install}", details
     try:
         resolve_model(table.get("model"), [NO_ADAPTER], registry=known)
     except NotInstalled as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,11 +26,8 @@ def serve(
     model: options.Model = None,
     adapter: options.Adapter = None,
     server: Annotated[
-        str | None,
-        typer.Option(
-            help="vllm, llama-server, llama-cpp-python or ollama. Default: llama-server for a "
-            "GGUF file, else vllm."
-        ),
+        Literal["vllm", "llama-server", "llama-cpp-python", "ollama"] | None,
+        typer.Option(help="Default: llama-server for a GGUF file, else vllm."),
     ] = None,
     run: Annotated[bool, typer.Option("--run", help="Run the command, not only show it.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
@@ -44,9 +41,9 @@ def serve(
         ),
     ] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="llama-server: answers at once.")] = 8,
-    gpus: Annotated[int, typer.Option(min=1, help="vllm: GPUs that share each layer.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="vllm: tensor parallel size (GPUs).")] = 1,
     nodes: Annotated[
-        int, typer.Option(min=1, help="vllm: machines of a Ray cluster that share the layers.")
+        int, typer.Option(min=1, help="vllm: pipeline parallel size (machines of a Ray cluster).")
     ] = 1,
 ) -> None:
     """Show, or run, the command that serves a model to many requests at once.

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from struct import pack
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import adler32, crc32
 
 from iepile_cli.evaluation.facts import Fact, Facts
-from iepile_cli.evaluation.matching import FULL, match_facts, same_facts
+from iepile_cli.evaluation.matching import FULL, invented, match_facts, same_facts
 from iepile_cli.task.table import TASKS
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ DOCUMENT = 5
 DIGEST, GROUP, FIRST, END, CODES_END = range(DOCUMENT)
 # Numbers of one confusion: document, gold label, predicted label (-1: nothing).
 CONFUSION = 3
+
+# So many numbers of documents wait in lists.
+_WAITING = 100_000
 
 # A confusion of types: the gold one and the predicted one, "" for nothing.
 Confusion: TypeAlias = tuple[str, str]
@@ -111,13 +115,25 @@ class Counts:
         self.first_unreadable = -1
         self._groups: dict[tuple[str, str], Group] = {}
         self._codes: dict[str, list[_Codes]] = {}
+        # What was added last, in lists, which grow several times faster than arrays.
+        self._new_codes: list[int] = []
+        self._new_documents: list[int] = []
 
     def __getstate__(self) -> dict[str, Any]:
+        self._flush()
         # What only helps counting is not sent from one process to another.
         return {**self.__dict__, "_groups": {}, "_codes": {}}
 
     def __len__(self) -> int:
-        return len(self.documents) // DOCUMENT
+        return (len(self.documents) + len(self._new_documents)) // DOCUMENT
+
+    def _flush(self) -> None:
+        """Bring the arrays up to date."""
+        if self._new_documents:
+            self.codes.frombytes(pack(f"{len(self._new_codes)}i", *self._new_codes))
+            self.documents.frombytes(pack(f"{len(self._new_documents)}q", *self._new_documents))
+            self._new_codes.clear()
+            self._new_documents.clear()
 
     def group(self, task: str, source: str) -> Group:
         """Where documents of a task and source are counted."""
@@ -167,8 +183,10 @@ class Counts:
         ):
             if of_gold or of_predicted:
                 self._count(codes, of_gold, of_predicted, size, mode, text)
-        digest = _digest(group.salt, id)
-        self.documents.extend((digest, group.number, first, end, len(self.codes)))
+        end_of_codes = len(self.codes) + len(self._new_codes)
+        self._new_documents += (_digest(group.salt, id), group.number, first, end, end_of_codes)
+        if len(self._new_documents) > _WAITING:
+            self._flush()
 
     def _count(
         self,
@@ -179,7 +197,7 @@ class Counts:
         mode: str,
         text: str | None,
     ) -> None:
-        put = self.codes.append
+        put = self._new_codes.append
         if mode == "strict":
             hits, missed, spurious = same_facts(gold, predicted)
         else:
@@ -209,6 +227,7 @@ class Counts:
         """Add all that other counts hold, their documents after these."""
         import numpy as np
 
+        self._flush()
         documents, codes = len(self), len(self.codes)
         groups, labels = self._numbers(other)
         for number, rows in zip(groups[:-1].tolist(), other.rows, strict=True):
@@ -266,12 +285,14 @@ class Counts:
         """Documents x ``DOCUMENT``, not to be kept while documents are added."""
         import numpy as np
 
+        self._flush()
         return np.frombuffer(self.documents, dtype=np.int64).reshape(-1, DOCUMENT)
 
     def code_table(self) -> Table:
         """The codes of all outcomes, in the order of the documents."""
         import numpy as np
 
+        self._flush()
         return np.frombuffer(self.codes, dtype=np.int32)
 
     def confusion_table(self) -> Table:
@@ -349,25 +370,6 @@ def _renumbered(codes: Table, labels: Table) -> Table:
 
     renumbered: Table = (labels[codes // OUTCOMES] * OUTCOMES + codes % OUTCOMES).astype(np.int32)
     return renumbered
-
-
-def invented(predicted: list[Fact], labels: int, text: str) -> list[Fact]:
-    """The predicted facts, at least one, with a mention that is not in the text."""
-    mentions = len(predicted[0]) - labels
-    try:
-        if mentions == 1:
-            return [fact for fact in predicted if fact[labels] not in text]
-        if mentions == 2:
-            other = labels + 1
-            return [f for f in predicted if f[labels] not in text or f[other] not in text]
-    except TypeError:
-        # Spans stand in the text; numbers and other values are not looked for.
-        pass
-    return [
-        fact
-        for fact in predicted
-        if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
-    ]
 
 
 def _digest(salt: tuple[int, int], id: str) -> int:

@@ -6,7 +6,6 @@ that comes again under them starts the next document, so two records with the sa
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
@@ -36,6 +35,7 @@ from iepile_cli.evaluation.decoding import (
 from iepile_cli.evaluation.facts import Fact, FactReader, Facts
 from iepile_cli.evaluation.instructions import Batch, Instructions
 from iepile_cli.evaluation.matching import match_facts
+from iepile_cli.evaluation.normalise import normalise
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.task.table import TASKS
 
@@ -46,7 +46,7 @@ NO_SOURCE = ""
 _REMEMBERED = 1000
 
 # Bytes of lines that are read at once.
-_BLOCK = 1 << 18
+_BLOCK = 1 << 15
 
 # Why a line is no row to be scored.
 _UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
@@ -156,13 +156,13 @@ class TaskRows:
 
     def __init__(self, reader: FactReader, asked_only: bool) -> None:
         self.reader = reader
-        self.read_instruction = Instructions(reader.task).read
+        self.instructions = Instructions(reader.task)
         # Whether what an answer means depends on what was asked.
         self.needs_batch = asked_only or any(reader.typed_ends)
 
 
-# A row, what reads its task, what was asked of which text, and the row's bytes [start, end).
-Read: TypeAlias = tuple[Row, TaskRows, Batch, "str | None", int, int]
+# A row, what reads its task, what was asked, and the row's bytes [start, end).
+Read: TypeAlias = tuple[Row, TaskRows, Batch, int, int]
 
 
 class RowReader:
@@ -199,10 +199,9 @@ class RowReader:
                             counts.count_unreadable(start)
                         continue
                     row, task = odd
-                batch, text = task.read_instruction(row.instruction)
                 if row.source is None or row.id is None:
-                    _name(row, text)
-                yield row, task, batch, text, start, end
+                    _name(row, task)
+                yield row, task, task.instructions.batch(row.instruction), start, end
 
     def read(
         self, file: BinaryIO, start: int, stop: int, counts: Counts, receive: Receiver
@@ -214,7 +213,7 @@ class RowReader:
         document: Document | None = None
         last = start
         literal = self.options.literal
-        for row, task, batch, text, first, end in self.rows(file, start, stop, counts):
+        for row, task, batch, first, end in self.rows(file, start, stop, counts):
             if (
                 document is None
                 or document.label != row.label
@@ -225,7 +224,7 @@ class RowReader:
             ) and not (literal and document is not None and document.key == _key(row, task)):
                 if document is not None:
                     receive(document, last)
-                document = self.begin(row, task, text, first, counts)
+                document = self.begin(row, task, first, counts)
             self.add_answer(row, task, batch, document)
             last = end
         if document is not None:
@@ -257,11 +256,10 @@ class RowReader:
         known = self._tasks[name] = self._tasks[task.name]
         return known
 
-    def begin(
-        self, row: Row, task: TaskRows, text: str | None, first: int, counts: Counts
-    ) -> Document:
+    def begin(self, row: Row, task: TaskRows, first: int, counts: Counts) -> Document:
         """A document whose first row is this one, without its answer yet."""
         group = counts.group(task.reader.task.name, row.source or NO_SOURCE)
+        text = task.instructions.text(row.instruction)
         return Document(task.reader, group, row.id or "", row.label, text, first)
 
     def add_answer(self, row: Row, task: TaskRows, batch: Batch, document: Document) -> None:
@@ -330,15 +328,15 @@ def _key(row: Row, task: TaskRows) -> tuple[str, str | None, str | None]:
     return task.reader.task.name, row.source, row.id
 
 
-def _name(row: Row, text: str | None) -> None:
+def _name(row: Row, task: TaskRows) -> None:
     """Give a row the source and id that it does not name."""
     if row.source is None:
         row.source = NO_SOURCE
     if row.id is None:
-        if text is None:
-            row.id = "None"
-        else:
-            row.id = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        text = task.instructions.text(row.instruction)
+        row.id = (
+            "None" if text is None else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        )
 
 
 def _is_asked(fact: Fact, labels: int, number: int, batch: Batch) -> bool:
@@ -352,100 +350,3 @@ def _with_asked_ends(fact: Fact, batch: Batch) -> Fact:
     if len(asked) == 1:
         return (fact[0], *asked[0], *fact[3:])
     return (fact[0], asked, None, *fact[3:])
-
-
-# ------------------------------------------------------------------------------- comparable sides
-
-
-class Normalised(str):
-    """A mention in the form in which it is compared; ``original`` as it was written."""
-
-    original: str
-
-
-def normalise(document: Document, options: EvalOptions) -> None:
-    """Bring both sides into comparable form: mentions, typed relations, asked labels, repetitions.
-
-    Nothing is done to a document without gold.
-    """
-    reader = document.reader
-    if document.gold is None:
-        return
-    if options.normalises:
-        _normalise_mentions(document, options)
-    if not (
-        any(reader.typed_ends)
-        or any(reader.distinct)
-        or document.optional
-        or options.match == "set"
-        or (options.asked_only and document.batches)
-    ):
-        return
-    gold, predicted = document.gold, document.predicted
-    for fact in document.optional:
-        if predicted[0].count(fact) > gold[0].count(fact):
-            gold[0].append(fact)
-    for number in range(len(reader.labels)):
-        if reader.typed_ends[number]:
-            predicted[number] = _with_ends(gold[number], predicted[number])
-        if reader.distinct[number] and any(not fact[0] for fact in gold[number]):
-            # Gold that does not say the type of its entities cannot be held against an answer.
-            gold[number], predicted[number] = [], []
-        if reader.distinct[number] or options.match == "set":
-            gold[number] = list(dict.fromkeys(gold[number]))
-            predicted[number] = list(dict.fromkeys(predicted[number]))
-        if options.asked_only and any(batch.labels for batch in document.batches.values()):
-            gold[number] = _asked_gold(gold[number], number, document)
-
-
-def _normalise_mentions(document: Document, options: EvalOptions) -> None:
-    def form(text: str) -> str:
-        text = text.casefold() if options.ignore_case else text
-        return "".join(text.split()) if options.ignore_space else text
-
-    def mention(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        normalised = Normalised(form(value))
-        normalised.original = value
-        return normalised
-
-    for side in (document.gold, document.predicted):
-        for number, facts in enumerate(side or ()):
-            labels = document.reader.labels[number]
-            facts[:] = [(*fact[:labels], *map(mention, fact[labels:])) for fact in facts]
-    if document.text is not None:
-        document.comparable_text = form(document.text)
-
-
-def _asked_gold(gold: list[Fact], number: int, document: Document) -> list[Fact]:
-    batches = [batch for batch in document.batches.values() if batch.labels]
-    asked = frozenset().union(*(batch.labels[number] for batch in batches))
-    if document.reader.typed_ends[number]:
-        # Gold that does not say the types of its ends goes with every relation of its name.
-        asked |= {(kind, "", "") for batch in batches for kind in batch.ends}
-    labels = document.reader.labels[number]
-    return [fact for fact in gold if fact[:labels] in asked]
-
-
-def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
-    """Decide the types of both ends where a prediction leaves them open.
-
-    An answer says the predicate only. Where several typed relations asked at once share it, or it
-    is not known which were asked, an answer counts for any that is gold and not yet answered.
-    """
-    left = Counter(gold)
-    found: list[Fact] = []
-    for fact in predicted:
-        if type(fact[1]) is tuple:
-            kind, pairs, _, *mentions = fact
-            candidates = [(kind, *pair, *mentions) for pair in (*pairs, ("", ""))]
-            if not pairs:
-                candidates += [f for f in left if f[0] == kind and list(f[3:]) == mentions]
-            fact = next((one for one in candidates if left[one] > 0), candidates[0])
-        elif not left[fact] and left[untyped := (fact[0], "", "", *fact[3:])] > 0:
-            # Gold without types is met by any types.
-            fact = untyped
-        left[fact] -= 1
-        found.append(fact)
-    return found

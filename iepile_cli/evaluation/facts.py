@@ -78,6 +78,8 @@ class FactReader:
         self._fields = [_Fields(unit, task) for unit in task.units]
         self._items = _items(task.shape, literal)
         self._typed = _typed(task, literal)
+        self._decode = self._typed.decode_answer if self._typed else _refuse
+        self._collect = self._typed.read_answer if self._typed else _refuse
 
     def empty(self) -> Facts:
         """A list for each unit."""
@@ -85,10 +87,8 @@ class FactReader:
 
     def read_answer(self, output: str, facts: Facts) -> bool:
         """Add the facts of a usual answer; False, and nothing added, for ``read_value``."""
-        if self._typed is None:
-            return False
         try:
-            self._typed.read_answer(self._typed.decode_answer(output), facts)
+            self._collect(self._decode(output), facts)
         except NOT_TYPED:
             return False
         return True
@@ -196,6 +196,10 @@ def _hashable(value: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------- the common case
+
+
+def _refuse(*_: object) -> Any:
+    raise ValueError("no answer of this task is usual")
 
 
 class _Typed(NamedTuple):

@@ -186,6 +186,25 @@ class _Overlapping:
         ]
 
 
+def invented(predicted: list[Fact], labels: int, text: str) -> list[Fact]:
+    """The predicted facts, at least one, with a mention that is not in the text."""
+    mentions = len(predicted[0]) - labels
+    try:
+        if mentions == 1:
+            return [fact for fact in predicted if fact[labels] not in text]
+        if mentions == 2:
+            other = labels + 1
+            return [f for f in predicted if f[labels] not in text or f[other] not in text]
+    except TypeError:
+        # Spans stand in the text; numbers and other values are not looked for.
+        pass
+    return [
+        fact
+        for fact in predicted
+        if any(isinstance(mention, str) and mention not in text for mention in fact[labels:])
+    ]
+
+
 # ------------------------------------------------------------------------------------- overlaps
 
 

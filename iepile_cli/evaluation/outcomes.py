@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from iepile_cli.evaluation.documents import Document, Normalised
+from iepile_cli.evaluation.documents import Document
 from iepile_cli.evaluation.facts import Fact
 from iepile_cli.evaluation.matching import FULL, OCCURRENCES, match_facts
+from iepile_cli.evaluation.normalise import Normalised
 from iepile_cli.evaluation.options import EvalOptions
 
 # From here on are the scripts that put no spaces between words.

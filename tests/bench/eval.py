@@ -1,9 +1,12 @@
-"""How fast `iepile eval` is beside a plain loop that works as the IEPile repository's script does.
+"""How fast ``iepile eval`` is beside IEPile's own script, task by task.
 
-    python tests/bench/eval.py [--texts 200000] [--repeat 3]
+    python tests/bench/eval.py [--tasks NER RE EE] [--texts 200000] [--repeat 3]
 
-Writes a prediction file of two rows a text, scores it both ways in separate processes, one after
-the other, and prints wall time, CPU time (children included), peak memory and the ratio.
+Writes a prediction file of two rows a text and scores it both ways in separate processes, turn
+about; prints wall time, CPU time (children included), peak memory and the ratios. With
+``IEPILE_UPSTREAM`` set to a checkout of zjunlp/IEPile, its ``eval_func.py`` is run; otherwise a
+plain loop is, which does what that script does: everything into memory, then one document after
+the other with the ``json`` module.
 """
 
 from __future__ import annotations
@@ -19,17 +22,23 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+UPSTREAM = os.environ.get("IEPILE_UPSTREAM", "")
 TYPES = ("person", "organization", "location", "time", "money", "product", "event", "art", "law")
+ROLES = ("agent", "victim", "place", "time", "instrument")
 SENTENCE = (
     "You are an expert in named entity recognition. Please extract entities that match the "
     "schema definition from the input. Return an empty list if the entity type does not exist. "
     "Please respond in the format of a JSON string."
 )
+Entry = dict[str, Any]
 
 
-def write_predictions(path: Path, texts: int) -> None:
+def write_predictions(path: Path, texts: int, task: str = "NER") -> None:
+    """Two schema batches a text, none to four items of which four of five are found."""
     rng = random.Random(1)
     letters = string.ascii_lowercase
     words = ["".join(rng.choices(letters, k=rng.randint(3, 8))) for _ in range(5000)]
@@ -37,25 +46,32 @@ def write_predictions(path: Path, texts: int) -> None:
         for number in range(texts):
             sentence = rng.choices(words, k=rng.randint(10, 30))
             text = " ".join(sentence)
-            gold = []
-            for _ in range(rng.randint(0, 4)):
+
+            def mention(sentence: list[str] = sentence) -> str:
                 start = rng.randrange(len(sentence) - 2)
-                mention = " ".join(sentence[start : start + rng.randint(1, 2)])
-                gold.append({"entity": mention, "entity_type": rng.choice(TYPES)})
+                return " ".join(sentence[start : start + rng.randint(1, 2)])
+
+            gold = [_entry(task, rng, mention) for _ in range(rng.randint(0, 4))]
             for batch in (TYPES[:6], TYPES[6:]):
-                answer: dict[str, list[str]] = {kind: [] for kind in batch}
-                for entity in gold:
-                    if entity["entity_type"] in answer and rng.random() < 0.8:
-                        answer[entity["entity_type"]].append(entity["entity"])
+                answer: dict[str, list[Any]] = {kind: [] for kind in batch}
+                for entry in gold:
+                    if _kind(entry) in answer and rng.random() < 0.8:
+                        answer[_kind(entry)].append(_answer(task, entry))
                 if rng.random() < 0.3:
-                    answer[rng.choice(batch)].append(rng.choice(sentence))
+                    invented = _entry(task, rng, mention)
+                    answer[rng.choice(batch)].append(_answer(task, invented))
+                schema: Any = batch
+                if task == "EE":
+                    schema = [
+                        {"event_type": kind, "trigger": True, "arguments": ROLES} for kind in batch
+                    ]
                 output = json.dumps(answer)
                 row = {
                     "id": hashlib.sha256(text.encode()).hexdigest(),
-                    "task": "NER",
+                    "task": task,
                     "source": f"s{number % 3}",
                     "instruction": json.dumps(
-                        {"instruction": SENTENCE, "schema": batch, "input": text}
+                        {"instruction": SENTENCE, "schema": schema, "input": text}
                     ),
                     "label": json.dumps(gold),
                     "output": output if rng.random() > 0.01 else output[:-5],
@@ -63,9 +79,39 @@ def write_predictions(path: Path, texts: int) -> None:
                 file.write(json.dumps(row) + "\n")
 
 
-def plain_loop(path: str) -> None:
+def _entry(task: str, rng: random.Random, mention: Callable[[], str]) -> Entry:
+    kind = rng.choice(TYPES)
+    if task == "NER":
+        return {"entity": mention(), "entity_type": kind}
+    if task == "RE":
+        return {"head": mention(), "relation": kind, "tail": mention()}
+    roles = rng.sample(ROLES, rng.randint(0, 3))
+    arguments = [{"argument": mention(), "role": role} for role in roles]
+    return {"event_trigger": mention(), "event_type": kind, "arguments": arguments}
+
+
+def _kind(entry: Entry) -> str:
+    return str(
+        next(entry[key] for key in ("entity_type", "relation", "event_type") if key in entry)
+    )
+
+
+def _answer(task: str, entry: Entry) -> Any:
+    if task == "NER":
+        return entry["entity"]
+    if task == "RE":
+        return {"subject": entry["head"], "object": entry["tail"]}
+    filled = {part["role"]: part["argument"] for part in entry["arguments"]}
+    arguments = {role: filled.get(role, "NAN") for role in ROLES} if filled else {}
+    return {"trigger": entry["event_trigger"], "arguments": arguments}
+
+
+# ----------------------------------------------------------------------------------- plain loop
+
+
+def plain_loop(path: str, task: str = "NER") -> None:
     """Everything into memory, then one document after the other with the json module."""
-    documents: dict[str, dict[str, object]] = {}
+    documents: dict[str, dict[str, Any]] = {}
     outputs: dict[str, list[str]] = defaultdict(list)
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -78,26 +124,64 @@ def plain_loop(path: str) -> None:
                     "input": json.loads(row["instruction"])["input"],
                 }
             outputs[key].append(row["output"])
-    hits = gold_count = predicted_count = errors = 0
+    units = 2 if task == "EE" else 1
+    totals = [[0, 0, 0] for _ in range(units)]
+    errors = 0
     for key, document in documents.items():
-        predicted = []
+        predicted: list[list[Any]] = [[] for _ in range(units)]
+        gold: list[list[Any]] = [[] for _ in range(units)]
         for output in outputs[key]:
             try:
                 answer = json.loads(output)
             except ValueError:
                 errors += 1
                 continue
-            for kind, mentions in answer.items():
-                predicted += [(mention, kind) for mention in mentions if isinstance(mention, str)]
-        gold = [(entry["entity"], entry["entity_type"]) for entry in document["label"]]  # type: ignore[attr-defined]
-        left = gold.copy()
-        for fact in predicted:
-            if fact in left:
-                hits += 1
-                left.remove(fact)
-        gold_count += len(gold)
-        predicted_count += len(predicted)
-    print(json.dumps([len(documents), errors, gold_count, predicted_count, hits]))
+            for unit, fact in _predicted(task, answer):
+                predicted[unit].append(fact)
+        for unit, fact in _gold(task, document["label"]):
+            gold[unit].append(fact)
+        for total, mine, theirs in zip(totals, gold, predicted, strict=True):
+            left = mine.copy()
+            for fact in theirs:
+                if fact in left:
+                    total[2] += 1
+                    left.remove(fact)
+            total[0] += len(mine)
+            total[1] += len(theirs)
+    print(json.dumps([len(documents), errors, *(n for total in totals for n in total)]))
+
+
+def _gold(task: str, entries: list[Entry]) -> Iterator[tuple[int, Any]]:
+    for entry in entries:
+        if task == "NER":
+            yield 0, (entry["entity"], entry["entity_type"])
+        elif task == "RE":
+            yield 0, (entry["head"], entry["relation"], entry["tail"])
+        else:
+            yield 0, (entry["event_type"], entry["event_trigger"])
+            for part in entry["arguments"]:
+                yield 1, (entry["event_type"], part["argument"], part["role"])
+
+
+def _predicted(task: str, answer: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+    for kind, items in answer.items():
+        for item in items:
+            if task == "NER":
+                if isinstance(item, str):
+                    yield 0, (item, kind)
+            elif not isinstance(item, dict):
+                continue
+            elif task == "RE":
+                yield 0, (item.get("subject", ""), kind, item.get("object", ""))
+            else:
+                yield 0, (kind, item.get("trigger", ""))
+                for role, filler in item.get("arguments", {}).items():
+                    for part in filler if isinstance(filler, list) else [filler]:
+                        if part != "NAN":
+                            yield 1, (kind, part, role)
+
+
+# ------------------------------------------------------------------------------------ measuring
 
 
 def measure(command: list[str]) -> tuple[float, float, float, str]:
@@ -138,28 +222,39 @@ def resident(pid: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=["NER", "RE", "EE"])
     parser.add_argument("--texts", type=int, default=200_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--plain", help=argparse.SUPPRESS)
+    parser.add_argument("--plain", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plain:
-        plain_loop(options.plain)
+        plain_loop(*options.plain)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "predictions.jsonl"
-        write_predictions(path, options.texts)
-        print(f"{2 * options.texts:,} rows, {path.stat().st_size / 1e6:.0f} MB")
-        ours = [sys.executable, "-m", "iepile_cli", "--quiet", "eval", str(path), "--json", "-"]
-        loop = [sys.executable, __file__, "--plain", str(path)]
-        best: dict[str, list[float]] = {}
-        for _ in range(options.repeat):
-            for name, command in (("plain loop", loop), ("iepile eval", ours)):
-                wall, cpu, peak, _printed = measure(command)
-                print(f"{name:12} {wall:6.2f} s wall {cpu:6.2f} s CPU {peak:6.0f} MiB")
-                kept = best.setdefault(name, [wall, cpu, peak])
-                best[name] = [min(kept[0], wall), min(kept[1], cpu), max(kept[2], peak)]
-        plain, own = best["plain loop"], best["iepile eval"]
-        print(f"{plain[0] / own[0]:.1f} times faster (wall), {plain[1] / own[1]:.1f} (CPU)")
+    for task in options.tasks:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "predictions.jsonl"
+            write_predictions(path, options.texts, task)
+            size = path.stat().st_size / 1e6
+            print(f"{task}: {2 * options.texts:,} rows, {size:.0f} MB")
+            compare(path, task, options.repeat)
+
+
+def compare(path: Path, task: str, repeat: int) -> None:
+    """Score a file both ways, turn about, and print the best of each."""
+    ours = [sys.executable, "-m", "iepile_cli", "--quiet", "eval", str(path), "--json", "-"]
+    other, loop = "plain loop", [sys.executable, __file__, "--plain", str(path), task]
+    if UPSTREAM:
+        script = str(Path(UPSTREAM) / "ie2instruction" / "eval_func.py")
+        other, loop = "eval_func.py", [sys.executable, script, "--path1", str(path), "--task", task]
+    best: dict[str, list[float]] = {}
+    for _ in range(repeat):
+        for name, command in ((other, loop), ("iepile eval", ours)):
+            wall, cpu, peak, _printed = measure(command)
+            print(f"  {name:12} {wall:6.2f} s wall {cpu:6.2f} s CPU {peak:6.0f} MiB")
+            kept = best.setdefault(name, [wall, cpu, peak])
+            best[name] = [min(kept[0], wall), min(kept[1], cpu), max(kept[2], peak)]
+    plain, own = best[other], best["iepile eval"]
+    print(f"  {plain[0] / own[0]:.1f} times faster (wall), {plain[1] / own[1]:.1f} (CPU)")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from terminal import Terminal
 
-from iepile_cli.cli import app, completion_scripts
+from iepile_cli.cli import app, completion_scripts, run
 from iepile_cli.cli.completion import VARIABLE, WORDS, completions
 from iepile_cli.errors import UsageError
 from iepile_cli.registry import registry
@@ -68,6 +69,43 @@ def test_values() -> None:
     assert names("extract", "-f", "json") == ["json", "jsonl"]
     assert {"oneke", "iepile", "llama2-13b-iepile-lora"} <= set(names("download", ""))
     assert names("list", "mo") == ["models"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "some"),
+    [
+        ("train", "--recipe", {"oneke-lora", "smollm2-lora"}),
+        ("train", "--method", {"lora", "full", "freeze"}),
+        ("train", "--scheduler", {"cosine", "linear"}),
+        ("train", "--bits", {"4", "8", "16"}),
+        ("export", "--to", {"merged", "gguf-adapter", "gguf", "ollama"}),
+        ("extract", "--server", {"vllm", "ollama", "openai"}),
+        ("serve", "--server", {"vllm", "ollama"}),
+        ("extract", "--lang", {"en", "zh"}),
+        ("convert", "--to", {"rows", "records", "schema"}),
+        ("convert", "--from", {"auto", "bio", "brat"}),
+        ("convert", "--triggers", {"train", "always", "never"}),
+        ("eval", "--mode", {"strict", "boundary", "partial", "type"}),
+        ("eval", "--match", {"multiset", "set"}),
+        ("eval", "--by", {"source", "type"}),
+        ("extract", "--format", {"table", "json", "jsonl", "csv"}),
+        ("extract", "--bits", {"4", "32"}),
+    ],
+)
+def test_closed_sets(command: str, option: str, some: set[str]) -> None:
+    offered = names(command, option, "")
+    assert some <= set(offered)
+    assert names(command, f"{option}={offered[-1]}") == [f"{option}={offered[-1]}"]
+    assert run([command, option, "nothing-like-it"]) == 2
+
+
+def test_every_option_with_a_fixed_set_of_values_says_so_in_help() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            choices = parameter.type_descriptor.choices
+            if choices and parameter.param_type_name == "option":
+                shown = parameter.get_help_record(typer.Context(command))[0]
+                assert all(str(getattr(one, "value", one)) in shown for one in choices), name
 
 
 def test_what_is_left_to_files() -> None:

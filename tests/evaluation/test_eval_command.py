@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
 import json
 import os
 import re
@@ -13,33 +11,15 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import zstandard
-from evaluation_rows import ner, row, write
-
-from iepile_cli import cli
+from evaluation_rows import ner, row, run, write
 
 ROOT = Path(__file__).parents[2]
 GOLD = ner(("Ann", "PER"), ("Rome", "LOC"))
 HOSTILE = "</pre></p><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&<b>"
-
-
-class Done(NamedTuple):
-    """What a run gave."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-
-
-def run(*arguments: str) -> Done:
-    """Run the command line here: a process for each case would take most of the time."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run(["eval", *arguments])
-    return Done(code, out.getvalue().encode(), err.getvalue().encode())
 
 
 def process(*arguments: str, stdin: bytes = b"", **environment: str) -> Any:
@@ -132,9 +112,9 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
     ([b"\x00\x01\xff" * 50], [], 1, "no record that can be scored"),
     ([row("{}", None)], [], 1, "has gold"),
     ([row(None, GOLD)], [], 1, "no record has an 'output' (run extract on it first)"),
-    ([row("{}", GOLD)], ["--mode", "loose"], 2, "strict, boundary, partial, type"),
-    ([row("{}", GOLD)], ["--match", "bag"], 2, "multiset, set"),
-    ([row("{}", GOLD)], ["--by", "colour"], 2, "source or type"),
+    ([row("{}", GOLD)], ["--mode", "loose"], 2, "'strict', 'boundary', 'partial', 'type'"),
+    ([row("{}", GOLD)], ["--match", "bag"], 2, "'multiset', 'set'"),
+    ([row("{}", GOLD)], ["--by", "colour"], 2, "'source', 'type'"),
     ([row("{}", GOLD)], ["--task", "XYZ"], 2, "no task is called 'XYZ'"),
     ([row("{}", GOLD)], ["--task", "RE"], 1, "no record of task RE"),
     ([row("{}", [], task="KG")], ["--upstream-compatible"], 2, "cannot score KG"),

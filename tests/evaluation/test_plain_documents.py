@@ -85,17 +85,18 @@ def content(counts: Counts) -> Any:
     ]
 
 
+def refuse(*_: object) -> Any:
+    """A typed decoder to which nothing is usual."""
+    raise ValueError
+
+
 class Untyped(FactReader):
     """Reads every answer and label step by step."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._typed = None
-
-
-def refuse(line: object) -> Any:
-    """A typed decoder to which nothing is usual."""
-    raise ValueError
+        self._decode = self._collect = refuse
 
 
 @settings(max_examples=250, deadline=None)
