@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.fetching import with_offer
 from iepile_cli.conversion.options import ConvertOptions
 from iepile_cli.errors import PartialFailure
 from iepile_cli.formatting import plural
@@ -52,7 +53,7 @@ def convert(
 
     chosen = replace(
         chosen,
-        path=None if src == "-" else resolve_data(src),
+        path=None if src == "-" else with_offer(lambda: resolve_data(src)),
         output=None if str(chosen.output) == "-" else chosen.output,
     )
     with console.Progress() as progress:
