@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = os.environ.get("IEPILE_UPSTREAM", "")
 SIZES = {"NER": 6, "KG": 1}
@@ -128,9 +130,10 @@ class Plain:
             return f"{entry['head_type']}_{entry['relation']}_{entry['tail_type']}"
         return str(entry["relation" if self.task in ("RE", "KG") else "event_type"])
 
-    def drawn(self, negative: list[str], own: Iterable[str]) -> list[str]:
-        count = sum(random.random() < self.ratio for _ in negative)
-        return random.sample(negative, max(count, 0 if own else 1) if negative else 0)
+    def drawn(self, negative: list[str], own: Iterable[str], total: int) -> list[str]:
+        # Drawn with numpy, and added up in Python, as there.
+        count = sum(numpy.random.binomial(1, self.ratio, total))  # noqa: NPY002
+        return random.sample(negative, min(max(count, 0 if own else 1), len(negative)))
 
     def ordered(self, labels: list[Any]) -> list[Any]:
         if self.shuffle:
@@ -150,7 +153,7 @@ class Plain:
         elif self.task == "EEA":
             labels = list(own)
         else:
-            labels = self.drawn(negative, own) + list(own)
+            labels = self.drawn(negative, own, len(self.universe)) + list(own)
         if self.task == "KG":
             return [("s", self.ordered(labels))]
         if self.task not in ("EE", "EEA"):
@@ -158,13 +161,11 @@ class Plain:
         roles = defaultdict(set)
         for entry in entries:
             roles[entry["event_type"]].update(one["role"] for one in entry["arguments"])
-        items = [
-            (
-                name,
-                self.drawn(list(self.slots[name] - roles[name]), roles[name]) + list(roles[name]),
-            )
-            for name in labels
-        ]
+        items = []
+        for name in labels:
+            known, own_roles = self.slots[name], roles[name]
+            drawn = self.drawn(list(known - own_roles), own_roles, len(known))
+            items.append((name, drawn + list(own_roles)))
         for item in items if self.shuffle else ():
             random.shuffle(item[1])
         return self.ordered(items)
