@@ -114,7 +114,7 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
     ([row(None, GOLD)], [], 1, "no record has an 'output' (run extract on it first)"),
     ([row("{}", GOLD)], ["--mode", "loose"], 2, "'strict', 'boundary', 'partial', 'type'"),
     ([row("{}", GOLD)], ["--match", "bag"], 2, "'multiset', 'set'"),
-    ([row("{}", GOLD)], ["--by", "colour"], 2, "source or type"),
+    ([row("{}", GOLD)], ["--by", "colour"], 2, "'source', 'type'"),
     ([row("{}", GOLD)], ["--task", "XYZ"], 2, "no task is called 'XYZ'"),
     ([row("{}", GOLD)], ["--task", "RE"], 1, "no record of task RE"),
     ([row("{}", [], task="KG")], ["--upstream-compatible"], 2, "cannot score KG"),
