@@ -168,7 +168,7 @@ def _check(
     unlabelled = sum(rows[UNLABELLED] for rows in counts.rows)
     if unlabelled:
         hint = (
-            "test records have a 'label'; convert writes one for annotated records"
+            "convert writes a 'label' into test records; or name annotated data with --gold"
             if with_label
             else "both need the same ids, the same texts, or the same task, source and id"
         )
