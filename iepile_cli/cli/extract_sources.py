@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from iepile_cli.cli import console
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
@@ -156,7 +156,11 @@ class Texts:
 
         if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
             return
-        found = resolve_model(name, adapters)
+        try:
+            found = resolve_model(name, adapters)
+        except IEPileError:
+            # Behind a server, or wrong: that is for what opens the model to say.
+            return
         context = context or (found.entry.context if found.entry else None) or 0
         if not context:
             return

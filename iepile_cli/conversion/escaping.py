@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import orjson
 
 _encode = orjson.dumps
@@ -15,3 +17,7 @@ def inner(text: str) -> bytes:
 def nested(text: str) -> bytes:
     """A text as a JSON string inside a JSON string, its own quotation marks escaped."""
     return _encode(_encode(text).decode())[1:-1]
+
+
+# Names of slots come again and again; mentions do not.
+nested_name = functools.lru_cache(1 << 14)(nested)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.escaping import inner, nested
+from iepile_cli.conversion.escaping import inner, nested, nested_name
 from iepile_cli.conversion.gold import Key
 from iepile_cli.conversion.sampling import Batch, Request, Sampler
 from iepile_cli.conversion.slotted import Found, SlottedReader
@@ -71,6 +71,10 @@ class RowWriter:
         self._templates: dict[Any, Template] = {}
         self.nothing: dict[Key, bytes] = {}
         self.nothing = {key: self._template(Request(key)).nothing for key in sampler.items}
+        # Where a schema item is a bare name: the names, escaped.
+        bare = not self.task.item_keys and not self.described
+        names = {key: nested(item.type) for key, item in sampler.items.items()}
+        self.names = names if bare else None
 
     def template(self, request: Request) -> Template:
         """The template of a request."""
@@ -107,7 +111,7 @@ class RowWriter:
         parts = []
         for key, field in self.task.item_keys:
             if field == "slots":
-                value = b"[" + b", ".join(map(nested, request.slots)) + b"]"
+                value = b"[" + b", ".join(map(nested_name, request.slots)) + b"]"
             elif field == "triggers":
                 if not isinstance(request.trigger, tuple):
                     continue
@@ -118,13 +122,21 @@ class RowWriter:
                 value = nested(name)
             else:
                 value = nested(request.key[1 if field == "subject_type" else 2])
-            parts.append(nested(key) + b": " + value)
+            parts.append(nested_name(key) + b": " + value)
         return b"{" + b", ".join(parts) + b"}"
 
     def batch(self, requests: Batch) -> BatchTemplate:
         """The template of a batch."""
-        templates = [self.template(one) for one in requests]
         keys = tuple([one.key for one in requests])
+        if self.names is not None:
+            try:
+                names = self.names
+                shown = b"[" + b", ".join([names[key] for key in keys]) + b"]"
+                return BatchTemplate(shown, keys, requests, False)
+            except KeyError:
+                # A type that the schema lacks.
+                pass
+        templates = [self.template(one) for one in requests]
         shares = bool(self.task.layout.subject_type) and len({one.type for one in templates}) < len(
             templates
         )

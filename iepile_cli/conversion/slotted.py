@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.escaping import nested
+from iepile_cli.conversion.escaping import nested, nested_name
 from iepile_cli.conversion.gold import GoldSlots, Key
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots, fixed_roles
 from iepile_cli.task.table import Task
@@ -157,11 +157,11 @@ class SlottedReader:
             if texts:
                 some = True
                 shown = texts[0] if len(texts) == 1 else b"[" + b", ".join(texts) + b"]"
-                pieces.append(nested(slot) + b": " + shown)
+                pieces.append(nested_name(slot) + b": " + shown)
             elif absent is not None:
                 piece = self.absent.get(slot)
                 if piece is None:
-                    piece = self.absent[slot] = nested(slot) + b": " + absent
+                    piece = self.absent[slot] = nested_name(slot) + b": " + absent
                 pieces.append(piece)
         return b"{" + b", ".join(pieces) + b"}" if some else b"{}"
 

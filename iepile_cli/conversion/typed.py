@@ -27,16 +27,24 @@ class RecordDecoder:
     def __init__(self, task: Task, *, raw: bool) -> None:
         entries: Any = GenericAlias(list, (_entry_type(task.layout),))
         self._raw = msgspec.json.Decoder(entries) if raw else None
-        kind: Any = msgspec.Raw | None if raw else entries | None
+        kind: Any = msgspec.Raw if raw else entries | None
         record: Any = msgspec.defstruct(
             "Record",
-            [("text", str), ("entries", kind, None), ("id", Any, None), ("doc_id", Any, None)],
+            [
+                ("text", str),
+                ("entries", kind, msgspec.Raw(b"null") if raw else None),
+                ("id", Any, None),
+                ("doc_id", Any, None),
+            ],
             rename={"entries": task.layout.field},
         )
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
 
     def entries_of(self, record: Any) -> tuple[bytes, Any]:
-        """The JSON text of a record's annotation, and what it decodes to."""
+        """The JSON text of a record's annotation, and what it decodes to.
+
+        Raises ``msgspec.DecodeError`` where there is none.
+        """
         assert self._raw is not None
         text = bytes(record.entries)
         return text, self._raw.decode(text)

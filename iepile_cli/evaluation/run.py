@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from iepile_cli.evaluation.documents import Document
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.predictions import PredictionFile, plain_file
 from iepile_cli.files import STDIN, display_name
+from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.gold import GoldComparison
@@ -70,7 +72,7 @@ class Evaluation:
         unlabelled = sum(scores.rows["unlabelled"] for scores in self.scores.values())
         if unlabelled or self.counts.unreadable:
             return PartialFailure(
-                f"{self.name}: not scored: {unlabelled} documents without gold,"
+                f"{self.name}: not scored: {plural(unlabelled, 'document')} without gold,"
                 f" {self.counts.unreadable} unreadable lines",
                 hint="the rest was scored",
             )
@@ -101,22 +103,10 @@ def evaluate(
     if [predictions, gold, baseline].count(STDIN) > 1:
         raise UsageError("only one file can come from standard input")
     with contextlib.ExitStack() as stack:
-
-        def counted(path: str, tick: Callable[[int], None] | None = None) -> Any:
-            plain = stack.enter_context(plain_file(path))
-            files: PredictionFile | GoldComparison
-            if gold is None:
-                files = PredictionFile(plain, options)
-            else:
-                from iepile_cli.evaluation.gold import GoldComparison
-
-                gold_file = stack.enter_context(plain_file(gold)) if gold == STDIN else gold
-                files = GoldComparison(plain, gold_file, options, gold_form)
-                stack.callback(files.close)
-            _check(files.count(tick), options, path, files)
-            return files
-
-        files = counted(predictions, tick)
+        if gold == STDIN:
+            gold = stack.enter_context(plain_file(gold))
+        count = functools.partial(_count, stack, options, gold, gold_form)
+        files = count(predictions, tick)
         # Not before the workers have begun.
         from iepile_cli.evaluation.scores import compared, task_scores
 
@@ -133,12 +123,34 @@ def evaluate(
         if baseline is not None:
             evaluation.comparison = {
                 "predictions": display_name(baseline),
-                "tasks": compared(files.counts, counted(baseline).counts, options),
+                "tasks": compared(files.counts, count(baseline).counts, options),
             }
         if options.repair and isinstance(files, PredictionFile):
             strict = PredictionFile(files.path, options.without_repair()).count()
             evaluation.unrepaired = task_scores(strict, options.without_intervals())
         yield evaluation
+
+
+def _count(
+    stack: contextlib.ExitStack,
+    options: EvalOptions,
+    gold: str | None,
+    gold_form: str,
+    path: str,
+    tick: Callable[[int], None] | None = None,
+) -> PredictionFile | GoldComparison:
+    """A counted file of predictions, with what it needs open as long as the stack is."""
+    plain = stack.enter_context(plain_file(path))
+    files: PredictionFile | GoldComparison
+    if gold is None:
+        files = PredictionFile(plain, options)
+    else:
+        from iepile_cli.evaluation.gold import GoldComparison
+
+        files = GoldComparison(plain, gold, options, gold_form)
+        stack.callback(files.close)
+    _check(files.count(tick), options, path, files)
+    return files
 
 
 def _check(
@@ -156,11 +168,11 @@ def _check(
     unlabelled = sum(rows[UNLABELLED] for rows in counts.rows)
     if unlabelled:
         hint = (
-            "test records have a 'label'; convert writes one for annotated records"
+            "convert writes a 'label' into test records; or name annotated data with --gold"
             if with_label
             else "both need the same ids, the same texts, or the same task, source and id"
         )
-        raise DataError(f"none of {unlabelled} documents has gold", path=path, hint=hint)
+        raise DataError(f"no gold in {plural(unlabelled, 'document')}", path=path, hint=hint)
     if counts.skipped and options.task:
         raise DataError(f"no record of task {options.task}", path=path)
     raise DataError(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from iepile_cli.errors import ModelError
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.segment import segment
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, SchemaItem, Slots
@@ -88,8 +89,15 @@ def answer_grammar(
     """The grammar of the answers to ``items`` about ``text``.
 
     Items that share a key are answered once, as the first of them asks. ``spells`` tells whether
-    the model's vocabulary can write a text at all; no mention holds what it cannot.
+    the model's vocabulary can write a text at all; no mention holds what it cannot, and a name of
+    the schema that it cannot write raises ``ModelError``.
     """
+    for name in (name for item in items for name in (item.type, *item.slots)):
+        if spells is not None and not name.isascii() and not spells(name):
+            raise ModelError(
+                f"this model's vocabulary cannot write {name!r}, a name in the schema",
+                hint="rename it, or use another model",
+            )
     runs = (run for run in _runs(text, spells) if any(not piece.isspace() for piece in run))
     return Grammar(_answer(task, items), tuple(map(tuple, runs)))
 

@@ -68,6 +68,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
 UNGROUNDED = ("Bob", "An", "ann", "Ann ", "the cat", "temp. 任正非 在", "")
 
 
+# The embedded model's vocabulary has no tokens for the planes beyond.
+SPELLED = st.characters(exclude_categories=["Cs"], max_codepoint=0x3FFFF)
+
+
 @pytest.fixture(scope="module")
 def model(embedded: Path) -> Any:
     return load_model(embedded, vocab_only=True)
@@ -212,6 +216,17 @@ def test_gbnf_mentions_are_runs_of_pieces(judge: Judge, some: list[str]) -> None
     assert judge.accepts(rules, '{"x": []}')
     for run in sorted(runs | {"c", ""}):
         assert judge.accepts(rules, dumps({"x": [run]})) == (run in runs and run == run.strip())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.text(SPELLED, min_size=1, max_size=8), min_size=1, max_size=4),
+    st.text(SPELLED, max_size=20),
+)
+def test_gbnf_of_any_names_and_text_is_read(judge: Judge, names: list[str], text: str) -> None:
+    asked = tuple(SchemaItem(name, slots=tuple(names[:2])) for name in names)
+    rules = gbnf_grammar(TASKS["EE"], asked, text)
+    assert judge.accepts(rules, "{" + ", ".join(empty_answers(TASKS["EE"], asked)) + "}")
 
 
 def test_a_very_long_text_gets_any_string(judge: Judge) -> None:

@@ -258,3 +258,14 @@ def test_instruction_records_are_cut_where_passage_tokens_asks_for_it(server: Od
     assert len(server.asked) == before + 1
     assert run([*call, "--passage-tokens", "32"]) == 0
     assert len(server.asked) > before + 3
+
+
+def test_a_long_schema_for_a_server_is_not_measured_with_a_model_of_this_machine(
+    server: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.txt").write_text(TEXT)
+    monkeypatch.setenv("IEPILE_BASE_URL", server.url)
+    types = ",".join(f"a kind of entity number {n}" for n in range(600))
+    call = ["extract", "--backend", "openai", "--model", "only-there", "--split-num", "-1"]
+    assert run([*call, "-s", f"person,location,{types}", "a.txt", "-o", "out.jsonl"]) in (0, 1)
+    assert run([*call, "-s", "person,location", "a.txt", "-o", "out.jsonl"]) == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_rows import counts, row, scored, write
+from evaluation_rows import counts, row, run, scored, write
 
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation import EvalOptions, evaluate
@@ -291,3 +294,26 @@ def test_mentions_by_text_count_once_on_both_sides(tmp_path: Path) -> None:
     both = [{"type": "PER", **ANN}, {"type": "PER", **OTHER_ANN}]
     found = write(tmp_path / "f.jsonl", [{**result("NER", both), "text": TEXT}])
     assert counts(scored(found, gold=gold)) == (1, 1, 1)
+
+
+def test_gold_may_come_from_standard_input_and_its_form_may_be_named(tmp_path: Path) -> None:
+    found = write(tmp_path / "f.jsonl", bio_predictions())
+    named = tmp_path / "gold.txt"
+    named.write_text(BIO, encoding="utf-8")
+    done = run(found, "--gold", str(named), "--gold-from", "bio", "--json", "-")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["tasks"]["NER"]["units"]["entity"]["micro"]["correct"] == 2
+    command = [
+        sys.executable,
+        "-m",
+        "iepile_cli",
+        "eval",
+        found,
+        "--gold",
+        "-",
+        "--baseline",
+        found,
+    ]
+    piped = subprocess.run(command, input=Path(found).read_bytes(), capture_output=True, check=True)
+    assert b"micro\t100.00" in piped.stdout
+    assert b"= +0.00" in piped.stderr

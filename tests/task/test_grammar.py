@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iepile_cli.errors import ModelError
 from iepile_cli.task import TASKS, Roles, SchemaItem, Task, answer_json, parse_answer
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import empty_answers, json_schema, lark_grammar
@@ -91,6 +92,13 @@ def test_grammars_allow_every_answer_and_no_other_mention(
     problems: list[str] = []
     parse_answer(task, items, answer, problems)
     assert problems == []
+
+
+def test_a_name_that_a_vocabulary_cannot_write_is_named() -> None:
+    items = [SchemaItem("person", slots=("né", "\U00040000"))]
+    with pytest.raises(ModelError, match="cannot write '\\\\U00040000', a name in the schema"):
+        lark_grammar(TASKS["KG"], items, "Ann", spells=lambda text: "\U00040000" not in text)
+    assert lark_grammar(TASKS["KG"], items, "Ann", spells=lambda text: True)
 
 
 @pytest.mark.parametrize("name", TASKS)
