@@ -60,6 +60,21 @@ def physical_cores() -> int:
     return max(1, min(len(siblings), processors()))
 
 
+def set_torch_threads(threads: int = 0, *, processes: int = 1) -> None:
+    """Set how many threads torch computes with: as given, else the cores shared by ``processes``.
+
+    Threads that wait busily for each other take many times as long as soon as something else runs
+    on the machine: they sleep instead, unless the user's own settings of OpenMP say otherwise.
+    OpenMP reads that when torch is first imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    import torch
+
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or max(1, physical_cores() // processes))
+
+
 def _cgroup_quota() -> float:
     """Processors that the control group may use, counted in time; infinite without a limit."""
     quota = math.inf
