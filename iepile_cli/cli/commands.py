@@ -27,8 +27,12 @@ class Command(TyperCommand):
         super().__init__(*given, **named)
         for parameter in self.params:
             if parameter.param_type_name == "option" and parameter.metavar is None:
-                kind: Any = parameter.type_descriptor.annotation  # type: ignore[attr-defined]
+                descriptor = parameter.type_descriptor  # type: ignore[attr-defined]
+                kind: Any = descriptor.annotation
                 parameter.metavar = _METAVARS.get(get_args(kind)[0] if get_args(kind) else kind)
+                if descriptor.choices:
+                    values = (str(getattr(one, "value", one)) for one in descriptor.choices)
+                    parameter.metavar = f"<{'|'.join(values)}>"
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, the options that most people need, then each group."""

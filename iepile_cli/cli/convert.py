@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.fetching import with_offer
 from iepile_cli.conversion.options import ConvertOptions
 from iepile_cli.errors import PartialFailure
+from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.conversion.pipeline import Progress
@@ -51,14 +53,14 @@ def convert(
 
     chosen = replace(
         chosen,
-        path=None if src == "-" else resolve_data(src),
+        path=None if src == "-" else with_offer(lambda: resolve_data(src)),
         output=None if str(chosen.output) == "-" else chosen.output,
     )
-    with console.progress() as bars:
+    with console.Progress() as progress:
 
         def show(name: str, size: int) -> Progress:
-            bar = bars.add_task(name, total=size or 1)
-            return lambda done, total: bars.update(bar, completed=done, total=total or None)
+            bar = progress.bar(name, size or 1)
+            return lambda done, total: bar.update(done=done, total=total or None)
 
         reports = convert_all(chosen, show)
     _tell(reports)
@@ -71,33 +73,26 @@ def _tell(reports: list[Report]) -> None:
             console.print_error(report.summary())
         elif len(reports) == 1 or report.problem_counts or report.notes:
             console.note("\n".join((report.summary(), *report.problems())))
-    if len(reports) > 1 and not console.verbosity.quiet:
+    if len(reports) > 1:
         _table(reports)
     partial = [report for report in reports if report.partial]
     if partial:
         skipped = sum(report.skipped for report in partial)
         failed = sum(bool(report.error) for report in partial)
         raise PartialFailure(
-            f"{skipped:,} records skipped" + (f", {failed:,} sets failed" if failed else ""),
+            f"{plural(skipped, 'record')} skipped"
+            + (f", {plural(failed, 'dataset')} failed" if failed else ""),
             hint="the rest is written",
         )
 
 
 def _table(reports: list[Report]) -> None:
-    from rich.table import Table
-
-    terminal = console.stderr()
-    # On a narrow terminal numbers come before what the path says anyway.
-    facts = ("task", "lang", "split") if terminal.width >= 64 else ()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("file", overflow="fold")
-    for name in facts:
-        table.add_column(name, no_wrap=True)
-    for name in ("records", "rows", "skipped"):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for report in reports:
         numbers = (report.records, report.rows, report.skipped)
         shown = ["failed", "", ""] if report.error else [f"{number:,}" for number in numbers]
-        known = (report.task_name, report.language, report.split)[: len(facts)]
-        table.add_row(report.title or report.name, *known, *shown)
-    terminal.print(table)
+        facts = (report.task_name, report.language, report.split)
+        rows.append((report.title or report.name, *facts, *shown))
+    header = ("file", "task", "lang", "split", "records", "rows", "skipped")
+    # On a narrow terminal numbers come before what the path says anyway.
+    console.table(header, rows, right=header[4:], optional=header[1:4], to="stderr")

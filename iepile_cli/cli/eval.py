@@ -7,17 +7,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from iepile_cli.cli import complete, console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.evaluation.options import EvalOptions
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
 
+_REPORT = "Report"
 # Columns that a narrow terminal does without, the last first.
 _OPTIONAL = ("95 %", "gold", "R", "P", "correct", "pred")
 
@@ -40,6 +44,14 @@ def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
     return [(name, "") for name in FORMS]
 
 
+class By(str, Enum):
+    """What scores are also shown for."""
+
+    source = "source"
+    type = "type"
+
+
+@options.command(first=("gold", "task", "by", "mode", "html", "json_file"))
 def evaluate(
     predictions: Annotated[
         list[str],
@@ -49,34 +61,11 @@ def evaluate(
             " stdin. Several files: one table."
         ),
     ],
-    task: Annotated[
-        str,
-        typer.Option(
-            autocompletion=complete.complete_task,
-            help="Score this task only; needed where records do not name theirs.",
-        ),
-    ] = "",
+    scoring: EvalOptions = EvalOptions(),  # noqa: B008
     by: Annotated[
-        list[str] | None,
-        typer.Option(
-            autocompletion=complete.choices(("source", "type")),
-            help="Also show scores per source, or per type. Repeatable.",
-        ),
+        list[By] | None,
+        typer.Option(rich_help_panel=_REPORT, help="Also show scores for each; may be repeated."),
     ] = None,
-    match: Annotated[
-        Literal["multiset", "set"],
-        typer.Option(help="multiset: repetitions count; set: they do not."),
-    ] = "multiset",
-    mode: Annotated[
-        Literal["strict", "boundary", "partial", "type"],
-        typer.Option(help="What counts as correct."),
-    ] = "strict",
-    ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", help="Compare mentions without regard to case.")
-    ] = False,
-    ignore_space: Annotated[
-        bool, typer.Option("--ignore-space", help="Compare mentions without their white space.")
-    ] = False,
     gold: Annotated[
         str | None,
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
@@ -89,29 +78,6 @@ def evaluate(
             help="Form of --gold, as convert --from. Default: by its name and first record.",
         ),
     ] = "auto",
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Save what can be saved of broken answers.")
-    ] = False,
-    asked_only: Annotated[
-        bool, typer.Option("--asked-only", help="Leave out gold and answers that were not asked.")
-    ] = False,
-    format: Annotated[
-        Literal["table", "tsv", "markdown"] | None,
-        typer.Option(help="Form of the scores on stdout. Default: table on a terminal, else tsv."),
-    ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")
-    ] = None,
-    html: Annotated[str | None, typer.Option(help="Write a report with every error shown.")] = None,
-    html_errors: Annotated[
-        int, typer.Option(help="Most documents with errors in the HTML report.", min=0)
-    ] = 500,
-    errors: Annotated[
-        str | None, typer.Option(help="Write each error as JSON Lines, the most frequent first.")
-    ] = None,
-    confusions: Annotated[
-        str | None, typer.Option(help="Write type confusions for convert --hard-negatives.")
-    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Another system's predictions: test the difference.")
     ] = None,
@@ -119,36 +85,49 @@ def evaluate(
         float | None,
         typer.Option(help="Exit with 1 when a micro F1 (percent) is lower.", min=0, max=100),
     ] = None,
-    resamples: Annotated[
-        int, typer.Option(help="Bootstrap samples for the 95 % intervals; 0: none.", min=0)
-    ] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of resampling.", min=0)] = 42,
-    upstream_compatible: Annotated[
-        bool,
-        typer.Option("--upstream-compatible", help="Give the numbers of the IEPile script."),
-    ] = False,
+    format: Annotated[
+        Literal["table", "tsv", "markdown"] | None,
+        typer.Option(rich_help_panel=_REPORT, help="Default: table on a terminal, else tsv."),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json", rich_help_panel=_REPORT, help="Write the report as JSON; - is stdout."
+        ),
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_REPORT, help="Write a report with every error shown."),
+    ] = None,
+    html_errors: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_REPORT, help="Most documents with errors in the HTML report.", min=0
+        ),
+    ] = 500,
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_REPORT,
+            help="Write each error as JSON Lines, the most frequent first.",
+        ),
+    ] = None,
+    confusions: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_REPORT, help="Write type confusions for convert --hard-negatives."
+        ),
+    ] = None,
 ) -> None:
     """Score predictions: precision, recall and F1 with intervals, per source and per type."""
-    from iepile_cli.evaluation import EvalOptions, report
     from iepile_cli.evaluation import evaluate as evaluation
+    from iepile_cli.evaluation import report
 
-    options = EvalOptions(
-        task=task,
-        match=match,
-        mode=mode,
-        repair=repair,
-        asked_only=asked_only,
-        literal=upstream_compatible,
-        ignore_case=ignore_case,
-        ignore_space=ignore_space,
-        confusions=bool(confusions or html),
-        resamples=resamples,
-        seed=seed,
-    )
+    wanted = replace(scoring, confusions=bool(confusions or html))
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
     _check_reports(reports, json_file, [*predictions, gold, baseline])
     if len(predictions) > 1:
-        _check_several({**reports, "--upstream-compatible": upstream_compatible})
+        _check_several({**reports, "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
     numbers: list[dict[str, Any]] = []
     for path in predictions:
@@ -156,8 +135,8 @@ def evaluate(
             _ticking(path) as tick,
             evaluation(
                 path,
-                options,
-                by=tuple(by or ()),
+                wanted,
+                by=tuple(one.value for one in by or ()),
                 gold=gold,
                 gold_form=gold_from,
                 baseline=baseline,
@@ -165,12 +144,12 @@ def evaluate(
             ) as found,
         ):
             finished.append(found)
-            numbers.append(found.upstream() if upstream_compatible else report.as_json(found))
+            numbers.append(found.upstream() if wanted.literal else report.as_json(found))
             _write_reports(found, html, html_errors, confusions, errors)
     whole = numbers[0] if len(numbers) == 1 else {"files": numbers}
     if json_file and json_file != "-":
         report.write_json(whole, json_file)
-    if json_file == "-" or upstream_compatible:
+    if json_file == "-" or wanted.literal:
         narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         console.put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
     else:

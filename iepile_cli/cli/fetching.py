@@ -1,8 +1,9 @@
-"""Downloads as people see them: progress on stderr, and offers where somebody can answer."""
+"""Downloads as people see them: progress on stderr, and offers to a person."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -13,6 +14,8 @@ from iepile_cli.formatting import readable_size
 if TYPE_CHECKING:
     from iepile_cli.hub import Plan
     from iepile_cli.models import NotInstalled
+
+T = TypeVar("T")
 
 
 def fetch(plan: Plan) -> None:
@@ -27,7 +30,7 @@ def fetch(plan: Plan) -> None:
         with console.Progress("bytes") as progress:
             manifest = download(plan, _Shown(plan.name, progress))
     except KeyboardInterrupt:
-        console.note("what has come is kept: the same command goes on where this one stopped")
+        console.note("what has been fetched is kept: the same command resumes the download")
         raise
     console.note(f"{plan.name}: {readable_size(manifest.size)} in {manifest.folder}")
     base = plan.missing_base()
@@ -54,6 +57,16 @@ def offer_download(error: IEPileError) -> bool:
     return True
 
 
+def with_offer(action: Callable[[], T]) -> T:
+    """Do something; where a model or corpus is missing for it, offer to download that first."""
+    while True:
+        try:
+            return action()
+        except IEPileError as error:
+            if not offer_download(error):
+                raise
+
+
 def _agreed(missing: NotInstalled, what: str) -> bool:
     question = (
         f"{what} {missing.name} ({readable_size(missing.size)}) is not on this machine. "
@@ -77,7 +90,7 @@ class _Shown:
 
     def start(self, total: int, done: int) -> None:
         if 0 < done < total:
-            self.note(f"going on: {readable_size(done)} of {readable_size(total)} are here already")
+            self.note(f"resuming: {readable_size(done)} of {readable_size(total)} are here already")
         self._bar.update(done=done, total=total)
 
     def advance(self, count: int) -> None:

@@ -146,7 +146,7 @@ def _template(template: Any, known: Registry) -> _Facts:
 def _backend(backend: Any, known: Registry) -> _Facts:
     probe = backend.probe()
     facts = dict(probe.details)
-    if probe.ok and hasattr(backend, "describe"):
+    if probe.ok:
         facts |= backend.describe()
     return probe.ok, probe.reason, facts
 

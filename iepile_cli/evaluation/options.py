@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 from iepile_cli.errors import UsageError
+from iepile_cli.fields import check_fields, option
 from iepile_cli.task.table import Task, task_named
 
-Match = Literal["multiset", "set"]
-Mode = Literal["strict", "boundary", "partial", "type"]
+# Groups of the options in the help of the command line.
+_MATCHING, _SAMPLES = "Matching", "Intervals"
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,43 @@ class EvalOptions:
     ``UsageError`` for values that are not known or do not go together.
     """
 
-    task: str = ""
-    match: Match = "multiset"
-    mode: Mode = "strict"
-    repair: bool = False
-    asked_only: bool = False
-    literal: bool = False
-    ignore_case: bool = False
-    ignore_space: bool = False
+    task: str = option(
+        "",
+        help="Score this task only; needed where records do not name theirs.",
+        completes="task",
+    )
+    match: Literal["multiset", "set"] = option(
+        "multiset", help="multiset: repetitions count; set: they do not.", group=_MATCHING
+    )
+    mode: Literal["strict", "boundary", "partial", "type"] = option(
+        "strict", help="When a prediction is right: see the page of eval.", group=_MATCHING
+    )
+    repair: bool = option(False, help="Save what can be saved of broken answers.", group=_MATCHING)
+    asked_only: bool = option(
+        False, help="Leave out gold and answers whose types were not asked.", group=_MATCHING
+    )
+    literal: bool = option(
+        False,
+        help="Give the numbers of the IEPile script.",
+        flags=("--upstream-compatible",),
+        group=_MATCHING,
+    )
+    ignore_case: bool = option(
+        False, help="Compare mentions without regard to case.", group=_MATCHING
+    )
+    ignore_space: bool = option(
+        False, help="Compare mentions without their white space.", group=_MATCHING
+    )
     confusions: bool = False
-    resamples: int = 1000
+    resamples: int = option(
+        1000, help="Bootstrap samples for the 95 % intervals; 0: none.", group=_SAMPLES, least=0
+    )
     shuffles: int = 10_000
-    seed: int = 42
+    seed: int = option(42, help="Seed of resampling.", group=_SAMPLES, least=0)
 
     def __post_init__(self) -> None:
-        for value, allowed, option in (
-            (self.match, get_args(Match), "--match"),
-            (self.mode, get_args(Mode), "--mode"),
-        ):
-            if value not in allowed:
-                raise UsageError(
-                    f"{option} {value!r} is not known", hint=f"one of {', '.join(allowed)}"
-                )
-        if self.resamples < 0 or self.resamples == 1:
+        check_fields(self)
+        if self.resamples == 1:
             raise UsageError("--resamples takes 0 (no intervals) or at least 2")
         if self.literal and (self.mode != "strict" or self.repair or self.asked_only):
             raise UsageError(

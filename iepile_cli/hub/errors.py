@@ -32,7 +32,7 @@ def explain(error: Exception, what: str, hub: str, page: str = "") -> DownloadEr
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return DownloadError(
             f"{what}: cannot write: {os.strerror(error.errno)}",
-            hint="make room, then run the same command again: it goes on where it stopped",
+            hint="make room, then run the same command again: it resumes",
         )
     if is_connection(error):
         return unreachable(hub, _first_line(error))
@@ -70,26 +70,26 @@ def _refused(error: Exception, status: int, what: str, hub: str, page: str) -> D
     kind = type(error).__name__
     if kind == "GatedRepoError" or status == 403:
         return DownloadError(
-            f"{what}: {hub} does not give it to you ({status})",
+            f"{what}: {hub} denies access ({status})",
             hint=f"accept its conditions at {page or hub}, then give a token with --token-env VAR",
         )
     if kind == "RevisionNotFoundError":
         return DownloadError(f"{what}: no such revision at {hub} ({status})")
     if kind == "RepositoryNotFoundError" or status == 401:
         return DownloadError(
-            f"{what}: not at {hub}, or only with a token ({status})",
+            f"{what}: not found at {hub}, or only with a token ({status})",
             hint="check the name; for a private or gated one give a token with --token-env VAR",
         )
     if status == 404:
-        return DownloadError(f"{what}: not at {hub} (404)", hint="check the name")
+        return DownloadError(f"{what}: not found at {hub} (404)", hint="check the name")
     if status == 429:
         return DownloadError(
-            f"{what}: {hub} says that it is asked too often (429)",
+            f"{what}: too many requests to {hub} (429)",
             hint=_wait(error) + "; with a token more is allowed: --token-env VAR",
         )
     if status >= 500:
         return DownloadError(
-            f"{what}: {hub} has trouble of its own ({status})",
+            f"{what}: server error at {hub} ({status})",
             hint="try again later, or another source: --source modelscope or --source URL",
         )
     return DownloadError(f"{what}: {hub} refuses the request ({status})")

@@ -157,7 +157,7 @@ class _Transfers:
             what = f"{listing.repository}/{file.path}"
             explained = explain(error, what, listing.hub, listing.page)
             if isinstance(explained, Unreachable):
-                explained.hint = "the same command goes on where this one stopped"
+                explained.hint = "the same command resumes the download"
             raise explained or error from None
 
 

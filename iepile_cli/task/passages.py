@@ -71,7 +71,7 @@ def passages(
     once, so the whole costs as much as measuring the text about twice. Raises ``ModelError`` when
     the budget does not hold even one character.
     """
-    largest = max(budget, sentence_budget)
+    largest = max(budget, sentence_budget) if sentence_budget else budget
     longest = max(_SHORTEST_STRETCH, _LONGEST * largest)
     stripped = text.strip()
     if len(text) <= longest and stripped and measure(stripped) <= budget:

@@ -188,7 +188,7 @@ def test_some_of_several_failed_is_exit_3(hub: HubServer, store: Path) -> None:
     publish(hub, "owner/one")
     code, _, err = run(hub, "owner/one", "owner/none")
     assert code == 3
-    assert "iepile: owner/none: owner/none: not at http://" in err
+    assert "iepile: owner/none: owner/none: not found at http://" in err
     assert err.splitlines()[-1] == "iepile: 1 of 2 failed; the others are done"
     code, _, err = run(hub, "owner/none", "owner/neither")
     assert (code, err.count("iepile: ")) == (1, 3)
@@ -252,7 +252,7 @@ def test_offline_mode_is_honoured(hub: HubServer, store: Path) -> None:
 def test_proxy_of_the_environment_is_used(hub: HubServer, store: Path) -> None:
     code, _, err = run(None, "owner/one", HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=hub.url)
     # The small hub is asked as a proxy and does not know the repository.
-    assert (code, "owner/one: not at http://hub.invalid" in err) == (1, True)
+    assert (code, "owner/one: not found at http://hub.invalid" in err) == (1, True)
 
 
 def test_interrupt_keeps_what_has_come(hub: HubServer, store: Path) -> None:
@@ -265,12 +265,12 @@ def test_interrupt_keeps_what_has_come(hub: HubServer, store: Path) -> None:
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - begun < 3
     assert process.returncode == 130
-    assert "goes on where this one stopped" in err
+    assert "resumes the download" in err
     assert "Traceback" not in err
     hub.pause = 0
     hub.log.clear()
     code, _, err = run(hub, "owner/one")
-    assert (code, "going on: " in err) == (0, True)
+    assert (code, "resuming: " in err) == (0, True)
     assert hub.starts("model.safetensors")[0] >= 1_000_000
     assert (store / "owner--one" / "model.safetensors").read_bytes() == BIG
 
@@ -300,7 +300,7 @@ def test_file_that_cannot_be_written_is_one_line(hub: HubServer, store: Path) ->
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "owner/one/model.safetensors: cannot write: File too large" in done.stderr
-    assert "goes on where it stopped" in done.stderr
+    assert "it resumes" in done.stderr
     hub.log.clear()
     assert run(hub, "owner/one")[0] == 0
     assert hub.starts("model.safetensors")[0] > 0

@@ -38,7 +38,7 @@ def test_damage_and_absence(modelscope: HubServer, store: Path) -> None:
     modelscope.damage["dev.json"] = 9
     with pytest.raises(DownloadError, match=r"dev\.json: damaged twice"):
         download(plan_download("iepile", source="modelscope"), Quiet())
-    with pytest.raises(DownloadError, match="owner/none: not at http://"):
+    with pytest.raises(DownloadError, match="owner/none: not found at http://"):
         plan_download("owner/none", source="modelscope")
 
 

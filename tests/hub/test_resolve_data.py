@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from hub.hub_server import HubServer
 from hub.test_download import Quiet
+from terminal import Terminal
 
 from iepile_cli.cli import run
 from iepile_cli.errors import DataError, UsageError
@@ -74,7 +77,9 @@ def test_missing_corpus_names_the_download(
     assert "nothing.jsonl: no such file" in capsys.readouterr().err
 
 
-def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> None:
+def test_names_stand_for_paths(
+    hub: HubServer, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add("datasets/zjunlp/iepile", {"train.json": b"{}", "dev.json": b"{}"})
     hub.add("datasets/owner/corpus", {"all.jsonl": b"{}\n"})
     download(plan_download("iepile", source=hub.url), Quiet())
@@ -88,6 +93,14 @@ def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> N
         resolve_data("instructie")
     with pytest.raises(UsageError, match="no split 'x'"):
         resolve_data("iepile:x")
+    # A download comes before a path of its name, as with models; other names are paths first.
+    monkeypatch.chdir(tmp_path)
+    for name in ("iepile", "oneke", "instructie"):
+        (tmp_path / name).mkdir()
+    assert resolve_data("iepile") == store / "iepile"
+    assert resolve_data("./iepile") == Path("iepile")
+    assert resolve_data("oneke") == Path("oneke")
+    assert resolve_data("instructie") == Path("instructie")
 
 
 def test_convert_takes_a_downloaded_corpus(
@@ -104,6 +117,19 @@ def test_convert_takes_a_downloaded_corpus(
     assert (row["task"], row["source"]) == ("NER", "x")
     assert run(["convert", "iepile-sources", "-o", str(tmp_path / "out")]) == 0
     assert list((tmp_path / "out").rglob("test.json*"))
+
+
+def test_missing_corpus_is_offered_to_a_person(hub: HubServer, store: Path, tmp_path: Path) -> None:
+    record = json.dumps({"text": "Ada.", "entity": [{"entity": "Ada", "entity_type": "person"}]})
+    files = {"test.json": f"{record}\n".encode(), "schema.json": b'["person"]\n[]\n{}\n'}
+    hub.add("datasets/zjunlp/iepile", {f"IE-en/NER/x/{name}": text for name, text in files.items()})
+    command = [sys.executable, "-m", "iepile_cli", "convert", "-o", str(tmp_path / "out.jsonl")]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}
+    with Terminal([*command, "iepile-sources:IE-en/NER/x/test"], environment) as terminal:
+        terminal.wait_for(r"The corpus iepile-sources \(size unknown\) is not on this machine\. ")
+        terminal.press("y\n")
+        terminal.rest()
+    assert json.loads((tmp_path / "out.jsonl").read_text())["source"] == "x"
 
 
 def test_list_shows_what_is_installed(
