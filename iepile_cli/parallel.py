@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -165,7 +166,10 @@ class WorkerPool:
         under_way: deque[Future[_Out]] = deque()
         try:
             for chunk in chunks:
-                under_way.append(self._started().submit(function, chunk))
+                # The first one starts the processes: an interrupt in the middle of a fork is lost.
+                with _interrupts_held():
+                    future = self._started().submit(function, chunk)
+                under_way.append(future)
                 if len(under_way) >= ahead:
                     yield under_way.popleft().result()
             while under_way:
@@ -187,6 +191,19 @@ class WorkerPool:
                     initializer=_ignore_interrupts,
                 )
             return self._pool
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C waiting until the block ends, where the platform can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_method() -> str:
