@@ -25,6 +25,9 @@ def defaults_by_command(config: Mapping[str, Any], group: Any) -> dict[str, dict
             having = [command for command in commands if name in settable[command]]
             if not having:
                 raise _unknown(key)
+            # A list is for those of the commands in which the option may be repeated.
+            several = [command for command in having if settable[command][name].multiple]
+            having = several if isinstance(value, list) and several else having
             for command in having:
                 _set(defaults[command], settable[command][name], key, value)
     for command, table in tables.items():
