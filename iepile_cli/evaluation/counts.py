@@ -317,12 +317,7 @@ class Counts:
         if len(wanted):
             here = wanted[codes // OUTCOMES]
             codes, document = codes[here], document[here]
-        outcomes = codes % OUTCOMES
-        sums = [
-            np.bincount(document, weights=worth[outcomes], minlength=len(self))
-            for worth in np.array(WORTH, dtype=np.float64).T
-        ]
-        return np.stack(sums, axis=-1)
+        return added_up(document, np.array(WORTH)[codes % OUTCOMES], len(self))
 
     def sums(self, key: Table) -> tuple[Table, Table, Table]:
         """Sums over documents with one key, for each label: keys, labels, and rows of ``SUMS``.
@@ -336,9 +331,9 @@ class Counts:
         both = key[self.document_of_code()].astype(np.int64) * width + codes
         distinct, times = _counted(both)
         pair, place = np.unique(distinct // OUTCOMES, return_inverse=True)
-        sums = np.zeros((len(pair), SUMS))
-        np.add.at(sums, place, np.array(WORTH)[distinct % OUTCOMES] * times[:, None])
-        return pair // (width // OUTCOMES), pair % (width // OUTCOMES), sums
+        worth = np.array(WORTH)[distinct % OUTCOMES] * times[:, None]
+        labels = width // OUTCOMES
+        return pair // labels, pair % labels, added_up(place, worth, len(pair))
 
     def wrong_documents(self) -> list[int]:
         """The numbers of documents that have an error: not all hits or full credit."""
@@ -363,6 +358,14 @@ def _counted(keys: Table) -> tuple[Table, Table]:
         distinct = np.flatnonzero(times)
         return distinct, times[distinct]
     return np.unique(keys, return_counts=True)
+
+
+def added_up(place: Table, rows: Table, size: int) -> Table:
+    """The sums of the rows that have one place: ``size`` x columns."""
+    import numpy as np
+
+    sums = [np.bincount(place, weights=column, minlength=size) for column in rows.T]
+    return np.stack(sums, axis=-1)
 
 
 def _renumbered(codes: Table, labels: Table) -> Table:

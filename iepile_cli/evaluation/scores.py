@@ -20,6 +20,7 @@ from iepile_cli.evaluation.counts import (
     TRUE_GOLD,
     TRUE_PREDICTED,
     Counts,
+    added_up,
 )
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.resampling import (
@@ -202,8 +203,7 @@ def _totals(sums: _Sums, labels: int) -> Iterable[tuple[int, int, list[int]]]:
     import numpy as np
 
     distinct, place = np.unique(sums.group * max(1, labels) + sums.label, return_inverse=True)
-    totals = np.zeros((len(distinct), sums.sums.shape[1]))
-    np.add.at(totals, place, sums.sums)
+    totals = added_up(place, sums.sums, len(distinct))
     for both, total in zip(distinct.tolist(), totals.tolist(), strict=True):
         yield both // labels, both % labels, list(map(int, total))
 
@@ -259,12 +259,8 @@ class _BlockTable(NamedTuple):
 
         here = (place >= start) & (place < start + size)
         key = self.block[here] * size + place[here] - start
-        columns = [
-            np.bincount(key, weights=self.sums[here, column], minlength=self.blocks * size)
-            for column in range(SUMS)
-        ]
-        shape = (self.blocks, size, SUMS)
-        table: Table = np.stack(columns, axis=-1).reshape(shape).astype(np.float64)
+        sums = added_up(key, self.sums[here], self.blocks * size)
+        table: Table = sums.reshape(self.blocks, size, SUMS).astype(np.float64)
         # Credits are counted in halves.
         table[..., 2:] /= 2
         return table
