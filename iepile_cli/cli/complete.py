@@ -6,7 +6,7 @@ completing is no place for an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 Pairs = list[tuple[str, str]]
 
@@ -47,16 +47,6 @@ def complete_download(incomplete: str) -> Pairs:
 def complete_recipe(incomplete: str) -> Pairs:
     """Names of training recipes."""
     return list(_registered("recipe"))
-
-
-def choices(names: Iterable[str]) -> Callable[[str], Pairs]:
-    """A completer of fixed words."""
-    pairs = [(name, "") for name in names]
-
-    def complete(incomplete: str) -> Pairs:
-        return pairs
-
-    return complete
 
 
 def _registered(

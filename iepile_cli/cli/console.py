@@ -215,29 +215,3 @@ def _columns(counts: str, width: int) -> list[Any]:
     elif counts == "items":
         columns.append(progress.MofNCompleteColumn(table_column=whole))
     return [*columns, progress.TimeRemainingColumn(compact=True, table_column=whole)]
-
-
-# ------------------------- until every command has moved to Progress and table: rich as it is
-
-
-def stderr() -> Any:
-    """A rich console on stderr."""
-    from rich.console import Console
-
-    return Console(stderr=True, quiet=verbosity.quiet, highlight=False, soft_wrap=True)
-
-
-def progress(*columns: object) -> Any:
-    """A rich progress view on stderr, shown only when stderr is a terminal and not ``--quiet``."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as View
-
-    screen = stderr()
-    shown = columns or (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TimeRemainingColumn(compact=True),
-    )
-    visible = screen.is_terminal and not verbosity.quiet and os.environ.get("TERM") != "dumb"
-    return View(*shown, console=screen, disable=not visible, transient=True)  # type: ignore[arg-type]

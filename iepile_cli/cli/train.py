@@ -11,6 +11,7 @@ import typer
 
 from iepile_cli.cli import complete, console
 from iepile_cli.cli.options import command, given_values
+from iepile_cli.formatting import plural
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.reporting import Reporter
 
@@ -62,7 +63,6 @@ def train(
 
     by_file, by_hand = given_values(context, TrainOptions)
     chosen = _chosen(options, by_file, by_hand, recipe, config)
-    distributed.set_waiting()
     if dry_run:
         plan, example = prepare.dry_run(chosen, given=by_hand)
         console.put(plan.summary() + "\n")
@@ -86,8 +86,8 @@ def train(
             start = "" if result.start is None else f"{result.start:{form}} -> "
             held_out = f", held-out {name} {start}{result.best:{form}}"
         console.note(
-            f"{result.output}: {result.steps} steps, last loss {result.loss:.4f}{held_out}, "
-            f"{result.tokens_per_second:,.0f} tokens/s"
+            f"{result.output}: {plural(result.steps, 'step')}, last loss {result.loss:.4f}"
+            f"{held_out}, {result.tokens_per_second:,.0f} tokens/s"
         )
 
 
@@ -130,7 +130,7 @@ class _Shown(Reporter):
         """Count encoded examples."""
         self._encoded += 1
         if self._encoded % 100 == 0:
-            self._bar.update(f"tokenising: {self._encoded:,} examples")
+            self._bar.update(f"tokenising: {plural(self._encoded, 'example')}")
 
     def started(self, steps: int, done: int) -> None:
         """Begin the bar."""

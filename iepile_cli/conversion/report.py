@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from iepile_cli.conversion.gold import KEPT, LEFT_OUT, Problem
 from iepile_cli.errors import DataError
+from iepile_cli.formatting import plural
 
 # So many places of each kind of problem are named; all are counted.
 EXAMPLES = 3
@@ -100,9 +101,9 @@ class Report(Counts):
         """What came out, in a line."""
         if self.error:
             return f"{self.name}: failed: {self.error}"
-        parts = [f"{self.records:,} records"]
+        parts = [plural(self.records, "record")]
         if self.split:
-            parts.append(f"{self.rows - self.dev_rows:,} {self.split} rows")
+            parts.append(plural(self.rows - self.dev_rows, f"{self.split} row"))
         if self.dev_rows:
             parts.append(f"{self.dev_rows:,} dev rows")
         if self.empty_dropped:

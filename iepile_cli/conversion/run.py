@@ -32,6 +32,7 @@ from iepile_cli.conversion.report import Report
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import display_name, refuse_overwriting, write_atomic
+from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.task.table import task_named
 
@@ -150,7 +151,7 @@ def _write_schema(planner: DatasetPlanner, output: Path | None, name: str) -> Re
         name=name,
         task_name=survey.task_name,
         records=survey.records,
-        notes=[f"{len(items):,} types"],
+        notes=[plural(len(items), "type")],
     )
 
 

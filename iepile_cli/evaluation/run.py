@@ -14,6 +14,7 @@ from iepile_cli.evaluation.documents import Document
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.evaluation.predictions import PredictionFile, plain_file
 from iepile_cli.files import STDIN, display_name
+from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.gold import GoldComparison
@@ -71,7 +72,7 @@ class Evaluation:
         unlabelled = sum(scores.rows["unlabelled"] for scores in self.scores.values())
         if unlabelled or self.counts.unreadable:
             return PartialFailure(
-                f"{self.name}: not scored: {unlabelled} documents without gold,"
+                f"{self.name}: not scored: {plural(unlabelled, 'document')} without gold,"
                 f" {self.counts.unreadable} unreadable lines",
                 hint="the rest was scored",
             )
@@ -171,7 +172,7 @@ def _check(
             if with_label
             else "both need the same ids, the same texts, or the same task, source and id"
         )
-        raise DataError(f"none of {unlabelled} documents has gold", path=path, hint=hint)
+        raise DataError(f"no gold in {plural(unlabelled, 'document')}", path=path, hint=hint)
     if counts.skipped and options.task:
         raise DataError(f"no record of task {options.task}", path=path)
     raise DataError(

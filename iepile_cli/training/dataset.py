@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iepile_cli.errors import DataError
 from iepile_cli.files import atomic_folder, open_input
+from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Example
 
@@ -159,16 +160,17 @@ class Report:
         """The report for people."""
         share = 100 * self.answer_tokens / max(1, self.tokens)
         shown = [
-            f"{self.examples:,} examples, {self.tokens:,} tokens, {share:.0f} % of them answers",
+            f"{plural(self.examples, 'example')}, {plural(self.tokens, 'token')}, {share:.0f} % of "
+            "them answers",
             f"longest {self.longest}, median {self.median}",
         ]
         if self.split:
             shown.append(
-                f"{self.split:,} lines are too long: their text is split into passages, each with "
+                f"too long: {plural(self.split, 'line')}, split into passages, each with "
                 "the part of the answer that it holds (a larger --max-length keeps all)"
             )
         if self.left_out:
-            shown.append(f"{self.left_out:,} lines are left out: they do not fit in --max-length")
+            shown.append(f"left out: {plural(self.left_out, 'line')} that --max-length cannot hold")
         return shown
 
 

@@ -411,9 +411,11 @@ def main() -> None:
                 walls = [min(run[at][0] for run in runs) for at in (0, 1)]
                 peaks = [max(run[at][2] for run in runs) for at in (0, 1)]
                 rates = [options.records / wall for wall in walls]
+                processor = [min(run[at][1] for run in runs) for at in (0, 1)]
+                cells = [f"{rates[0]:,.0f}", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.1f}"]
+                cells += [f"{one:.1f}" for one in processor] + [f"{one:.0f}" for one in peaks]
                 print(
-                    f"{task:5}{mode:10}{rates[0]:14,.0f}{rates[1]:12,.0f}"
-                    f"{rates[1] / rates[0]:7.1f}{peaks[0]:7.0f}{peaks[1]:6.0f}",
+                    f"{task:5}{mode:10}" + "".join(f"{cell:>13}" for cell in cells),
                     flush=True,
                 )
 

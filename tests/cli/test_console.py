@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iepile_cli.cli import console
+from iepile_cli.cli import console, run
 from iepile_cli.formatting import Styled, cell_width, plural, table_lines, wrap
 
 HEADER = ("name", "runs here", "from", "about")
@@ -82,6 +83,19 @@ def test_counts_have_their_noun() -> None:
     assert plural(1, "record") == "1 record"
     assert plural(2000, "record") == "2,000 records"
     assert plural(0, "entity", "entities") == "0 entities"
+
+
+def test_one_record_is_not_said_to_be_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.json").write_text('{"text": "Ann ran.", "entity": []}\n')
+    assert run(["convert", "a.json", "--task", "NER", "--schema", "person", "-o", "b.jsonl"]) == 0
+    assert capsys.readouterr().err == "a.json: 1 record, 1 train row\n"
+    Path("bad.json").write_text('{"text": "Ann ran.", "entity": []}\n{"text": 3}\n')
+    words = ["convert", "bad.json", "--task", "NER", "--schema", "person", "-o", "b.jsonl"]
+    assert run(words) == 3
+    assert "1 record skipped" in capsys.readouterr().err
 
 
 def test_progress_off_a_terminal_does_nothing_and_loads_nothing() -> None:

@@ -102,7 +102,7 @@ def test_missing_gold_is_exit_code_3_and_the_rest_is_scored(tmp_path: Path) -> N
     rows = [row("{}", None, text="no gold"), row({"PER": ["Ann"]}, GOLD)]
     done = run(write(tmp_path / "p.jsonl", rows))
     assert done.returncode == 3
-    assert "1 documents without gold" in done.stderr.decode()
+    assert "1 document without gold" in done.stderr.decode()
     assert "micro\t100.00\t50.00" in done.stdout.decode()
 
 
@@ -110,7 +110,7 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
     ([], [], 1, "is empty"),
     (["oops"], [], 1, ":1: no record that can be scored"),
     ([b"\x00\x01\xff" * 50], [], 1, "no record that can be scored"),
-    ([row("{}", None)], [], 1, "has gold"),
+    ([row("{}", None)], [], 1, "no gold in 1 document"),
     ([row(None, GOLD)], [], 1, "no record has an 'output' (run extract on it first)"),
     ([row("{}", GOLD)], ["--mode", "loose"], 2, "'strict', 'boundary', 'partial', 'type'"),
     ([row("{}", GOLD)], ["--match", "bag"], 2, "'multiset', 'set'"),
