@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -57,6 +58,21 @@ def physical_cores() -> int:
         except OSError:
             siblings.add(str(number))
     return max(1, min(len(siblings), processors()))
+
+
+def set_torch_threads(threads: int = 0, *, processes: int = 1) -> None:
+    """Set how many threads torch computes with: as given, else the cores shared by ``processes``.
+
+    Threads that wait busily for each other take many times as long as soon as something else runs
+    on the machine: they sleep instead, unless the user's own settings of OpenMP say otherwise.
+    OpenMP reads that when torch is first imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    import torch
+
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or max(1, physical_cores() // processes))
 
 
 def _cgroup_quota() -> float:
@@ -150,7 +166,10 @@ class WorkerPool:
         under_way: deque[Future[_Out]] = deque()
         try:
             for chunk in chunks:
-                under_way.append(self._started().submit(function, chunk))
+                # The first one starts the processes: an interrupt in the middle of a fork is lost.
+                with _interrupts_held():
+                    future = self._started().submit(function, chunk)
+                under_way.append(future)
                 if len(under_way) >= ahead:
                     yield under_way.popleft().result()
             while under_way:
@@ -172,6 +191,19 @@ class WorkerPool:
                     initializer=_ignore_interrupts,
                 )
             return self._pool
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C waiting until the block ends, where the platform can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_method() -> str:

@@ -119,6 +119,8 @@ class Context:
             )
         self.size = int(lib.llama_n_ctx(self._ctx))
         self.longest = min(self.size, trained)
+        # llama.cpp makes the batch no larger than the context.
+        self.batch = min(BATCH, int(lib.llama_n_batch(self._ctx)))
         self._memory = lib.llama_get_memory(self._ctx)
         self._batch = lib.llama_batch_init(BATCH, 0, 1)
         self._width = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
@@ -141,7 +143,7 @@ class Context:
                 raise ModelError(f"the adapters cannot be used together: {_last_error()}")
 
     def decode(self, feeds: Sequence[Feed]) -> list[NDArray[np.float32]]:
-        """Add tokens to sequences, at most ``BATCH`` in all; gives logits where they were asked.
+        """Add tokens to sequences, at most ``batch`` in all; gives logits where they were asked.
 
         The arrays are views that the next call overwrites. Raises ``ModelError``.
         """

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends.constraint import Constraint, Unconstrained, choose
-from iepile_cli.backends.llamacpp_context import BATCH, MOST_SEQUENCES, Context, Feed
+from iepile_cli.backends.llamacpp_context import MOST_SEQUENCES, Context, Feed
 from iepile_cli.backends.protocol import Answer, ConstrainingTokenizer, Request
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -200,7 +200,7 @@ class _Scheduler:
         """Compute the next tokens of all sequences, short ones first, and choose what follows."""
         feeds: list[Feed] = []
         fed: list[_Sequence] = []
-        room = BATCH
+        room = self.context.batch
         oldest = min(active, key=lambda s: s.order)
         for sequence in sorted(active, key=lambda s: (len(s.tokens) - s.past, s.order)):
             pending = sequence.tokens[sequence.past : sequence.past + room]

@@ -77,18 +77,9 @@ def load(path: Path, options: Options) -> Loaded:
 
 
 def prepare_libraries(threads: int = 0) -> None:
-    """Set the environment that torch reads when it is imported, and its number of threads.
-
-    Threads that wait busily for each other take many times as long as soon as something else runs
-    on the machine: they sleep instead, unless the user's own settings of OpenMP say otherwise.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    """Set torch's threads, which must come before it is imported, and quiet the libraries."""
+    parallel.set_torch_threads(threads)
     quiet_libraries()
-    import torch
-
-    if threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(threads or parallel.physical_cores())
 
 
 def quiet_libraries() -> None:

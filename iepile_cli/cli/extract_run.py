@@ -111,7 +111,7 @@ def run(
         with Progress() as progress:
             tally = _Tally(progress, noun, lambda: _measured(first, read_again(), writer))
             opened = _opened(open_model, progress)
-            tally.begin(opened.runner)
+            tally.begin()
             with closing(opened.runner):
                 for result in answer(chain([first], rest), opened, tally.answered, failed):
                     with progress.aside():
@@ -163,26 +163,17 @@ class _Tally:
         self._of = ""
         self._foretold = False
         self.items = self._found = self._ungrounded = 0
-        self._tokens = self._computed = 0
+        self._tokens = 0
         self._characters = 0.0
 
-    def begin(self, runner: Any) -> None:
-        """The model is open: from now on the bar shows what is done.
-
-        A runner with a ``meter`` tells what it computes: prompts that share a beginning share it.
-        """
+    def begin(self) -> None:
+        """The model is open: from now on the bar shows what is done."""
         self._opened = time.monotonic()
-        if hasattr(runner, "meter"):
-            runner.meter = self.computed
         known = self._measure() if self._progress.visible else None
         if known is not None:
             self._of = f"/{known[0]:,}"
             self._bar.update(done=0, total=max(1, known[1]))
         self._show()
-
-    def computed(self, tokens: int) -> None:
-        """Count tokens that were computed."""
-        self._computed += tokens
 
     def answered(self, tokens: int, characters: float) -> None:
         """Count an answer: its tokens, and the characters of text that it deals with."""
@@ -215,8 +206,7 @@ class _Tally:
         self._bar.update(f"{self.items:,}{self._of} {self._noun}s{rate}")
 
     def _rate(self) -> float:
-        tokens = self._computed or self._tokens
-        return tokens / max(1e-9, time.monotonic() - self._opened)
+        return self._tokens / max(1e-9, time.monotonic() - self._opened)
 
     def report(self, runner: Any, output: str | None) -> None:
         """Say what was written, where, and in what time; what was left out or not accepted.
@@ -231,8 +221,7 @@ class _Tally:
         time_taken = duration(time.monotonic() - self._started)
         done = f"{plural(self.items, self._noun)} with {plural(self._found, 'item')}"
         (note if output else detail)(f"{done} written to {output or 'stdout'} in {time_taken}")
-        tokens = plural(self._computed or self._tokens, "token")
-        detail(f"{tokens}, {self._rate():.0f} tokens/s")
+        detail(f"{plural(self._tokens, 'token')}, {self._rate():.0f} tokens/s")
 
 
 @contextmanager

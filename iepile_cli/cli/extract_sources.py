@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # A schema that is short beside this many tokens is not measured beforehand.
 _USUAL_CONTEXT = 8192
+_CONTEXT_STEP = 256
 # Inputs up to this size are read once beforehand, so that the time left can be told.
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
@@ -164,6 +165,8 @@ class Texts:
         context = context or (found.entry.context if found.entry else None) or 0
         if not context:
             return
+        # llama.cpp makes a context of whole multiples of this.
+        context += -context % _CONTEXT_STEP
         tokenizer = tokenizer_of(found)
         form = (
             registry().get("template", template)

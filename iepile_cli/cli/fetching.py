@@ -1,4 +1,4 @@
-"""Downloads as people see them: progress on stderr, and offers where somebody can answer."""
+"""Downloads as people see them: progress on stderr, and offers to a person."""
 
 from __future__ import annotations
 

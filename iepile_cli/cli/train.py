@@ -63,7 +63,6 @@ def train(
 
     by_file, by_hand = given_values(context, TrainOptions)
     chosen = _chosen(options, by_file, by_hand, recipe, config)
-    distributed.set_waiting()
     if dry_run:
         plan, example = prepare.dry_run(chosen, given=by_hand)
         console.put(plan.summary() + "\n")

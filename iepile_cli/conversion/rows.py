@@ -119,7 +119,7 @@ class RowWriter:
             elif field == "trigger":
                 value = b"false" if request.trigger is False else b"true"
             elif field == "type":
-                value = nested(name)
+                value = nested_name(name)
             else:
                 value = nested(request.key[1 if field == "subject_type" else 2])
             parts.append(nested_name(key) + b": " + value)

@@ -25,6 +25,8 @@ from iepile_cli.task.shape import SchemaItem, label_of
 # once, and two records that share an order are far apart.
 ORDERS = 1024
 _ORDERED_LABELS = 1 << 15
+# So many selections of negative slots are drawn for each type, for records that lack the type.
+_SELECTIONS = 64
 
 _MASK = (1 << 64) - 1
 _RANGE = 1 << 32
@@ -84,6 +86,7 @@ class Sampler:
         self._hard_types = {key: frozenset(hard.get(name, ())) for key, name in self.labels.items()}
         self.orders = self._count_orders() if self.trains and plan.shuffle else 1
         self._in_order: dict[int, list[Request]] = {}
+        self._selections: dict[Key, list[Request]] = {}
         self._whole: dict[int, list[Batch]] = {}
         # Where the random numbers for each type's slots begin, and how many there are in all.
         self._starts: dict[Key, int] = {}
@@ -186,8 +189,10 @@ class Sampler:
         if not self.task.slots:
             return requests
         sampled = [
-            self._with_slots(one, gold.get(one.key, _NO_SLOTS), number, numbers)
-            if one.key in gold or self._draws_slots
+            self._with_slots(one, gold[one.key], number, numbers)
+            if one.key in gold
+            else self._drawn_request(one.key, numbers)
+            if self._draws_slots
             else one
             for one in requests
         ]
@@ -274,6 +279,22 @@ class Sampler:
         if self.task.gold_types_only:
             trigger = self._given_triggers(own)
         return Request(request.key, slots, trigger)
+
+    def _drawn_request(self, key: Key, numbers: Sequence[int]) -> Request:
+        """A type that the record lacks with negative slots: one of so many drawn selections."""
+        drawn = self._selections.get(key)
+        if drawn is None:
+            plain = self._plain(key)
+            rng = random.Random(f"{self.plan.seed}/{self.labels[key]}")
+            drawn = []
+            for _ in range(_SELECTIONS):
+                slots = plain.slots if self.orders == 1 else tuple(_shuffled(plain.slots, rng))
+                values = [rng.getrandbits(32) for _ in slots]
+                chosen = self._drawn_slots(slots, _NO_SLOTS, values) if slots else ()
+                drawn.append(plain._replace(slots=chosen))
+            self._selections[key] = drawn
+        start = self._starts[key]
+        return drawn[numbers[start] % _SELECTIONS] if start < len(numbers) else drawn[0]
 
     def _drawn_slots(
         self, slots: tuple[str, ...], own: GoldSlots, numbers: Sequence[int]

@@ -136,8 +136,8 @@ def download(plan: Plan, progress: Progress) -> Manifest:
     """Fetch the files of a plan and check them; gives the manifest.
 
     Raises ``DownloadError`` when the disk has no room, a file cannot be fetched or is not what
-    was promised, ``UsageError`` for a folder of somebody else's files. ``KeyboardInterrupt``
-    passes after the transfers have been stopped.
+    was promised, ``UsageError`` for a folder of other files. ``KeyboardInterrupt`` passes
+    after the transfers have been stopped.
     """
     listing = plan.listing
     if listing is None:

@@ -7,13 +7,13 @@ template and the base model that it was trained with.
 from __future__ import annotations
 
 import json
-import os
 import struct
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from iepile_cli.errors import ModelError
+from iepile_cli.files import write_atomic
 
 FILE = "iepile.json"
 # The key of a GGUF file that holds the same; it comes before all that takes long to read.
@@ -54,9 +54,7 @@ class AdapterSettings:
 
     def write(self, folder: Path) -> None:
         """Write ``iepile.json`` into a folder, atomically."""
-        partial = folder / f".{FILE}.{os.getpid()}"
-        partial.write_text(self.as_json(1) + "\n", "utf-8")
-        os.replace(partial, folder / FILE)
+        write_atomic(folder / FILE, self.as_json(1) + "\n")
 
     def check_template(self, name: str, template_hash: str, adapter: object) -> None:
         """Raise ``ModelError`` when another template is about to be used."""

@@ -22,7 +22,7 @@ _FORMS = {"gguf": ("*.gguf",), "safetensors": ("*.safetensors",), "pytorch": PIC
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path that somebody else gave stays inside the folder that it is relative to."""
+    """Whether a path from elsewhere stays inside the folder that it is relative to."""
     parts = (*PurePosixPath(path).parts, *PureWindowsPath(path).parts)
     anchored = path.startswith("/") or PureWindowsPath(path).anchor
     return bool(path) and path.isprintable() and not anchored and ".." not in parts

@@ -62,7 +62,7 @@ class Resolved:
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
     ``min_score`` is the least score (0..1) worth showing, and ``passage_tokens`` the longest
     passage in tokens, that are known for them (0: not known); ``tasks`` and ``languages`` are what
-    they were trained for, empty where nobody knows.
+    they were trained for, empty if unknown.
     """
 
     name: str
@@ -155,13 +155,16 @@ def resolve_data(text: str, *, registry: Registry | None = None) -> Path:
     name, _, split = text.partition(":")
     if not name or _looks_like_path(text):
         return path
+    found = downloaded(name)
+    if path.exists() and not (found and found.kind == "data"):
+        return path
     entry = catalogue_entry(name, registry)
-    found = downloaded(entry.name if entry else name)
+    found = found or downloaded(entry.name if entry else name)
     if found and found.kind == "data":
         if split or len(found.files) == 1:
             return _checked(found, _split_file(found, entry, split))
         return found.folder
-    if entry and not path.exists():
+    if entry:
         if entry.kind != "data":
             raise UsageError(f"{name!r} is a {entry.kind}, not a corpus")
         raise NotInstalled(entry.name, entry.size, what="corpus")
@@ -262,7 +265,7 @@ def _adapter(name: str, known: Registry, from_hub: bool = False) -> _Adapter:
 
 
 def _refuse_other_kind(name: str, entry: ModelEntry, what: str) -> None:
-    """Refuse a corpus or an adapter where a model is asked for, and the other way round."""
+    """Refuse a corpus or an adapter given as a model, and a model given as an adapter."""
     if entry.kind == "data":
         raise UsageError(f"{name!r} is a corpus, not a model", hint=f"use it as --data {name}")
     if what == "model" and entry.kind == "adapter":

@@ -74,27 +74,6 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def set_waiting() -> None:
-    """Let threads that wait for each other sleep; to be called before torch is loaded.
-
-    Spinning, they take the processor from the very thread they wait for as soon as something else
-    runs on the machine.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
-
-
-def set_threads(options: TrainOptions) -> None:
-    """Set how many threads a CPU run computes with: a core each, shared between processes."""
-    set_waiting()
-    import torch
-
-    here = local_processes() if launched() else 1
-    usual = max(1, physical_cores() // here)
-    if options.threads or "OMP_NUM_THREADS" not in os.environ or launched():
-        torch.set_num_threads(options.threads or usual)
-
-
 # --------------------------------------------------------------------------------------- sharding
 
 

@@ -54,7 +54,8 @@ class Base:
     """A base model: its name, where it is, and the adapters that are over it.
 
     ``source`` is the file or folder it was found at, ``folder`` the one transformers reads, and
-    ``adapters`` are folders that PEFT reads. ``adapter_name`` is what the user knows them by.
+    ``adapters`` are folders that PEFT reads. ``adapter_name`` is what the user knows them by, and
+    ``passage_tokens`` the longest passage that they answer well (0: not known).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Base:
     template: Template
     remote_code: bool = False
     adapter_name: str = ""
+    passage_tokens: int = 0
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -144,7 +146,8 @@ def find_base(
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
     own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
     shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
-    base = Base(found.name, found.path, folder, folders, form, remote, shown)
+    longest = found.passage_tokens if folders else 0
+    base = Base(found.name, found.path, folder, folders, form, remote, shown, longest)
     base.__dict__["tokenizer"] = tokenizer
     return base
 

@@ -154,6 +154,7 @@ def _fill(
         system=options.system,
         **rank,
         max_length=options.max_length,
+        passage_tokens=base.passage_tokens,
         tasks=facts["tasks"],
         languages=facts["languages"],
         version=__version__,

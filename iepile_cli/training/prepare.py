@@ -12,6 +12,7 @@ from typing import Any
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import refuse_overwriting
+from iepile_cli.parallel import set_torch_threads
 from iepile_cli.training.arguments import check_libraries
 from iepile_cli.training.dataset import (
     EncodedDataset,
@@ -19,7 +20,7 @@ from iepile_cli.training.dataset import (
     dataset_key,
     encode_dataset,
 )
-from iepile_cli.training.distributed import check_sharding, planned, set_threads, shares
+from iepile_cli.training.distributed import check_sharding, local_processes, planned, shares
 from iepile_cli.training.encoding import IGNORED, Encoder, Limits
 from iepile_cli.training.gguf_export import adapter_obstacle
 from iepile_cli.training.model import (
@@ -91,7 +92,7 @@ def check_before(options: TrainOptions, *, given: Iterable[str], reporter: Repor
 
 def prepare(options: TrainOptions, reporter: Reporter, *, given: Iterable[str] = ()) -> Prepared:
     """Find the model, encode the data, settle device and batch; nothing large is loaded."""
-    set_threads(options)
+    set_torch_threads(options.threads, processes=local_processes())
     base, obstacle = _checked_base(options, given, reporter)
     device = choose_device(options)
     count, here = planned(options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iepile_cli.cli import run
+from iepile_cli.cli import console, run
 
 pytestmark = pytest.mark.model
 
@@ -20,14 +20,24 @@ def test_a_document_that_cannot_be_cut_fails_alone(
     source, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
     texts = ["Ann is in Oslo.", "e" + "\u0301" * 3000, "Bob is in Rome."]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    call = [*EXTRACT, "-s", "person", "--passage-tokens", "16", str(source), "-o", str(out)]
+    # A schema so long that the context holds passages of few tokens only.
+    schema = "person " + "who is named " * 30
+    call = [*EXTRACT, "-s", schema, "--context", "256", str(source), "-o", str(out)]
     assert run(call) == 3
     said = capsys.readouterr().err
-    assert f"iepile: {source}:2: a passage of 16 tokens does not hold even " in said
+    assert f"iepile: {source}:2: a passage of 46 tokens does not hold even " in said
     assert "1 input failed; 2 documents written" in said
     assert len(max(said.splitlines(), key=len)) < 400
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["line"] for row in rows] == [1, 3]
+
+
+def test_a_context_smaller_than_a_batch_is_enough_for_a_short_text(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.txt", tmp_path / "out.jsonl"
+    source.write_text("Ann met Bob in Oslo, and both of them went on to Rome. " * 12)
+    call = [*EXTRACT, "-s", "person", "--context", "200", str(source), "-o", str(out)]
+    assert run(call) == 0
+    assert json.loads(out.read_text())["items"]
 
 
 @pytest.mark.parametrize("ending", ["json", "txt"])
@@ -54,8 +64,10 @@ def test_a_schema_that_leaves_no_room_is_named_before_the_model_is_loaded(
 
 
 def test_what_a_model_is_not_good_for_is_said_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Restored afterwards: --quiet stays for the process.
+    monkeypatch.setattr(console.verbosity, "quiet", False)
     german = (
         "Die Bundeskanzlerin traf am Dienstag in Berlin den Präsidenten der Republik, um über die "
         "Zukunft der Europäischen Union zu sprechen. Das teilte ein Sprecher der Regierung mit.\n"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import typer
 
-from iepile_cli.cli import console
 from iepile_cli.cli.extract_run import run
 from iepile_cli.errors import DataError, IEPileError, PartialFailure
 
@@ -56,7 +55,6 @@ class Model:
         self.runner = self
         self.closed = 0
         self.notes = ("a note",)
-        self.meter: Any = None
 
     def close(self) -> None:
         self.closed += 1
@@ -84,8 +82,6 @@ def work(
             if "?" in item:
                 failed(DataError("no answer", path=item))
             else:
-                # Six of ten tokens were shared with another prompt.
-                model.meter(4)
                 told(10, 3)
                 yield Answered(item, item.count("!"))
 
@@ -125,14 +121,6 @@ def test_a_finished_run_says_what_it_wrote_where_and_how_long(
     assert re.fullmatch(r"2 documents with 2 items written to x\.jsonl in \d\.\d s", last)
     work(["a"], Writing(), output="-")
     assert capsys.readouterr().err == "a note\n"
-
-
-def test_tokens_are_those_that_were_computed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(console.verbosity, "verbose", True)
-    work(["a", "b"], Writing())
-    assert re.search(r"^8 tokens, \d+ tokens/s$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_run_without_a_bar_is_foretold_when_it_takes_more_than_a_minute(

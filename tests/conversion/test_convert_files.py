@@ -234,32 +234,49 @@ def big_file(folder: Path, count: int = 9000) -> Path:
     return write(folder, *lines)
 
 
-def test_workers_and_hash_seeds_do_not_change_the_bytes(folder: Path) -> None:
-    path = big_file(folder)
-    assert path.stat().st_size > 1 << 21
-    options = ["--task", "NER", "--neg-ratio", "0.4", "--shuffle", "--max-empty-ratio", "0.2"]
-    options += ["--hard-negatives", "auto"]
+def event_file(folder: Path, count: int = 9000) -> Path:
+    rng = random.Random(6)
+    words = ["Ann", "Rome", "hit", "met", "IBM", "naïve", "the"]
+    roles = {f"event {letter}": [f"role {one}" for one in "pqrs"] for letter in "abcdef"}
+    schema = [list(roles), ["role p"], roles]
+    (folder / "schema.json").write_text("".join(json.dumps(part) + "\n" for part in schema))
+    lines = []
+    for _ in range(count):
+        tokens = rng.choices(words, k=20)
+        events = [
+            {
+                "event_trigger": rng.choice(tokens),
+                "event_type": rng.choice([*roles, "stray"]),
+                "arguments": [
+                    {"argument": rng.choice(tokens), "role": f"role {rng.choice('pqrx')}"}
+                ],
+            }
+            for _ in range(rng.randint(0, 2))
+        ]
+        lines.append(json.dumps({"text": " ".join(tokens), "event": events}))
+    return write(folder, *lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (big_file, "--task NER --max-empty-ratio 0.2 --hard-negatives auto"),
+        (event_file, "--task EE --split-arguments 3"),
+    ],
+    ids=["NER", "EE"],
+)
+def test_workers_and_hash_seeds_do_not_change_the_bytes(
+    folder: Path, make: Any, options: str
+) -> None:
+    path = make(folder)
+    assert path.stat().st_size > 1 << 20
     found = set()
     for hash_seed, workers in (("0", "1"), ("1", "2"), ("2", "3")):
         output = folder / f"{workers}.jsonl"
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "iepile_cli",
-                "-q",
-                "convert",
-                str(path),
-                "-o",
-                str(output),
-                "--workers",
-                workers,
-                *options,
-            ],
-            check=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        )
+        command = [*COMMAND, str(path), "-o", str(output), "--workers", workers]
+        command += ["--neg-ratio", "0.4", "--shuffle", *options.split()]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        subprocess.run(command, check=True, cwd=ROOT, env=environment)
         found.add(output.read_bytes())
     assert len(found) == 1
 

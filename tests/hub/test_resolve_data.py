@@ -77,7 +77,9 @@ def test_missing_corpus_names_the_download(
     assert "nothing.jsonl: no such file" in capsys.readouterr().err
 
 
-def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> None:
+def test_names_stand_for_paths(
+    hub: HubServer, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add("datasets/zjunlp/iepile", {"train.json": b"{}", "dev.json": b"{}"})
     hub.add("datasets/owner/corpus", {"all.jsonl": b"{}\n"})
     download(plan_download("iepile", source=hub.url), Quiet())
@@ -91,6 +93,14 @@ def test_names_stand_for_paths(hub: HubServer, store: Path, tmp_path: Path) -> N
         resolve_data("instructie")
     with pytest.raises(UsageError, match="no split 'x'"):
         resolve_data("iepile:x")
+    # A download comes before a path of its name, as with models; other names are paths first.
+    monkeypatch.chdir(tmp_path)
+    for name in ("iepile", "oneke", "instructie"):
+        (tmp_path / name).mkdir()
+    assert resolve_data("iepile") == store / "iepile"
+    assert resolve_data("./iepile") == Path("iepile")
+    assert resolve_data("oneke") == Path("oneke")
+    assert resolve_data("instructie") == Path("instructie")
 
 
 def test_convert_takes_a_downloaded_corpus(

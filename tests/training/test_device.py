@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +25,14 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
     assert (asked.dtype, asked.reason) == ("bf16", "asked for")
     with pytest.raises(UsageError, match="fp16 cannot train on cpu"):
         choose_device(dataclasses.replace(ON_CPU, dtype="fp16"))
+
+
+def test_idle_threads_sleep_on_a_busy_machine() -> None:
+    """OpenMP reads it when torch is imported: it must be set before."""
+    code = (
+        "import os, sys; import iepile_cli.training.prepare; assert 'torch' not in sys.modules; "
+        "from iepile_cli.parallel import set_torch_threads; set_torch_threads(3); import torch; "
+        "assert torch.get_num_threads() == 3; assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -16,6 +16,7 @@ from training.runs import run
 
 from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
 from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.models import resolve_model
 from iepile_cli.training.export import export
 from iepile_cli.training.model import base_to_train, load_trainable
 from iepile_cli.training.options import ExportOptions, TrainOptions
@@ -151,6 +152,8 @@ def test_without_a_model_the_shipped_adapter_is_gone_on_from() -> None:
     shipped = base_to_train(TrainOptions())
     assert (shipped.name, shipped.adapter_name) == ("smollm2", "smollm2-iepile-lora")
     assert shipped.adapter is not None
+    # What is known of the adapter's passages is known of what is trained from it.
+    assert shipped.passage_tokens == resolve_model("smollm2").passage_tokens > 0
     assert base_to_train(TrainOptions(adapter="none")).adapter is None
     assert base_to_train(TrainOptions(model="smollm2")).adapter is None
     assert base_to_train(TrainOptions(method="full")).adapter is None
