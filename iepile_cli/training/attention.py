@@ -128,47 +128,26 @@ def varlen_kernel() -> Callable[..., torch.Tensor] | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         varlen_attn = None
-    if varlen_attn and "window_size" in inspect.signature(varlen_attn).parameters:
-        return functools.partial(_torch_varlen, varlen_attn)
+    if varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        return functools.partial(_call_varlen, varlen_attn, own=True)
     try:
         from flash_attn import flash_attn_varlen_func
     except ImportError:
         return None
-    return functools.partial(_flash_varlen, flash_attn_varlen_func)
+    return functools.partial(_call_varlen, flash_attn_varlen_func, own=False)
 
 
-def _torch_varlen(
-    call: Any, q: Any, k: Any, v: Any, at: Segments, scaling: Any, window: Any
+def _call_varlen(
+    call: Any, q: Any, k: Any, v: Any, at: Segments, scaling: Any, window: Any, *, own: bool
 ) -> Any:
-    return call(
-        q,
-        k,
-        v,
-        at.queries,
-        at.keys,
-        at.longest_query,
-        at.longest_key,
-        scale=scaling,
-        window_size=(window - 1 if window else -1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-
-
-def _flash_varlen(
-    call: Any, q: Any, k: Any, v: Any, at: Segments, scaling: Any, window: Any
-) -> Any:
-    return call(
-        q,
-        k,
-        v,
-        at.queries,
-        at.keys,
-        at.longest_query,
-        at.longest_key,
-        softmax_scale=scaling,
-        causal=True,
-        window_size=(window - 1 if window else -1, 0),
-    )
+    """Call torch's ``own`` function or that of flash-attention, which names things otherwise."""
+    lengths = (at.queries, at.keys, at.longest_query, at.longest_key)
+    # So many positions back, and none ahead.
+    span = (window - 1 if window else -1, 0)
+    if own:
+        grouped = q.shape[1] != k.shape[1]
+        return call(q, k, v, *lengths, scale=scaling, window_size=span, enable_gqa=grouped)
+    return call(q, k, v, *lengths, softmax_scale=scaling, causal=True, window_size=span)
 
 
 def _each_attention(

@@ -403,3 +403,57 @@ def test_what_is_trained_on_a_gguf_model_opens_in_llama_cpp_at_once(
 def replace_hash(settings: str) -> str:
     """The settings of another form of the template."""
     return json.dumps({**json.loads(settings), "template_hash": "0"})
+
+
+def shaped(kind: str, tiny: Path, folder: Path) -> Path:
+    """The tiny model in another family's shape, with the same tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(tiny).to_dict()
+    for key in ("model_type", "architectures", "rope_parameters", "layer_types"):
+        config.pop(key, None)
+    config["tie_word_embeddings"] = kind == "tied"
+    torch.manual_seed(3)
+    made = AutoConfig.for_model("qwen2" if kind == "qwen2" else "llama", **config)
+    model = AutoModelForCausalLM.from_config(made)
+    for name, weight in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
+    for file in tiny.glob("token*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["untied", "tied", "qwen2"])
+def test_the_whole_loop_from_4_bits_to_llama_cpp(
+    kind: str, tiny: Path, lines: Path, tmp_path: Path
+) -> None:
+    """Train in 4 bits, go on, merge, export: the same answers in llama.cpp."""
+    pytest.importorskip("bitsandbytes")
+    model = shaped(kind, tiny, tmp_path / kind)
+    table: dict[str, Any] = {
+        "model": str(model),
+        "data": str(lines),
+        "template": "alpaca",
+        "max_steps": 2,
+        "batch_size": 4,
+        "val_size": 0,
+        "learning_rate": 0.05,
+        "warmup": 0,
+    }
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(options_from(table, {"output": str(first), "bits": 4, "lora_r": 4}))
+    run(options_from(table, {"output": str(second), "bits": 4, "adapter": str(first)}))
+    merged, whole = tmp_path / "merged", tmp_path / "whole.gguf"
+    options = ExportOptions("merged", str(merged), model=str(model), adapter=(str(second),))
+    export(options)
+    export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
+    template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(model)
+    wanted = texts(spoken(merged, template), tokenizer)
+    beside = texts(spoken(model, template, second), tokenizer)
+    assert agreeing(beside, wanted) >= 0.9 * QUESTIONS
+    assert agreeing(texts(spoken(model, template), tokenizer), wanted) < 0.5 * QUESTIONS
+    assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 0.9 * QUESTIONS
