@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -185,8 +185,7 @@ class Extractor:
         from iepile_cli.extraction.requests import ExtractOptions
 
         wanted = read_schema(schema, task)
-        asked = options.pop("min_score", None)
-        given = replace(ExtractOptions(**options), min_score=self._opened.least_score(asked))
+        given = ExtractOptions(**options).suiting(self._opened)
         documents = (Document("text", text, line=number) for number, text in enumerate(texts, 1))
         results = extract(
             documents,

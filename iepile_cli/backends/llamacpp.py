@@ -104,7 +104,7 @@ class LlamaRunner(Runner):
         self.tokenizer = self._tokenizer
         self.context = self._context.longest
         self.lead = leading_space(self._tokenizer)
-        if not merged:
+        if not options.merge:
             self._note_slow_format(path, options.on_note)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:

@@ -169,9 +169,7 @@ def _answer(
 
     writer.check(**_model_settings(opened, model))
     remarks = _Remarks(opened, how)
-    how = replace(how, min_score=opened.least_score(how.min_score))
-    if isinstance(source, Texts):
-        how = replace(how, passage_tokens=opened.passage_tokens(how.passage_tokens))
+    how = how.suiting(opened, records=not isinstance(source, Texts))
     results = extract_documents(
         documents,
         opened.runner,

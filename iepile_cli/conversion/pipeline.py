@@ -65,7 +65,10 @@ def convert_file(
         chunks = stack.enter_context(open_chunks(path, form, plan.task_name, progress))
         file = stack.enter_context(_open_output(output, plan.strict))
         dev = stack.enter_context(atomic_write(dev_output)) if dev_output else None
-        results = pool.map(convert, chunks, serial=0 if several else 4)
+        # Files that are converted at once share the memory that one may take.
+        results = (
+            pool.map(convert, chunks, serial=0, ahead=3) if several else pool.map(convert, chunks)
+        )
         _write(results, file, dev, report, plan)
     return report
 

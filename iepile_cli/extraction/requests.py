@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
@@ -23,6 +23,9 @@ from iepile_cli.task.passages import Passage, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, Tokenizer, encode
+
+if TYPE_CHECKING:
+    from iepile_cli.backends.opening import Opened
 
 PASSAGE_TOKENS = 384
 # The group of these options in the help of the command line.
@@ -105,6 +108,15 @@ class ExtractOptions:
                 f"--passage-tokens {self.passage_tokens} is too low",
                 hint=f"at least {_LEAST_PASSAGE}, or 0",
             )
+
+    def suiting(self, opened: Opened, *, records: bool = False) -> ExtractOptions:
+        """The options with what suits an opened model where nothing was asked for.
+
+        Passages are left as they are for ``records``, which are put to the letter.
+        """
+        passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
+        score = opened.least_score(self.min_score)
+        return replace(self, min_score=score, passage_tokens=passage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,18 @@ def test_published_rows(tmp_path: Path) -> None:
     assert [record["text"] for record in read(path, task="RE")] == ["Ann saw Bob"]
 
 
+def test_equal_records_do_not_merge(tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "x.jsonl"
+    entity = [{"entity": "Ann", "entity_type": "person"}]
+    path.write_text(f"{json.dumps({'text': 'Ann left', 'entity': entity})}\n" * 2)
+    for split in ("train", "test"):
+        rows = tmp_path / f"{split}.json"
+        schema = ["--schema", "person,place,time", "--split-num", "1", "--split", split]
+        assert run("convert", path, "--task", "NER", "-o", rows, *schema).code == 0
+        found = read(rows)
+        assert [[one["entity"] for one in record["entity"]] for record in found] == [["Ann"]] * 2
+
+
 def test_instructie_records(tmp_path: Path, run: Any) -> None:
     path = tmp_path / "train.json"
     relation = {"head": "A", "head_type": "T", "relation": "r", "tail": "B", "tail_type": "U"}

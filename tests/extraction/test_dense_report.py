@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,10 @@ from iepile_cli.backends import Options
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
+from iepile_cli.models import resolve_model
+from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.task.schema import read_schema
+from iepile_cli.templates import AUTO
 
 # Each name is there once: a mention that is found is found at every place where it stands.
 FIRST = [
@@ -156,3 +160,20 @@ def test_a_page_is_as_good_as_its_sentences() -> None:
     expected = gold(page)
     assert f1(single, expected) > 0.5
     assert f1(whole, expected) >= 0.95 * f1(single, expected)
+
+
+@pytest.mark.parametrize(("records", "expected"), [(False, 32), (True, 0)])
+def test_the_adapter_says_how_long_passages_are(records: bool, expected: int) -> None:
+    """Unless asked for otherwise, and never of records, which are put to the letter."""
+    opened = Opened(None, AUTO, resolve_model(), "llama-cpp")  # type: ignore[arg-type]
+    suiting = ExtractOptions().suiting(opened, records=records)
+    assert suiting.passage_tokens == expected
+    assert suiting.min_score == 0.25
+    asked = ExtractOptions(passage_tokens=64, min_score=0.5).suiting(opened, records=records)
+    assert (asked.passage_tokens, asked.min_score) == (64, 0.5)
+
+
+def test_an_adapter_of_the_user_s_own_says_it_in_its_settings(tmp_path: Path) -> None:
+    AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80).write(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert resolve_model("smollm2", [str(tmp_path)]).passage_tokens == 80

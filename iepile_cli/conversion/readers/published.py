@@ -1,8 +1,9 @@
 """Converted rows back into unified records: the published IEPile files, and our own.
 
 A record's rows each ask some of its types. Rows that follow one another with the same task,
-source and text are put together again. What was never asked of a text is not known, so such
-records show only part of a schema: take all types that they may hold from their own rows.
+source and text are put together again, until one asks what was asked already. What was never asked
+of a text is not known, so such records show only part of a schema: take all types that they may
+hold from their own rows.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def read_published(
     held: dict[str, Any] | None = None
     identity: tuple[Any, ...] = ()
     held_line = 0
+    asked: set[str] = set()
     for line, row in _rows(chunks):
         if isinstance(row, Problem):
             yield row
@@ -52,10 +54,13 @@ def read_published(
             yield Problem(line, UNFIT, str(error))
             continue
         same = (task.name, row.get("source"), row.get("id"), ask.text)
-        if held is None or same != identity:
+        # A record asks each part of its schema once: a second time it is an equal record's.
+        if held is None or same != identity or row["instruction"] in asked:
             if held is not None:
                 yield held_line, dumps(held).encode()
             held, identity, held_line = {"text": ask.text, task.layout.field: []}, same, line
+            asked.clear()
+        asked.add(row["instruction"])
         if "label" in row:
             held[task.layout.field] = entries
         else:
