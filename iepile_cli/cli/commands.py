@@ -72,7 +72,7 @@ def help_settings() -> dict[str, Any]:
 
 def _write_list(formatter: Any, records: Iterable[tuple[str, str]]) -> None:
     """Write names and what they mean in two columns, with words kept whole."""
-    column = 28 if formatter.width >= 60 else 8
+    column = 28 if formatter.width >= 72 else 22 if formatter.width >= 50 else 8
     for name, text in records:
         lines = wrap(text, formatter.width - column)
         if len(name) > column - 4:

@@ -25,7 +25,9 @@ def defaults_by_command(config: Mapping[str, Any], group: Any) -> dict[str, dict
             having = [command for command in commands if name in settable[command]]
             if not having:
                 raise _unknown(key)
-            for command in having:
+            # A list is for the commands whose option may be repeated, if there are any.
+            many = [command for command in having if settable[command][name].multiple]
+            for command in many if isinstance(value, list) and many else having:
                 _set(defaults[command], settable[command][name], key, value)
     for command, table in tables.items():
         if not isinstance(table, dict):

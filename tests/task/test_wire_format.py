@@ -20,6 +20,7 @@ from iepile_cli.task import (
 from iepile_cli.task.instruction import batch_bounds, dumps, items_from_json, parse_instruction
 from iepile_cli.task.instruction import schema_json as shown
 from iepile_cli.task.records import read_annotations
+from iepile_cli.task.shape import label_of
 
 
 def named(cases: list[dict[str, Any]], *keys: str) -> list[Any]:
@@ -139,3 +140,41 @@ def test_an_instruction_whose_roles_are_no_names_is_refused() -> None:
         text = json.dumps({"instruction": "", "schema": [shown], "input": "Ann"})
         with pytest.raises(ValueError, match="arguments of an item of EE are names"):
             parse_instruction(task, text)
+
+
+@pytest.mark.parametrize(
+    ("task", "instruction"),
+    [
+        ("NER", []),
+        ("NER", {"schema": ["a"]}),
+        ("NER", {"schema": "a", "input": "x"}),
+        ("NER", {"schema": [{"a": 1}], "input": "x"}),
+        ("EE", {"schema": ["attack"], "input": "x"}),
+        ("EE", {"schema": [{"trigger": True}], "input": "x"}),
+    ],
+)
+def test_what_is_no_instruction_is_refused(task: str, instruction: Any) -> None:
+    with pytest.raises(ValueError, match=r"a string, not|an object|is a list|has no"):
+        parse_instruction(task_named(task), json.dumps(instruction))
+
+
+def test_an_event_without_a_trigger_keeps_its_arguments() -> None:
+    task, item = task_named("EE"), SchemaItem("attack", slots=("who",))
+    whole = {"trigger": "NAN", "arguments": {"who": "Ann"}}
+    problems: list[str] = []
+    for given in ({"arguments": {"who": "Ann"}}, whole, {**whole, "trigger": 7}):
+        found = parse_answer(task, [item], {"attack": [given]}, problems)
+        assert found == [(item, [(("who", "Ann"),)])]
+    assert problems == ["attack: no 'trigger'", "attack: a number where a mention belongs"]
+    assert parse_answer(task, [item], {"attack": [{"trigger": "hit"}]}, problems) == [
+        (item, [(("trigger", "hit"),)])
+    ]
+    assert answer_json(task, [(item, [(("who", "Ann"),)])], None) == {"attack": [whole]}
+
+
+def test_the_label_of_a_typed_relation_names_its_ends() -> None:
+    assert label_of(SchemaItem("in")) == "in"
+    assert label_of(SchemaItem("in", subject_type="city", object_type="country")) == (
+        "city_in_country"
+    )
+    assert label_of(SchemaItem("in", subject_type="city")) == "city_in_"
