@@ -316,16 +316,16 @@ class Vocabulary:
         if self.kind == "gpt2":
             yield from ((pre, []) for pre in _PRE)
             return
-        count = max(self.size, len(self.tokenizer.get_vocab()))
-        by_rank = [0.0] * count
+        by_rank = [0.0] * self.size
         ranks: dict[str, int] = {}
         for rank, merge in enumerate(self.merges):
             ranks.setdefault(merge.replace(" ", ""), rank)
         for token, number in self.tokenizer.get_vocab().items():
-            by_rank[number] = -float(ranks.get(token, len(ranks)))
+            if number < self.size:
+                by_rank[number] = -float(ranks.get(token, len(ranks)))
         yield "default", by_rank
         # Llama's own order: SentencePiece gave its tokens their ids by score.
-        yield "default", [float(-number) for number in range(count)]
+        yield "default", [float(-number) for number in range(self.size)]
 
     def _own_probes(self) -> Iterator[str]:
         """Texts of the tokenizer's longest tokens, one after the other without spaces."""
@@ -355,7 +355,7 @@ class Vocabulary:
         tokenizer = self.tokenizer
         for name in ("bos", "eos", "unk", "pad"):
             number = getattr(tokenizer, f"{name}_token_id")
-            if number is not None:
+            if number is not None and number < self.size:
                 getattr(writer, f"add_{name}_token_id")(int(number))
         adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [
             tokenizer.bos_token_id
@@ -371,7 +371,8 @@ class Vocabulary:
         added = {int(i): token for i, token in self.tokenizer.added_tokens_decoder.items()}
         special = set(self.tokenizer.all_special_ids)
         tokens, found = [], []
-        for i in range(max(self.size, len(by_id))):
+        # A token beyond the model's own rows, which a tokenizer may add, can have no weights.
+        for i in range(self.size):
             text = by_id.get(i, f"[PAD{i}]")
             kind = kinds.NORMAL
             if i not in by_id:
