@@ -1,5 +1,5 @@
 """``python -m iepile_cli``."""
 
-from iepile_cli.cli.app import main
+from iepile_cli.cli import main
 
 main()

@@ -1,6 +1,6 @@
 """The program: its subcommands, and how each run of it ends.
 
-``main`` is the one place where an error becomes a line on stderr and an exit code.
+``run`` is the one place where an error becomes a line on stderr and an exit code.
 """
 
 from __future__ import annotations
@@ -156,11 +156,6 @@ def _app_for(words: list[str]) -> typer.Typer:
     if named not in COMMANDS or os.environ.get("IEPILE_CONFIG") or config_file().is_file():
         return _whole_app()
     return _app([named])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0, or 1 failure, 2 usage, 3 partly failed, 130 interrupted."""
-    sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:

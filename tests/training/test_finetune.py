@@ -320,7 +320,7 @@ def test_a_disk_that_fills_up_while_training_is_a_line(
     config.write_text(as_toml(replace(options, max_steps=2, save_every=1)), encoding="utf-8")
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_}, {bytes_})); "
-        f"from iepile_cli.cli.app import main; main(['train', '--config', {str(config)!r}])"
+        f"from iepile_cli.cli import main; main(['train', '--config', {str(config)!r}])"
     )
     run(replace(options, output=str(tmp_path / "first"), max_steps=1))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
