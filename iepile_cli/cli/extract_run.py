@@ -109,18 +109,18 @@ def run(
             note(f"nothing left to do: {done}" if writer.resumed else f"no {noun} to read")
             return
         with Progress() as progress:
-            tally = _Tally(progress, noun, lambda: _measured(first, read_again(), writer))
+            counts = _Counts(progress, noun, lambda: _measured(first, read_again(), writer))
             opened = _opened(open_model, progress)
-            tally.begin()
+            counts.begin()
             with closing(opened.runner):
-                for result in answer(chain([first], rest), opened, tally.answered, failed):
+                for result in answer(chain([first], rest), opened, counts.answered, failed):
                     with progress.aside():
                         writer.write(result)
-                    tally.finished(result)
-    tally.report(opened.runner, output)
+                    counts.finished(result)
+    counts.report(opened.runner, output)
     if failures:
         raise PartialFailure(
-            f"{plural(len(failures), 'input')} failed; {plural(tally.items, noun)} written",
+            f"{plural(len(failures), 'input')} failed; {plural(counts.items, noun)} written",
             hint="--resume tries again what failed" if to_resume else "",
         )
 
@@ -147,7 +147,7 @@ def _measured(
     return len(lengths), sum(lengths)
 
 
-class _Tally:
+class _Counts:
     """What a run has done so far, its bar, and how long it will take."""
 
     # A run without a bar is foretold after so many seconds, if it takes longer than a minute.
