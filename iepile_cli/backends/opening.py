@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
-from iepile_cli.errors import IEPileError, ModelError, UsageError, install_hint
+from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import BUILT_IN, Registry, registry
@@ -135,7 +136,12 @@ def _open_remote(
     known = registry()
     engine = _usable(backend, options)
     found = resolve_model(options.tokenizer) if options.tokenizer else None
-    tokenizer = tokenizer_of(found) if found else None
+    try:
+        tokenizer = tokenizer_of(found) if found else None
+    except ModelError as error:
+        # Unless something better is known to do.
+        way = "with --template and without --tokenizer, prompts are sent as text"
+        raise ModelError(error.message, hint=error.hint or way) from None
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
@@ -151,30 +157,14 @@ def _open_remote(
 
 def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
     """The tokenizer of a model on this machine, without its weights; raises ``ModelError``."""
-    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
+    from iepile_cli.backends.tokenizers import open_tokenizer
 
-    if found.format == "gguf":
-        return LlamaCppTokenizer.open(found.path)
-    from iepile_cli.backends.transformers_loading import quiet_libraries
+    if found.format != "gguf":
+        with suppress(ImportError):
+            from iepile_cli.backends.transformers_loading import quiet_libraries
 
-    try:
-        quiet_libraries()
-        from transformers import AutoTokenizer
-
-        # Said outright, or the library asks whoever sits at the terminal.
-        how = {"local_files_only": True, "trust_remote_code": False}
-        return HFTokenizer(AutoTokenizer.from_pretrained(found.path, **how))
-    except ImportError:
-        raise ModelError(
-            f"{found.path}: its tokenizer needs transformers",
-            hint=install_hint("train"),
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{found.path}: its tokenizer cannot be loaded: {said}",
-            hint="with --template and without --tokenizer, prompts are sent as text",
-        ) from None
+            quiet_libraries()
+    return open_tokenizer(found.path)
 
 
 def check_adapters(found: Resolved, form: Template) -> None:
