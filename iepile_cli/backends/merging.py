@@ -32,6 +32,7 @@ from iepile_cli.models.adapter_settings import GGUF_KEY, read_adapter_settings
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf import Factors
+    from iepile_cli.models import Resolved
     from iepile_cli.models.adapter_settings import AdapterSettings
 
     Changes = Sequence[tuple[Path, Factors, float]]
@@ -41,6 +42,14 @@ FORMATS = {"q8_0": 7, "q4_0": 2, "f16": 1, "f32": 0}
 # The format of the embedded model: of those measured, as good as the parts and the fastest.
 FAST_FORMAT = "q8_0"
 _FILE_TYPE = "general.file_type"
+
+
+def has_merged_form(found: Resolved, adapters: Sequence[str] = ()) -> bool:
+    """Whether a model is used as one file: the embedded one with no ``adapters`` named for it.
+
+    Its files come with the installation and are the same for everyone.
+    """
+    return found.entry is not None and found.entry.embedded and not adapters
 
 
 def merged_form(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iepile_cli.backends.merging import has_merged_form
 from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
 from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
@@ -72,9 +73,8 @@ def open_model(
     found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
-    # Files that come with the installation are the same for everyone: one merged file serves all.
-    embedded = found.entry is not None and found.entry.embedded and not adapters
-    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
+    merge = has_merged_form(found, adapters)
+    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=merge)
     runner = _opened(chosen, engine, found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
