@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.conversion.options import Form
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.evaluation.options import EvalOptions
 
@@ -35,13 +36,6 @@ Examples:
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
   iepile eval results.jsonl --gold annotated.bio --mode partial --errors errors.jsonl
 """
-
-
-def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
-    """The forms of annotated data."""
-    from iepile_cli.conversion.readers import FORMS
-
-    return [(name, "") for name in FORMS]
 
 
 class By(str, Enum):
@@ -71,9 +65,8 @@ def evaluate(
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
     gold_from: Annotated[
-        str,
+        Form,
         typer.Option(
-            autocompletion=complete_gold_form,
             metavar="FORM",
             help="Form of --gold, as convert --from. Default: by its name and first record.",
         ),
@@ -125,7 +118,7 @@ def evaluate(
 
     wanted = replace(scoring, confusions=bool(confusions or html))
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
-    _check_reports(reports, json_file, [*predictions, gold, baseline])
+    _check_reports(reports, json_file, [*predictions, *_gold_files(gold, gold_from), baseline])
     if len(predictions) > 1:
         _check_several({**reports, "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
@@ -165,8 +158,18 @@ def evaluate(
         raise min(failures, key=lambda failure: failure.exit_code)
 
 
+def _gold_files(gold: str | None, form: Form) -> list[str]:
+    if gold is None or gold == "-":
+        return []
+    from iepile_cli.conversion.readers import form_of
+    from iepile_cli.conversion.readers.brat import brat_files
+
+    path = Path(gold)
+    return [gold, *(map(str, brat_files(path)) if form_of(path, form) == "brat" else ())]
+
+
 def _check_reports(
-    reports: dict[str, str | None], json_file: str | None, read: list[str | None]
+    reports: dict[str, str | None], json_file: str | None, read: Iterable[str | None]
 ) -> None:
     """Raise ``UsageError`` before any work for a report that cannot be written."""
     from iepile_cli import files

@@ -28,6 +28,7 @@ from iepile_cli.conversion.pipeline import (
 )
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import form_of
+from iepile_cli.conversion.readers.brat import brat_files
 from iepile_cli.conversion.report import Report
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.fields import check_fields
@@ -69,8 +70,10 @@ def inputs_of(options: ConvertOptions) -> list[Path | None]:
     path = options.path
     named = [*options.schema, *options.hard_negatives]
     beside = [] if path is None else [(path if path.is_dir() else path.parent) / SCHEMA]
+    brat = path is not None and form_of(path, options.form) == "brat"
     return [
         path,
+        *(brat_files(path) if path is not None and brat else []),
         *(Path(name.removeprefix("@")) for name in named if name != AUTO),
         *beside,
         options.label_aliases,
@@ -183,7 +186,7 @@ class _Corpus:
         found = find_datasets(root, leave_out=output)
         inputs = [path for one in found for path in (*one.files, one.folder / SCHEMA)]
         outputs = [output / path.relative_to(root) for path in inputs]
-        refuse_overwriting(outputs, inputs)
+        refuse_overwriting([*outputs, self.options.write_hard_negatives], inputs)
         datasets = [one for one in found if self._wanted(one)]
         if not datasets:
             raise UsageError(
