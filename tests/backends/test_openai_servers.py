@@ -15,7 +15,7 @@ import pytest
 from odd_server import HANG_UP, Odd
 
 from iepile_cli.backends import openai
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 
 ANSWER = '{"person": ["Ann"], "location": ["Rome"]}'
 EXTRACT = ["extract", "--schema", "person,location", "--lines", "--concurrency", "3"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from odd_server import NOTHING_SPECIAL, Odd
 
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.task.instruction import Instruction
 from iepile_cli.task.schema import read_schema
 

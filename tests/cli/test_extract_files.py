@@ -12,7 +12,7 @@ import pytest
 from odd_server import Odd
 
 from iepile_cli.backends import openai
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.task.instruction import instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS

@@ -386,7 +386,7 @@ def test_a_corpus_is_converted_set_by_set(tmp_path: Path, run: Any) -> None:
     result = run("convert", root, "-o", output)
     assert result.code == 3
     assert "broken" in result.err
-    assert "1 sets failed" in result.err
+    assert "1 dataset failed" in result.err
     made = sorted(str(one.relative_to(output)) for one in output.rglob("*.json"))
     assert len(made) == 9
     assert not any("broken" in one for one in made)
