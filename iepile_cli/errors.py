@@ -10,7 +10,7 @@ Tree (exit code in brackets)::
     ├── DownloadError        [1]  a hub or file that cannot be fetched
     └── PartialFailure       [3]  some inputs failed and the rest was written
 
-Library code raises these and never prints; ``iepile_cli.cli.main`` turns them into a line on
+Library code raises these and never prints; ``iepile_cli.cli.app.run`` turns them into a line on
 stderr and an exit code. Anything else that escapes is a bug; its traceback is shown with ``-v``.
 """
 

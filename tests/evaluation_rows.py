@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iepile_cli import cli
+from iepile_cli.cli import app
 from iepile_cli.evaluation import EvalOptions, evaluate
 from iepile_cli.evaluation.scores import TaskScores
 
@@ -84,5 +84,5 @@ def run(*arguments: str) -> Done:
     """Run the command line here: a process for each case would take most of the time."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run(["eval", *arguments])
+        code = app.run(["eval", *arguments])
     return Done(code, out.getvalue().encode(), err.getvalue().encode())

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
-from iepile_cli.cli import app
+from iepile_cli.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -82,3 +82,30 @@ def test_library_code_neither_prints_nor_exits() -> None:
         and ast.unparse(node.func) in {"print", "sys.exit", "exit", "quit", "typer.echo"}
     ]
     assert found == []
+
+
+def test_modules_load_one_another_in_no_circle() -> None:
+    trees = {
+        ".".join(("iepile_cli", *Path(name).with_suffix("").parts)).removesuffix(".__init__"): tree
+        for name, tree in modules()
+    }
+    loaded = {
+        name: {one for node in tree.body for one in names_loaded(node)} & trees.keys() - {name}
+        for name, tree in trees.items()
+    }
+    # A circle is what is left when modules that load nothing more are taken away again and again.
+    while free := {name for name, others in loaded.items() if not others & loaded.keys()}:
+        for name in free:
+            del loaded[name]
+    # What only loads a circle is no part of it.
+    while outer := loaded.keys() - {one for others in loaded.values() for one in others}:
+        for name in outer:
+            del loaded[name]
+    assert sorted(loaded) == []
+
+
+def names_loaded(node: ast.stmt) -> list[str]:
+    names = imported(node)
+    if isinstance(node, ast.ImportFrom):
+        names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names

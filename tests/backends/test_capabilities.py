@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iepile_cli.backends import transformers as backend
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 
 torch = pytest.importorskip("torch")
 

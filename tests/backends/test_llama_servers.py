@@ -19,7 +19,7 @@ from questions import TEXTS, agreement, answers, asks, asks_in_turn, check, pass
 
 from iepile_cli.backends import Answer, Options
 from iepile_cli.backends.opening import open_model
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.models import resolve_model
 from iepile_cli.task.instruction import Instruction

@@ -16,7 +16,7 @@ from iepile_cli.backends import Runner
 from iepile_cli.backends import transformers as backend
 from iepile_cli.backends.memory import bytes_per_token, free_memory
 from iepile_cli.backends.transformers_loading import max_memory
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.requests import ExtractOptions, RequestBuilder
 from iepile_cli.templates import AUTO

@@ -13,7 +13,8 @@ import pytest
 import typer
 from terminal import Terminal
 
-from iepile_cli.cli import app, completion_scripts, run
+from iepile_cli.cli import completion_scripts
+from iepile_cli.cli.app import app, run
 from iepile_cli.cli.completion import VARIABLE, WORDS, completions
 from iepile_cli.errors import UsageError
 from iepile_cli.registry import registry
@@ -181,7 +182,7 @@ def test_answers_come_before_the_key_is_forgotten() -> None:
 
 def test_no_heavy_module_is_loaded_for_an_answer() -> None:
     code = (
-        "import os, sys; from iepile_cli.cli import run; run(['extract', '--model', '']);"
+        "import os, sys; from iepile_cli.cli.app import run; run(['extract', '--model', '']);"
         "heavy = {'rich', 'jinja2', 'numpy', 'llama_cpp', 'torch', 'pydantic', 'yaml'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

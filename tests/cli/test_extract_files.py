@@ -12,7 +12,7 @@ import pytest
 from odd_server import Odd
 
 from iepile_cli.backends import openai
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.task.instruction import instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
@@ -217,6 +217,31 @@ def test_resuming_with_another_schema_or_model_is_refused(
     assert extract(server, *call, "--resume", "--model", "m") == 3
     assert "1 input failed; 0 documents written" in capsys.readouterr().err
     assert Path("out.jsonl").read_bytes() == written
+
+
+def test_results_stay_when_everything_fails_in_a_later_run(server: Odd) -> None:
+    Path("a.txt").write_text(TEXT)
+    Path("b.txt").write_text("Ann is broken.")
+    assert extract(server, "a.txt", "-o", "out.jsonl") == 0
+    before = Path("out.jsonl").read_bytes()
+    assert extract(server, "b.txt", "-o", "out.jsonl") == 1
+    assert Path("out.jsonl").read_bytes() == before
+    assert extract(server, "b.txt", "-o", "other.jsonl") == 1
+    assert sorted(os.listdir()) == ["a.txt", "b.txt", "out.jsonl", "out.jsonl.run"]
+
+
+@pytest.mark.parametrize("how", ["texts", "records"])
+def test_a_folder_that_is_not_there_is_made_for_the_output(server: Odd, how: str) -> None:
+    Path("a.txt").write_text(TEXT)
+    Path("a.jsonl").write_text(record(TEXT))
+    if how == "texts":
+        assert extract(server, "a.txt", "-o", "new/folder/out.csv") == 0
+    else:
+        out = "new/folder/out.jsonl"
+        words = ["--instructions", "a.jsonl", "-o", out]
+        assert run(["extract", "--base-url", server.url, *words]) == 0
+    (made,) = Path("new/folder").glob("out.[cj]*[vl]")
+    assert "Ann" in made.read_text()
 
 
 # ----------------------------------------------------------------------- options that do nothing

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 
-from iepile_cli.cli import commands, console, options, run
+from iepile_cli.cli import commands, console, options
+from iepile_cli.cli.app import run
 from iepile_cli.cli.completion import completions
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields, option, option_fields

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 
 RECORD = {"text": "Ann ran.", "entity": [{"entity": "Ann", "entity_type": "person"}]}
 INSTRUCTION = json.dumps({"instruction": "x", "schema": ["person"], "input": "Ann ran."})

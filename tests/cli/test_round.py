@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iepile_cli import cli
+from iepile_cli.cli.app import run
 
 TEXTS = {
     "Ann met Bob in Rome.": [("Ann", "person"), ("Bob", "person"), ("Rome", "city")],
@@ -47,17 +47,15 @@ def answered(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_once_round(corpus: Path, tmp_path: Path) -> None:
-    assert (
-        cli.run(["convert", str(corpus / "test.json"), "--split-num", "3", "-o", "test.jsonl"]) == 0
-    )
+    assert run(["convert", str(corpus / "test.json"), "--split-num", "3", "-o", "test.jsonl"]) == 0
     rows = [json.loads(line) for line in Path("test.jsonl").read_text().splitlines()]
     # Five types in batches of three: 3 + 2.
     assert len(rows) == 2 * len(TEXTS)
     lines = [json.dumps(answered(row)) for row in rows]
     Path("pred.jsonl").write_text("\n".join(lines) + "\n")
     score = ["eval", "pred.jsonl", "--json", "scores.json", "--confusions", "mixed.json"]
-    assert cli.run([*score, "--fail-under", "50"]) == 0
-    assert cli.run([*score, "--fail-under", "60"]) == 1
+    assert run([*score, "--fail-under", "50"]) == 0
+    assert run([*score, "--fail-under", "60"]) == 1
     unit = json.loads(Path("scores.json").read_text())["tasks"]["NER"]["units"]["entity"]
     micro = unit["micro"]
     counts = [micro[key] for key in ("gold", "predicted", "correct", "hallucinated")]
@@ -65,7 +63,7 @@ def test_once_round(corpus: Path, tmp_path: Path) -> None:
     assert (micro["P"], micro["R"], micro["F1"]) == (50, 60, 54.55)
 
     again = ["convert", str(corpus / "train.json"), "--hard-negatives", "mixed.json"]
-    assert cli.run([*again, "--neg-ratio", "0", "-o", "train.jsonl"]) == 0
+    assert run([*again, "--neg-ratio", "0", "-o", "train.jsonl"]) == 0
     asked = {
         row["input"]: set(row["schema"])
         for row in (

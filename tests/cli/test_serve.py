@@ -18,7 +18,7 @@ from gguf_files import lora, random_gguf
 from llama_servers import free_port, wait_for
 
 from iepile_cli.backends import serving
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Ann Smith met Bob in Rome."

@@ -16,7 +16,8 @@ import pytest
 from terminal import Terminal
 
 import iepile_cli
-from iepile_cli.cli import app, console, run
+from iepile_cli.cli import console
+from iepile_cli.cli.app import app, run
 from iepile_cli.config import config_file, read_config
 from iepile_cli.errors import DataError, UsageError
 
@@ -52,7 +53,7 @@ def test_help_comes_at_once() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["--version"]])
 def test_no_heavy_module_is_loaded_for_help(arguments: list[str]) -> None:
     code = (
-        "import sys; from iepile_cli.cli import run; assert run(sys.argv[1:]) == 0;"
+        "import sys; from iepile_cli.cli.app import run; assert run(sys.argv[1:]) == 0;"
         "heavy = {'torch', 'transformers', 'peft', 'numpy', 'llama_cpp', 'llguidance', 'rich',"
         " 'huggingface_hub', 'jinja2', 'yaml', 'orjson', 'zstandard'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"

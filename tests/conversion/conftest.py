@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from iepile_cli import cli
+from iepile_cli.cli import app
 
 
 class Result(NamedTuple):
@@ -20,7 +20,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
     """Give exit code, stdout and stderr of ``iepile`` with some arguments."""
 
     def call(*arguments: object) -> Result:
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         out, err = capfdbinary.readouterr()
         return Result(code, out.decode(), err.decode())
 

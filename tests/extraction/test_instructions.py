@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.task.instruction import instruction_json, parse_instruction
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, task_named

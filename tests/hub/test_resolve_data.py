@@ -12,7 +12,7 @@ from hub.hub_server import HubServer
 from hub.test_download import Quiet
 from terminal import Terminal
 
-from iepile_cli.cli import run
+from iepile_cli.cli.app import run
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.hub import download, plan_download
 from iepile_cli.models import NotInstalled, resolve_data

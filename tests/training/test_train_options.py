@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iepile_cli.cli import run as run_command
+from iepile_cli.cli.app import run as run_command
 from iepile_cli.errors import DataError, UnknownName, UsageError
 from iepile_cli.fields import option_fields
 from iepile_cli.models import catalogue_entry
@@ -113,7 +113,7 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path: Path) -> None:
 
 def test_looking_at_help_and_recipes_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from iepile_cli.cli import run; run(['train', '--help']); "
+        "import sys; from iepile_cli.cli.app import run; run(['train', '--help']); "
         "run(['list', 'recipes']); "
         "sys.exit(bool({'torch', 'transformers', 'numpy', 'peft'} & set(sys.modules)))"
     )
