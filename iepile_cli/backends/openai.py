@@ -203,7 +203,10 @@ class OpenAIRunner(Runner):
                     raise self._refused(error) from None
                 return Answer("", failed=_said(error))
             except openai.APIConnectionError as error:
-                raise self._gone(error) from None
+                # Some servers close the connection over one text, and are there for the others.
+                if not await self._is_there():
+                    raise self._gone(error) from None
+                return Answer("", failed=f"the server gave no answer: {_cause(error)}")
             # A stream that breaks off, or that holds something else than what was agreed upon.
             except Exception as error:
                 if not _is_transport(error):
@@ -211,21 +214,28 @@ class OpenAIRunner(Runner):
                 failed = f"the server's answer broke off: {error or type(error).__name__}"
         return Answer("", failed=" ".join(failed.split())[:300])
 
+    async def _is_there(self) -> bool:
+        """Whether the server answers anything at all."""
+        import openai
+
+        client = self._client.with_options(max_retries=0, timeout=_GREETING)
+        try:
+            await client.get("models", cast_to=object)
+        except openai.APIConnectionError:
+            return False
+        except (openai.OpenAIError, ValueError):
+            pass
+        return True
+
     def _checked(self, answer: Answer) -> Answer:
         self._failures = self._failures + 1 if answer.failed else 0
         if self._failures >= _HOPELESS:
-            raise ModelError(
-                f"{self._url}: {_HOPELESS} requests in a row failed: {answer.failed}",
-                hint="what was answered is written: go on with --resume",
-            )
+            raise ModelError(f"{self._url}: {_HOPELESS} requests in a row failed: {answer.failed}")
         return answer
 
     def _gone(self, error: Exception) -> ModelError:
-        # Some errors of the connection, that it took too long for one, have no text.
-        said = " ".join(str(error.__cause__ or "").split()) or " ".join(str(error).split())
         return ModelError(
-            f"{self._url}: no server answers there: {said or type(error).__name__}",
-            hint="see iepile serve; what was answered is written: go on with --resume",
+            f"{self._url}: no server answers there: {_cause(error)}", hint="see iepile serve"
         )
 
     def _refused(self, error: Any) -> ModelError:
@@ -237,6 +247,13 @@ class OpenAIRunner(Runner):
         return ModelError(
             f"{self._url}: the server refuses: {_said(error)}", hint=hint.get(error.status_code, "")
         )
+
+
+def _cause(error: Exception) -> str:
+    """What an error of the connection says, in one line."""
+    # Some, that it took too long for one, have no text.
+    said = " ".join(str(error.__cause__ or "").split()) or " ".join(str(error).split())
+    return said or type(error).__name__
 
 
 def _saved(waiting: Iterable[Future[Answer]], reason: str) -> list[Answer]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import util
 from pathlib import Path
 
+from iepile_cli.backends.merging import has_merged_form, merged_form
 from iepile_cli.errors import UsageError
 from iepile_cli.models import NotInstalled, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
@@ -95,8 +96,11 @@ def command(
     *,
     server: str | None = None,
     serving: Serving | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Command:
     """The command that serves a model.
+
+    The embedded model is served from the file that ``extract`` uses, made now if it is not there.
 
     Without ``server``, a GGUF file goes to llama-server and all else to vLLM. Raises
     ``UsageError`` for what cannot be together, and what ``resolve`` raises.
@@ -122,6 +126,9 @@ def command(
             raise UsageError(
                 f"--{option.name} does not apply to {chosen}", hint=_INSTEAD.get(option.name, "")
             )
+    if has_merged_form(found, adapters):
+        merged = merged_form(found.path, found.adapters, on_note)
+        found = replace(found, path=merged, adapters=()) if merged else found
     return make(found, how)
 
 

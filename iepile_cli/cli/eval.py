@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.conversion.options import Form
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.evaluation.options import EvalOptions
 
@@ -35,13 +36,6 @@ Examples:
   iepile eval new.jsonl --baseline old.jsonl --fail-under 60
   iepile eval results.jsonl --gold annotated.bio --mode partial --errors errors.jsonl
 """
-
-
-def complete_gold_form(incomplete: str) -> list[tuple[str, str]]:
-    """The forms of annotated data."""
-    from iepile_cli.conversion.readers import FORMS
-
-    return [(name, "") for name in FORMS]
 
 
 class By(str, Enum):
@@ -71,9 +65,8 @@ def evaluate(
         typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
     ] = None,
     gold_from: Annotated[
-        str,
+        Form,
         typer.Option(
-            autocompletion=complete_gold_form,
             metavar="FORM",
             help="Form of --gold, as convert --from. Default: by its name and first record.",
         ),
@@ -125,7 +118,7 @@ def evaluate(
 
     wanted = replace(scoring, confusions=bool(confusions or html))
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
-    _check_reports(reports, json_file, [*predictions, gold, baseline])
+    _check_reports(reports, json_file, [*predictions, baseline], gold, gold_from)
     if len(predictions) > 1:
         _check_several({**reports, "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
@@ -165,8 +158,23 @@ def evaluate(
         raise min(failures, key=lambda failure: failure.exit_code)
 
 
+def _joined_files(read: list[str | None], gold: str | None, gold_from: Form) -> Iterator[Path]:
+    """What is read with gold of its own: that, and the texts that results are from."""
+    from iepile_cli.conversion.readers import files_of
+
+    if gold is None:
+        return
+    for path, form in ((gold, gold_from), *((one, "auto") for one in read)):
+        if path is not None and os.path.exists(path):
+            yield from files_of(Path(path), form)
+
+
 def _check_reports(
-    reports: dict[str, str | None], json_file: str | None, read: list[str | None]
+    reports: dict[str, str | None],
+    json_file: str | None,
+    read: list[str | None],
+    gold: str | None,
+    gold_from: Form,
 ) -> None:
     """Raise ``UsageError`` before any work for a report that cannot be written."""
     from iepile_cli import files
@@ -176,6 +184,8 @@ def _check_reports(
             raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
     targets = [target for target in (json_file, *reports.values()) if target not in (None, "-")]
     files.refuse_overwriting(targets, read)
+    if any(map(os.path.exists, targets)):
+        files.refuse_overwriting(targets, _joined_files(read, gold, gold_from))
     for number, target in enumerate(targets):
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
 from iepile_cli.errors import ModelError
+from iepile_cli.extraction.forms import OutputOptions
+from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ Examples:
 """
 
 
-@options.command(first=("schema", "task", "model", "output", "format_"))
+@options.command(first=("schema", "task", "model", "output", "format"))
 def extract(
     files: Annotated[
         list[str] | None,
@@ -54,51 +56,8 @@ def extract(
             "are: each is written with its 'output'.",
         ),
     ] = None,
-    lines: Annotated[
-        bool, typer.Option("--lines", rich_help_panel="Input", help="Every line is a text.")
-    ] = False,
-    text_field: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel="Input",
-            help="The field of JSONL, CSV and TSV records that holds the text.",
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel="Input",
-            help="Encoding of the input. Default: UTF-8, or as its BOM says.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=0, rich_help_panel="Input", help="Stop after so many texts.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
-    ] = None,
-    format_: Annotated[
-        Literal["table", "json", "jsonl", "csv"] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Default: table on a terminal, else by the file's suffix, else jsonl.",
-        ),
-    ] = None,
-    bom: Annotated[
-        bool,
-        typer.Option(
-            "--bom",
-            rich_help_panel="Output",
-            help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", rich_help_panel="Output", help="Go on with what --output already holds."
-        ),
-    ] = False,
+    reading: InputOptions = InputOptions(),  # noqa: B008
+    writing: OutputOptions = OutputOptions(),  # noqa: B008
     how: ExtractOptions = ExtractOptions(),  # noqa: B008
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -114,21 +73,21 @@ def extract(
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
     if instructions is None:
-        source = Texts(files, schema, named, lines, text_field, encoding, limit)
+        source = Texts(files, schema, named, reading)
     else:
         refuse_with_instructions(
             files=files,
             schema=schema,
             lang=how.language,
-            lines=lines,
-            text_field=text_field,
+            lines=reading.lines,
+            text_field=reading.text_field,
             split_num=how.split_num,
             all_occurrences=how.all_occurrences is not None,
             best_type=how.best_type,
-            bom=bom,
-            format=format_ not in (None, "jsonl"),
+            bom=writing.bom,
+            format=writing.format not in (None, "jsonl"),
         )
-        source = InstructionRecords(instructions, named, encoding, limit)
+        source = InstructionRecords(instructions, named, reading)
 
     def open_model_for_schema() -> Opened:
         if isinstance(source, Texts) and not settings.base_url:
@@ -141,14 +100,14 @@ def extract(
             options=settings,
         )
 
-    writer = source.writer(output, format_, resume=resume, bom=bom)
+    writer = source.writer(writing)
     run(
         source.noun,
         source.read,
         writer,
         open_model_for_schema,
         functools.partial(_answer, source, writer, how, model),
-        output=output,
+        output=writing.output,
         resumable=source.resumable,
         read_again=source.read_again,
     )

@@ -15,7 +15,7 @@ import typer
 
 from iepile_cli.cli.console import Progress, detail, note, print_error
 from iepile_cli.cli.fetching import offer_download
-from iepile_cli.errors import IEPileError, PartialFailure
+from iepile_cli.errors import IEPileError, ModelError, PartialFailure
 from iepile_cli.formatting import duration, plural
 
 OnError = Callable[[IEPileError], None]
@@ -59,6 +59,10 @@ class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
     """Where results go; it knows those of an earlier run that is resumed."""
 
     @property
+    def written(self) -> int:
+        """How many results were written by this run."""
+
+    @property
     def resumed(self) -> int:
         """How many items were answered by the earlier run."""
 
@@ -89,7 +93,8 @@ def run(
     with it. ``read_again`` gives the items once more, for the time left, or None where they
     cannot be read twice.
 
-    Raises ``PartialFailure`` when some items failed, and exits with 1 when all did.
+    Raises ``PartialFailure`` when some items failed, and what exits with 1 when all did: then no
+    file is written or replaced.
     """
     failures: list[IEPileError] = []
 
@@ -99,7 +104,7 @@ def run(
 
     output = None if output == "-" else output
     to_resume = output if resumable else None
-    with writing as writer, _resume_hint(to_resume):
+    with writing as writer, _resume_hint(to_resume, writer):
         rest = (item for item in read(failed) if not writer.done(item))
         first = next(rest, None)
         if first is None:
@@ -117,10 +122,15 @@ def run(
                     with progress.aside():
                         writer.write(result)
                     counts.finished(result)
-    counts.report(opened.runner, output)
+        counts.tell(opened.runner)
+        failed_inputs = f"{plural(len(failures), 'input')} failed"
+        if failures and not (counts.items or writer.resumed):
+            # Raised in here: a file of earlier results is not replaced by an empty one.
+            raise IEPileError(f"{failed_inputs}; nothing written")
+    counts.report(output)
     if failures:
         raise PartialFailure(
-            f"{plural(len(failures), 'input')} failed; {plural(counts.items, noun)} written",
+            f"{failed_inputs}; {plural(counts.items, noun)} written",
             hint="--resume tries again what failed" if to_resume else "",
         )
 
@@ -208,16 +218,16 @@ class _Counts:
     def _rate(self) -> float:
         return self._tokens / max(1e-9, time.monotonic() - self._opened)
 
-    def report(self, runner: Any, output: str | None) -> None:
-        """Say what was written, where, and in what time; what was left out or not accepted.
-
-        For standard output that is said only with ``-v``.
-        """
+    def tell(self, runner: Any) -> None:
+        """Say what was left out, and what the runner has to say of its answers."""
         for line in getattr(runner, "notes", ()):
             note(line)
         if self._ungrounded:
             left_out = plural(self._ungrounded, "mention")
             note(f"{left_out} not found in the text, left out")
+
+    def report(self, output: str | None) -> None:
+        """Say what was written, where, and in what time; for standard output only with ``-v``."""
         time_taken = duration(time.monotonic() - self._started)
         done = f"{plural(self.items, self._noun)} with {plural(self._found, 'item')}"
         (note if output else detail)(f"{done} written to {output or 'stdout'} in {time_taken}")
@@ -225,11 +235,11 @@ class _Counts:
 
 
 @contextmanager
-def _resume_hint(output: str | None) -> Iterator[None]:
-    """Say, when the run is interrupted, how to go on with what is written."""
+def _resume_hint(output: str | None, writer: Writer[Any, Any]) -> Iterator[None]:
+    """Say, when a run with results ends before it is over, how to go on with them."""
     try:
         yield
-    except KeyboardInterrupt:
-        if output is not None:
+    except (KeyboardInterrupt, ModelError):
+        if output is not None and writer.written:
             note(f"what is done stays; add --resume to go on with {output}")
         raise

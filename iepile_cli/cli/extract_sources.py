@@ -12,7 +12,8 @@ from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
-    from iepile_cli.extraction.inputs import Document, OnError, OnSkip
+    from iepile_cli.extraction.forms import OutputOptions
+    from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
     from iepile_cli.extraction.outputs import Writer
     from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.task import SchemaItem, Task
@@ -45,10 +46,7 @@ class Texts:
         paths: list[str] | None,
         schema: list[str] | None,
         task: Task | None,
-        lines: bool,
-        text_field: str | None,
-        encoding: str | None,
-        limit: int | None,
+        reading: InputOptions,
     ) -> None:
         from iepile_cli.extraction.inputs import is_piped
         from iepile_cli.task.schema import read_schema
@@ -63,19 +61,19 @@ class Texts:
         if not paths and not is_piped():
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
         self.paths = paths or ["-"]
-        self._encoding, self._lines = encoding, lines
-        self._text_field, self._limit = text_field, limit
+        self._reading = reading
         self._exclude: tuple[str, ...] = ()
         self.resumable = False
 
-    def writer(self, output: str | None, format_: str | None, *, resume: bool, bom: bool) -> Writer:
+    def writer(self, writing: OutputOptions) -> Writer:
         """The writer of the results; raises ``UsageError`` for an output that is an input."""
         from iepile_cli.extraction import outputs
         from iepile_cli.extraction.forms import RESUMABLE
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
-        format_ = format_ or outputs.format_for(output)
+        output = writing.output
+        format_ = writing.format or outputs.format_for(output)
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
@@ -91,7 +89,12 @@ class Texts:
             "types": list(dict.fromkeys(item.type for item in self.schema)),
         }
         return outputs.open_writer(
-            format_, output, task=self.task, resume=resume, bom=bom, settings=settings
+            format_,
+            output,
+            task=self.task,
+            resume=writing.resume,
+            bom=writing.bom,
+            settings=settings,
         )
 
     def _refuse_overwriting_inside(self, output: str) -> None:
@@ -129,10 +132,10 @@ class Texts:
 
         return read_documents(
             self.paths,
-            encoding=self._encoding,
-            lines=self._lines,
-            text_field=self._text_field,
-            limit=self._limit,
+            encoding=self._reading.encoding,
+            lines=self._reading.lines,
+            text_field=self._reading.text_field,
+            limit=self._reading.limit,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,
@@ -198,30 +201,30 @@ class InstructionRecords:
     schema: tuple[SchemaItem, ...] = ()
     resumable = True
 
-    def __init__(
-        self, path: str, task: Task | None, encoding: str | None, limit: int | None
-    ) -> None:
+    def __init__(self, path: str, task: Task | None, reading: InputOptions) -> None:
         from iepile_cli.files import check_encoding
 
-        check_encoding(encoding)
-        self._path, self._task, self._encoding, self._limit = path, task, encoding, limit
+        check_encoding(reading.encoding)
+        self._path, self._task, self._reading = path, task, reading
 
-    def writer(self, output: str | None, format_: str | None, *, resume: bool, bom: bool) -> Writer:
+    def writer(self, writing: OutputOptions) -> Writer:
         """The writer of the records; raises ``UsageError`` for an output that is the input."""
         from iepile_cli.extraction import outputs
         from iepile_cli.files import refuse_overwriting
 
-        if format_ is None:
-            outputs.format_for(output, records=True)
-        refuse_overwriting([output], [self._path])
-        return outputs.open_record_writer(output, resume=resume)
+        if writing.format is None:
+            outputs.format_for(writing.output, records=True)
+        refuse_overwriting([writing.output], [self._path])
+        return outputs.open_record_writer(writing.output, resume=writing.resume)
 
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The records."""
         from iepile_cli.extraction.instructions import read_instructions
 
-        records = read_instructions(self._path, on_error, task=self._task, encoding=self._encoding)
-        return itertools.islice(records, self._limit)
+        records = read_instructions(
+            self._path, on_error, task=self._task, encoding=self._reading.encoding
+        )
+        return itertools.islice(records, self._reading.limit)
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""

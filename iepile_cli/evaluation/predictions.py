@@ -42,7 +42,9 @@ MAX_PARTS = 64
 # How many bytes are looked through for a place between two documents.
 _NEAR = 1 << 16
 _BLOCK = 1 << 20
-_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+# Blanks and byte order marks, in whichever Unicode encoding.
+_BEFORE_JSON = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 
 
 @contextlib.contextmanager
@@ -75,11 +77,11 @@ def plain_file(path: str) -> Iterator[str]:
 
 def _lines(stream: io.BufferedReader, head: bytes, path: str) -> Iterable[bytes] | None:
     """The records of what is no JSON Lines in UTF-8, a line each; None for what is."""
+    array = head.lstrip(_BEFORE_JSON).startswith(b"[")
     if head.startswith(_WIDE_MARKS):
-        return _decoded_lines(stream, path)
-    if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"["):
-        return _array_lines(stream.read())
-    return None
+        lines = _decoded_lines(stream, path)
+        return _array_lines(b"".join(lines)) if array else lines
+    return _array_lines(stream.read()) if array else None
 
 
 def _decoded_lines(stream: io.BufferedReader, path: str) -> Iterator[bytes]:

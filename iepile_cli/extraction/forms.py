@@ -9,18 +9,47 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
 
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.results import Result, end_types, is_single, slots_of, to_json, to_line
+from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import fixed_roles
 
-FORMATS = ("table", "json", "jsonl", "csv")
+Format = Literal["table", "json", "jsonl", "csv"]
+FORMATS = get_args(Format)
 RESUMABLE = ("json", "jsonl")
+# The group of the options in the help of the command line.
+_OUTPUT = "Output"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go and in which form; raises ``UsageError`` for values that cannot be."""
+
+    output: str | None = option(
+        None, group=_OUTPUT, flags=("-o",), help="Write to this file instead of stdout."
+    )
+    format: Format | None = option(
+        None,
+        group=_OUTPUT,
+        flags=("-f",),
+        help="Default: table on a terminal, else by the file's suffix, else jsonl.",
+    )
+    bom: bool = option(
+        False,
+        group=_OUTPUT,
+        help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
+    )
+    resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Form(Protocol):

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from iepile_cli import files
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction import record_files
+from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 
 TEXT_FIELD = "text"
@@ -36,8 +37,28 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
 
+# The group of the options in the help of the command line.
+_INPUT = "Input"
+
 OnError: TypeAlias = Callable[[IEPileError], None]
 OnSkip: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How texts are read from files; raises ``UsageError`` for values that cannot be."""
+
+    lines: bool = option(False, group=_INPUT, help="Every line is a text.")
+    text_field: str | None = option(
+        None, group=_INPUT, help="The field of JSONL, CSV and TSV records that holds the text."
+    )
+    encoding: str | None = option(
+        None, group=_INPUT, help="Encoding of the input. Default: UTF-8, or as its BOM says."
+    )
+    limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ class Writer:
         elif os.path.isfile(target) and os.path.getsize(target):
             self.path = part
         self._new = True
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         self._stream = open(self.path or target, "wb")  # noqa: SIM115
         return False
 

@@ -219,6 +219,31 @@ def test_resuming_with_another_schema_or_model_is_refused(
     assert Path("out.jsonl").read_bytes() == written
 
 
+def test_results_stay_when_everything_fails_in_a_later_run(server: Odd) -> None:
+    Path("a.txt").write_text(TEXT)
+    Path("b.txt").write_text("Ann is broken.")
+    assert extract(server, "a.txt", "-o", "out.jsonl") == 0
+    before = Path("out.jsonl").read_bytes()
+    assert extract(server, "b.txt", "-o", "out.jsonl") == 1
+    assert Path("out.jsonl").read_bytes() == before
+    assert extract(server, "b.txt", "-o", "other.jsonl") == 1
+    assert sorted(os.listdir()) == ["a.txt", "b.txt", "out.jsonl", "out.jsonl.run"]
+
+
+@pytest.mark.parametrize("how", ["texts", "records"])
+def test_a_folder_that_is_not_there_is_made_for_the_output(server: Odd, how: str) -> None:
+    Path("a.txt").write_text(TEXT)
+    Path("a.jsonl").write_text(record(TEXT))
+    if how == "texts":
+        assert extract(server, "a.txt", "-o", "new/folder/out.csv") == 0
+    else:
+        out = "new/folder/out.jsonl"
+        words = ["--instructions", "a.jsonl", "-o", out]
+        assert run(["extract", "--base-url", server.url, *words]) == 0
+    (made,) = Path("new/folder").glob("out.[cj]*[vl]")
+    assert "Ann" in made.read_text()
+
+
 # ----------------------------------------------------------------------- options that do nothing
 
 

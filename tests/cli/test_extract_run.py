@@ -35,7 +35,11 @@ class Writing:
     """A writer that keeps what is written."""
 
     before: frozenset[str] = frozenset()
-    written: list[str] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+
+    @property
+    def written(self) -> int:
+        return len(self.items)
 
     @property
     def resumed(self) -> int:
@@ -45,7 +49,7 @@ class Writing:
         return item in self.before
 
     def write(self, result: Answered) -> None:
-        self.written.append(result.item)
+        self.items.append(result.item)
 
 
 class Model:
@@ -98,7 +102,7 @@ def test_a_run_answers_what_is_left_and_closes_the_model(
 ) -> None:
     writer = Writing(frozenset({"b"}))
     model = work(["a", "b", "c!"], writer)
-    assert writer.written == ["a", "c!"]
+    assert writer.items == ["a", "c!"]
     assert model is not None
     assert model.closed == 1
     assert capsys.readouterr().err == "a note\n1 mention not found in the text, left out\n"
@@ -145,3 +149,11 @@ def test_a_run_says_how_many_failed(capsys: pytest.CaptureFixture[str]) -> None:
         work(["a", "?", DataError("x"), "c"], Writing(), output="-")
     assert caught.value.hint == ""
     assert "iepile: ?: no answer\n" in capsys.readouterr().err
+
+
+def test_a_run_in_which_everything_failed_is_a_failure() -> None:
+    with pytest.raises(IEPileError, match=r"^2 inputs failed; nothing written$") as caught:
+        work(["?", "??"], Writing(), output="x.jsonl")
+    assert (caught.value.exit_code, caught.value.hint) == (1, "")
+    with pytest.raises(PartialFailure):
+        work(["a", "?"], Writing(frozenset({"a"})), output="x.jsonl")

@@ -71,6 +71,46 @@ def test_a_corpus_is_not_replaced_by_rows(tmp_path: Path, run: Any, link: str) -
     assert source.read_bytes() == before
 
 
+def test_a_file_of_a_corpus_is_not_replaced_by_hard_negatives(tmp_path: Path, run: Any) -> None:
+    source = dataset(tmp_path / "corpus" / "NER" / "set")
+    before = source.read_bytes()
+    options = ["--hard-negatives", "auto", "--write-hard-negatives", source]
+    result = run("convert", tmp_path / "corpus", "-o", tmp_path / "out", *options)
+    assert (result.code, "would overwrite" in result.err) == (2, True)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", [".ann", ".txt"])
+@pytest.mark.parametrize("named", ["", "a.ann"])
+def test_a_document_of_brat_is_not_replaced(
+    tmp_path: Path, run: Any, ending: str, named: str
+) -> None:
+    folder = tmp_path / "brat"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Ann left")
+    (folder / "a.ann").write_text("T1\tPER 0 3\tAnn\n")
+    before = (folder / f"a{ending}").read_bytes()
+    result = run("convert", folder / named, "--to", "records", "-o", folder / f"a{ending}")
+    assert (result.code, "would overwrite" in result.err) == (2, True)
+    assert (folder / f"a{ending}").read_bytes() == before
+    assert run("convert", folder / named, "--to", "records", "-o", folder / "b.json").code == 0
+
+
+def test_the_texts_of_results_are_not_replaced(tmp_path: Path, run: Any) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "Ann left"}\n')
+    item = {"type": "person", "text": "Ann", "start": 0, "end": 3}
+    result = {"source": "texts.jsonl", "line": 1, "task": "NER", "answer": {}, "items": [item]}
+    (tmp_path / "results.jsonl").write_text("oops\n" + json.dumps(result) + "\n")
+    before = texts.read_bytes()
+    form = ["--from", "results", "--to", "doccano"]
+    done = run("convert", tmp_path / "results.jsonl", *form, "-o", texts)
+    assert (done.code, "would overwrite" in done.err) == (2, True)
+    assert texts.read_bytes() == before
+    done = run("convert", tmp_path / "results.jsonl", *form, "-o", tmp_path / "new.jsonl")
+    assert done.code == 3
+
+
 def test_rows_in_a_folder_of_the_corpus_are_no_dataset_of_it(tmp_path: Path, run: Any) -> None:
     dataset(tmp_path / "NER" / "set")
     for _ in range(2):

@@ -75,6 +75,14 @@ def test_chinese_tokens_are_joined_without_blanks(tmp_path: Path) -> None:
     assert entities(record) == [("北京", "LOC"), ("Apple Inc", "ORG")]
 
 
+def test_emoji_and_hangul_are_parted_by_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "x.bio"
+    path.write_text("😀 O\nAnn B-PER\n서울 B-LOC\n에서 O\n𝔘 O\n。 O\n", "utf-8")
+    (record,) = read(path)
+    assert record["text"] == "😀 Ann 서울 에서 𝔘。"
+    assert entities(record) == [("Ann", "PER"), ("서울", "LOC")]
+
+
 def test_broken_columns_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.bio"
     path.write_text("a O\nb B-P\n\nc\n\nd X-P\n\ne O\n")
@@ -292,6 +300,15 @@ def test_comments_do_not_shift_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.bio"
     path.write_text("# id = 1\na O\nb B-P\n\n# id = 2\na O\n# note = x\nc X-P\n")
     assert problems(path) == [(8, "'X-P' is no tag")]
+
+
+@pytest.mark.parametrize("blank", ["\t", " "])
+def test_a_comment_before_a_sentence_may_say_anything(tmp_path: Path, blank: str) -> None:
+    path = tmp_path / "x.bio"
+    lines = ["# id: 1", "Ann B-PER", "left O", "", "#2", "# of a kind", "# B-SIGN", "a O", "b"]
+    path.write_text("\n".join(lines).replace(" B", blank + "B").replace(" O", blank + "O"))
+    assert [entities(record) for record in read(path)] == [[("Ann", "PER")]]
+    assert problems(path) == [(9, "no column 2")]
 
 
 def test_labels_with_spaces_in_columns_parted_by_tabs(tmp_path: Path, run: Any) -> None:

@@ -51,6 +51,15 @@ def test_byte_order_marks_are_heeded(encoding: str, tmp_path: Path) -> None:
     assert counts(scored(str(path))) == (3, 6, 3)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_one_array_is_read_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+    rows = [row({"PER": ["Ann"]}, GOLD, text=f"Ann {n} slept") for n in range(3)]
+    path = tmp_path / "p.json"
+    for text in (json.dumps(rows), "\n " + json.dumps(rows, indent=1)):
+        path.write_bytes(text.encode(encoding))
+        assert counts(scored(str(path))) == (3, 3, 3)
+
+
 def test_broken_array_is_told_in_a_line(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text("[{}, oops", encoding="utf-8")
@@ -71,6 +80,38 @@ def test_reports_do_not_replace_what_is_read(option: str, link: str, tmp_path: P
     assert Path(path).read_bytes() == before
     baseline = run(path, "--baseline", str(other), option, path)
     assert (baseline.returncode, b"would overwrite" in baseline.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("ending", [".ann", ".txt"])
+def test_reports_do_not_replace_gold_of_brat(ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row({"PER": ["Ann"]}, GOLD)])
+    folder = tmp_path / "brat"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Ann slept")
+    (folder / "a.ann").write_text("T1\tPER 0 3\tAnn\n")
+    before = (folder / f"a{ending}").read_bytes()
+    done = run(path, "--gold", str(folder), "--errors", str(folder / f"a{ending}"))
+    assert (done.returncode, b"would overwrite" in done.stderr) == (2, True)
+    assert (folder / f"a{ending}").read_bytes() == before
+
+
+def test_reports_do_not_replace_the_texts_of_results(tmp_path: Path) -> None:
+    texts, results = tmp_path / "texts.jsonl", tmp_path / "results.jsonl"
+    texts.write_text('{"text": "Ann left"}\n')
+    item = {"type": "PER", "text": "Ann", "start": 0, "end": 3}
+    result = {"source": "texts.jsonl", "line": 1, "task": "NER", "answer": {}, "items": [item]}
+    write(results, [result])
+    for option in ("--errors", "--json"):
+        done = run(str(results), "--gold", str(results), option, str(texts))
+        assert (done.returncode, b"would overwrite" in done.stderr) == (2, True)
+    assert texts.read_text() == '{"text": "Ann left"}\n'
+
+
+def test_an_unknown_form_of_gold_is_a_wrong_option(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [row({"PER": ["Ann"]}, GOLD)])
+    done = run(path, "--gold-from", "word")
+    assert done.returncode == 2
+    assert b"--gold-from" in done.stderr
 
 
 def test_records_that_convert_refuses_are_refused(tmp_path: Path) -> None:

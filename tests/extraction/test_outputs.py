@@ -185,8 +185,9 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError):
             open_writer(form, target, resume=resume)
+    (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
-        open_writer("jsonl", str(tmp_path / "no" / "out"))
+        open_writer("jsonl", str(tmp_path / "file" / "out"))
 
 
 def test_standard_output_is_utf8_and_flushed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -16,7 +16,9 @@ from iepile_cli.task.instruction import dumps
 _TAG = re.compile(r"O|[BIESLUM]-\S.*")
 # Columns are parted by tabs or by blanks; a no-break space belongs to its token.
 _BLANKS = re.compile(r"[ \t]+")
-_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# With the signs and kana beside them; Hangul and emoji are parted by blanks.
+_CHINESE = re.compile("[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 TOKEN_KEYS = ("tokens", "words")
 TAG_KEYS = ("ner_tags", "tags", "labels")
@@ -62,7 +64,7 @@ def _sentences(source: Input, name: str) -> Iterator[tuple[int, list[_Row]]]:
             line = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8: {error.reason}", path=name, line=number) from None
-        if line.startswith("# ") and " = " in line:
+        if _is_comment(line, first=not rows):
             continue
         starts_document = line.startswith("-DOCSTART-")
         if line.strip(" \t") and not starts_document:
@@ -74,6 +76,15 @@ def _sentences(source: Input, name: str) -> Iterator[tuple[int, list[_Row]]]:
         document += starts_document
     if rows:
         yield document, rows
+
+
+def _is_comment(line: str, first: bool) -> bool:
+    """CoNLL-U's ``# key = value``, and before a sentence any line with ``#`` and without a tag."""
+    if not line.startswith("#"):
+        return False
+    if line.startswith("# ") and " = " in line:
+        return True
+    return first and not any(map(_TAG.fullmatch, _cells(line)))
 
 
 def _cells(line: str) -> list[str]:
@@ -168,8 +179,7 @@ def _apart(before: str, after: str) -> bool:
     """Whether a blank belongs between two tokens: not next to Chinese."""
     if _HAN.search(before) or _HAN.search(after):
         return False
-    chinese = before[-1:] > "\u2fff" or after[:1] > "\u2fff"
-    return not chinese
+    return not _CHINESE.search(before[-1:] + after[:1])
 
 
 def tag_spans(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:

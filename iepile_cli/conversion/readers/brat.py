@@ -28,6 +28,12 @@ def brat_documents(path: Path | None) -> list[Path]:
     return found
 
 
+def brat_files(path: Path) -> list[Path]:
+    """Every file that the documents of a folder, or the one that is named, are read from."""
+    documents = path.rglob("*.ann") if path.is_dir() else [path]
+    return [one.with_suffix(ending) for one in documents for ending in (".ann", ".txt")]
+
+
 def read_brat(documents: Sequence[Path]) -> Iterator[tuple[int, bytes] | Problem]:
     """One unified record for each document; its "line" is its number among the documents."""
     for number, path in enumerate(documents, 1):
