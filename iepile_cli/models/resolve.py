@@ -239,7 +239,10 @@ def _locate(
         raise NotInstalled(name, None, what=what, remark=known.failure_hint())
     if is_path or path.suffix or len(path.parts) > 1:
         raise ModelError(f"{name}: no such file or folder")
-    raise known.unknown("model", name, what)
+    entries = (known.get("model", one) for one in known.names("model"))
+    # A corpus is no answer to what was meant.
+    models = {entry.name for entry in entries if entry.kind != "data"}
+    raise known.unknown("model", name, what, models)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -161,6 +161,13 @@ def test_folder_with_several_gguf_files_asks_which(
         resolve_model(str(place), registry=known)
 
 
+def test_a_corpus_is_not_suggested_as_a_model(known: Registry, store: Path) -> None:
+    for name in ("instructi", "nosuch"):
+        with pytest.raises(UnknownName) as caught:
+            resolve_model(name, registry=known)
+        assert "instructie" not in caught.value.hint
+
+
 def test_unknown_name_suggests(known: Registry, store: Path) -> None:
     with pytest.raises(UnknownName) as caught:
         resolve_model("onek", registry=known)
