@@ -118,7 +118,7 @@ def evaluate(
 
     wanted = replace(scoring, confusions=bool(confusions or html))
     reports = {"--html": html, "--confusions": confusions, "--errors": errors}
-    _check_reports(reports, json_file, [*predictions, *_gold_files(gold, gold_from), baseline])
+    _check_reports(reports, json_file, [*predictions, baseline], gold, gold_from)
     if len(predictions) > 1:
         _check_several({**reports, "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
@@ -158,18 +158,23 @@ def evaluate(
         raise min(failures, key=lambda failure: failure.exit_code)
 
 
-def _gold_files(gold: str | None, form: Form) -> list[str]:
-    if gold is None or gold == "-":
-        return []
-    from iepile_cli.conversion.readers import form_of
-    from iepile_cli.conversion.readers.brat import brat_files
+def _joined_files(read: list[str | None], gold: str | None, gold_from: Form) -> Iterator[Path]:
+    """What is read with gold of its own: that, and the texts that results are from."""
+    from iepile_cli.conversion.readers import files_of
 
-    path = Path(gold)
-    return [gold, *(map(str, brat_files(path)) if form_of(path, form) == "brat" else ())]
+    if gold is None:
+        return
+    for path, form in ((gold, gold_from), *((one, "auto") for one in read)):
+        if path is not None and os.path.exists(path):
+            yield from files_of(Path(path), form)
 
 
 def _check_reports(
-    reports: dict[str, str | None], json_file: str | None, read: Iterable[str | None]
+    reports: dict[str, str | None],
+    json_file: str | None,
+    read: list[str | None],
+    gold: str | None,
+    gold_from: Form,
 ) -> None:
     """Raise ``UsageError`` before any work for a report that cannot be written."""
     from iepile_cli import files
@@ -179,6 +184,8 @@ def _check_reports(
             raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
     targets = [target for target in (json_file, *reports.values()) if target not in (None, "-")]
     files.refuse_overwriting(targets, read)
+    if any(map(os.path.exists, targets)):
+        files.refuse_overwriting(targets, _joined_files(read, gold, gold_from))
     for number, target in enumerate(targets):
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")

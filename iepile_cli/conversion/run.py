@@ -27,8 +27,7 @@ from iepile_cli.conversion.pipeline import (
     write_records,
 )
 from iepile_cli.conversion.plan import HardNegatives, Plan
-from iepile_cli.conversion.readers import form_of
-from iepile_cli.conversion.readers.brat import brat_files
+from iepile_cli.conversion.readers import files_of, form_of
 from iepile_cli.conversion.report import Report
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.fields import check_fields
@@ -58,22 +57,26 @@ def convert(options: ConvertOptions, show: Show = show_nothing) -> list[Report]:
     path = options.path
     if path is not None and not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    refuse_overwriting((options.output, options.write_hard_negatives), inputs_of(options))
+    _keep_inputs(options, options.output, options.write_hard_negatives)
     with WorkerPool(options.workers) as pool:
         if path is not None and path.is_dir() and form_of(path, options.form) != "brat":
             return _Corpus(options, pool, show).convert()
         return [_convert_single(options, pool, show)]
 
 
-def inputs_of(options: ConvertOptions) -> list[Path | None]:
-    """Every file that a conversion reads, so that none of them is written to."""
+def _keep_inputs(options: ConvertOptions, *outputs: Path | None) -> None:
+    """Raise ``UsageError`` when an output is a file that the conversion reads."""
+    there = [path for path in outputs if path is not None and path.exists()]
+    if there:
+        refuse_overwriting(there, _inputs_of(options))
+
+
+def _inputs_of(options: ConvertOptions) -> list[Path | None]:
     path = options.path
     named = [*options.schema, *options.hard_negatives]
     beside = [] if path is None else [(path if path.is_dir() else path.parent) / SCHEMA]
-    brat = path is not None and form_of(path, options.form) == "brat"
     return [
-        path,
-        *(brat_files(path) if path is not None and brat else []),
+        *(files_of(path, options.form) if path is not None else ()),
         *(Path(name.removeprefix("@")) for name in named if name != AUTO),
         *beside,
         options.label_aliases,
@@ -126,7 +129,7 @@ def _convert_single(options: ConvertOptions, pool: WorkerPool, show: Show) -> Re
             progress=progress,
         )
     dev = dev_path(options.output, options.dev_share)
-    refuse_overwriting([dev], inputs_of(options))
+    _keep_inputs(options, dev)
     items = planner.items()
     hard = planner.hard(items)
     plan = planner.plan(items, hard, options.split or split_of(path))

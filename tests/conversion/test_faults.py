@@ -96,6 +96,21 @@ def test_a_document_of_brat_is_not_replaced(
     assert run("convert", folder / named, "--to", "records", "-o", folder / "b.json").code == 0
 
 
+def test_the_texts_of_results_are_not_replaced(tmp_path: Path, run: Any) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "Ann left"}\n')
+    item = {"type": "person", "text": "Ann", "start": 0, "end": 3}
+    result = {"source": "texts.jsonl", "line": 1, "task": "NER", "answer": {}, "items": [item]}
+    (tmp_path / "results.jsonl").write_text("oops\n" + json.dumps(result) + "\n")
+    before = texts.read_bytes()
+    form = ["--from", "results", "--to", "doccano"]
+    done = run("convert", tmp_path / "results.jsonl", *form, "-o", texts)
+    assert (done.code, "would overwrite" in done.err) == (2, True)
+    assert texts.read_bytes() == before
+    done = run("convert", tmp_path / "results.jsonl", *form, "-o", tmp_path / "new.jsonl")
+    assert done.code == 3
+
+
 def test_rows_in_a_folder_of_the_corpus_are_no_dataset_of_it(tmp_path: Path, run: Any) -> None:
     dataset(tmp_path / "NER" / "set")
     for _ in range(2):

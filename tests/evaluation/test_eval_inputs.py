@@ -95,6 +95,18 @@ def test_reports_do_not_replace_gold_of_brat(ending: str, tmp_path: Path) -> Non
     assert (folder / f"a{ending}").read_bytes() == before
 
 
+def test_reports_do_not_replace_the_texts_of_results(tmp_path: Path) -> None:
+    texts, results = tmp_path / "texts.jsonl", tmp_path / "results.jsonl"
+    texts.write_text('{"text": "Ann left"}\n')
+    item = {"type": "PER", "text": "Ann", "start": 0, "end": 3}
+    result = {"source": "texts.jsonl", "line": 1, "task": "NER", "answer": {}, "items": [item]}
+    write(results, [result])
+    for option in ("--errors", "--json"):
+        done = run(str(results), "--gold", str(results), option, str(texts))
+        assert (done.returncode, b"would overwrite" in done.stderr) == (2, True)
+    assert texts.read_text() == '{"text": "Ann left"}\n'
+
+
 def test_an_unknown_form_of_gold_is_a_wrong_option(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [row({"PER": ["Ann"]}, GOLD)])
     done = run(path, "--gold-from", "word")

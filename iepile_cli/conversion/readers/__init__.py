@@ -27,12 +27,12 @@ from iepile_cli.conversion.gold import (
 from iepile_cli.conversion.offsets import GoldItem, gold_items
 from iepile_cli.conversion.options import Form
 from iepile_cli.conversion.readers.bio import TAG_KEYS, TOKEN_KEYS, read_bio, token_reader
-from iepile_cli.conversion.readers.brat import brat_documents, read_brat
+from iepile_cli.conversion.readers.brat import brat_documents, brat_files, read_brat
 from iepile_cli.conversion.readers.doccano import doccano_records
 from iepile_cli.conversion.readers.label_studio import label_studio_records
 from iepile_cli.conversion.readers.parquet import feature_names, read_parquet
 from iepile_cli.conversion.readers.published import is_row, read_published
-from iepile_cli.conversion.readers.results import ResultReader
+from iepile_cli.conversion.readers.results import ResultReader, result_sources
 from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
 from iepile_cli.conversion.readers.spans import RecordReader, read_records
 from iepile_cli.errors import DataError, UsageError
@@ -74,6 +74,20 @@ def form_of(path: Path | None, form: str = "auto") -> str:
             return _form_of_record(next(_first_record(chunks), None))
     except DataError:
         return "iepile"
+
+
+def files_of(path: Path, form: str = "auto") -> Iterator[Path]:
+    """Every file that is read with a file or folder: brat's documents, the sources of results.
+
+    Raises ``UsageError`` for an unknown form and ``DataError`` for results that cannot be read.
+    """
+    yield path
+    form = form_of(path, form)
+    if form == "brat":
+        yield from brat_files(path)
+    elif form == "results" and path.is_file():
+        with _open_json(path) as (chunks, _):
+            yield from result_sources(chunks, path.parent)
 
 
 def _form_by_name(path: Path | None) -> str:

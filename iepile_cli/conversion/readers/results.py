@@ -6,11 +6,12 @@ it as ``text``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.chunks import json_chunks
+from iepile_cli.conversion.chunks import Chunk, json_chunks
 from iepile_cli.conversion.gold import UNFIT, Unusable
 from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
@@ -48,7 +49,7 @@ class ResultReader:
     def _text(self, source: str, line: int | None) -> str:
         if source == STDIN_NAME:
             raise Unusable(UNFIT, "its text was read from standard input")
-        path = next((one for one in (Path(source), self.folder / source) if one.is_file()), None)
+        path = _found(source, self.folder)
         if path is None:
             raise Unusable(UNFIT, f"its source {source} is not there")
         try:
@@ -69,6 +70,22 @@ class ResultReader:
                 return text
         self._source = ""
         raise Unusable(UNFIT, f"{path} has no text in line {line}")
+
+
+def _found(source: str, folder: Path) -> Path | None:
+    return next((one for one in (Path(source), folder / source) if one.is_file()), None)
+
+
+def result_sources(chunks: Iterable[Chunk], folder: Path) -> Iterator[Path]:
+    """The files that results in ``folder`` take their texts from, each once."""
+    names: set[str] = set()
+    for chunk in chunks:
+        for _, raw in chunk.records():
+            with contextlib.suppress(DataError):
+                record = decode_json(raw)
+                if isinstance(record, dict) and not isinstance(record.get("text"), str):
+                    names.add(str(record.get("source")))
+    return (path for name in sorted(names) if (path := _found(name, folder)) is not None)
 
 
 def _numbered_texts(path: Path) -> Iterator[tuple[int, str]]:
