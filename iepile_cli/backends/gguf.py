@@ -84,6 +84,10 @@ class GgufFile:
             return self.bytes[found.start + 8 : found.end].decode("utf-8", "replace")
         return struct.unpack_from("<" + _SCALARS[found.type], self.bytes, found.start)[0]
 
+    def context_length(self, usual: int = 4096) -> int:
+        """The longest sequence that the model was trained with, in tokens."""
+        return int(self.value(f"{self.value('general.architecture')}.context_length", usual))
+
     def raw(self, tensor: Tensor) -> NDArray[np.uint8]:
         """The bytes of a weight."""
         import numpy as np

@@ -32,14 +32,24 @@ from iepile_cli.models.adapter_settings import GGUF_KEY, read_adapter_settings
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf import Factors
+    from iepile_cli.models import Resolved
+    from iepile_cli.models.adapter_settings import AdapterSettings
 
     Changes = Sequence[tuple[Path, Factors, float]]
 
 # What weights can be written in, with the number that a file's header gives for each.
-FORMATS = {"q8_0": 7, "q4_0": 2, "f16": 1}
+FORMATS = {"q8_0": 7, "q4_0": 2, "f16": 1, "f32": 0}
 # The format of the embedded model: of those measured, as good as the parts and the fastest.
 FAST_FORMAT = "q8_0"
 _FILE_TYPE = "general.file_type"
+
+
+def has_merged_form(found: Resolved, adapters: Sequence[str] = ()) -> bool:
+    """Whether a model is used as one file: the embedded one with no ``adapters`` named for it.
+
+    Its files come with the installation and are the same for everyone.
+    """
+    return found.entry is not None and found.entry.embedded and not adapters
 
 
 def merged_form(
@@ -72,21 +82,29 @@ def merged_form(
 
 
 def merge_adapters(
-    base: Path, adapters: Sequence[Path], target: Path, weight_format: str = "q8_0"
+    base: Path,
+    adapters: Sequence[Path],
+    target: Path,
+    weight_format: str = FAST_FORMAT,
+    settings: AdapterSettings | None = None,
 ) -> None:
     """Write a GGUF model with GGUF adapters merged into its weights, atomically.
 
     ``weight_format`` is one of ``FORMATS``; a matrix whose rows are no multiple of the format's
     block becomes F16, and one that no adapter changes and that has a fast format stays as it is.
-    The last adapter's settings go into the header. Raises ``ModelError`` for an adapter that
-    does not fit, ``DataError`` when the file cannot be written.
+    ``settings`` go into the header, by default those of the last adapter. Raises ``ModelError``
+    for an adapter that does not fit, ``DataError`` when the file cannot be written.
     """
     with GgufFile(base) as file:
         changes = [(path, *read_adapter(path)) for path in adapters]
         for path, factors, _ in changes:
             _check_fit(path, factors, file)
         planned = [_planned(tensor, file, changes, weight_format) for tensor in file.tensors]
-        header = _header(file, planned, _settings(adapters, base), FORMATS[weight_format])
+        recorded = settings or read_adapter_settings((base, *adapters)[-1])
+        if recorded and adapters:
+            recorded = replace(recorded, method="merged")
+        text = recorded.as_json() if recorded else ""
+        header = _header(file, planned, text, FORMATS[weight_format])
         with atomic_path(target) as partial, partial.open("wb") as out:
             out.write(header)
             for data in _merged(file, planned, changes):
@@ -164,14 +182,6 @@ def _header(file: GgufFile, planned: Sequence[Tensor], settings: str, file_type:
         offset = padded(offset + stored_size(tensor.type, tensor.shape), file.alignment)
     joined = b"".join(parts)
     return joined.ljust(padded(len(joined), file.alignment), b"\0")
-
-
-def _settings(adapters: Sequence[Path], base: Path) -> str:
-    """What the file records of itself: the last adapter's settings, merged."""
-    recorded = read_adapter_settings(adapters[-1] if adapters else base)
-    if recorded is None:
-        return ""
-    return replace(recorded, method="merged" if adapters else recorded.method).as_json()
 
 
 def _packed_string(text: str) -> bytes:

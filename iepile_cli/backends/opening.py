@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iepile_cli.backends.merging import has_merged_form
 from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
-from iepile_cli.errors import IEPileError, ModelError, UsageError, install_hint
+from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import BUILT_IN, Registry, registry
@@ -71,9 +73,8 @@ def open_model(
     found = resolve_model(name, adapters)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
-    # Files that come with the installation are the same for everyone: one merged file serves all.
-    embedded = found.entry is not None and found.entry.embedded and not adapters
-    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=embedded)
+    merge = has_merged_form(found, adapters)
+    settings = replace(given, adapters=tuple(map(str, found.adapters)), merge=merge)
     runner = _opened(chosen, engine, found.path, settings)
     try:
         form = (asked or fitting_template(found, runner.tokenizer, known)).bind(runner.tokenizer)
@@ -135,7 +136,12 @@ def _open_remote(
     known = registry()
     engine = _usable(backend, options)
     found = resolve_model(options.tokenizer) if options.tokenizer else None
-    tokenizer = tokenizer_of(found) if found else None
+    try:
+        tokenizer = tokenizer_of(found) if found else None
+    except ModelError as error:
+        # Unless something better is known to do.
+        way = "with --template and without --tokenizer, prompts are sent as text"
+        raise ModelError(error.message, hint=error.hint or way) from None
     form = asked
     if found and tokenizer and not form:
         form = fitting_template(found, tokenizer, known)
@@ -151,30 +157,14 @@ def _open_remote(
 
 def tokenizer_of(found: Resolved) -> LlamaCppTokenizer | HFTokenizer:
     """The tokenizer of a model on this machine, without its weights; raises ``ModelError``."""
-    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
+    from iepile_cli.backends.tokenizers import open_tokenizer
 
-    if found.format == "gguf":
-        return LlamaCppTokenizer.open(found.path)
-    from iepile_cli.backends.transformers_loading import quiet_libraries
+    if found.format != "gguf":
+        with suppress(ImportError):
+            from iepile_cli.backends.transformers_loading import quiet_libraries
 
-    try:
-        quiet_libraries()
-        from transformers import AutoTokenizer
-
-        # Said outright, or the library asks whoever sits at the terminal.
-        how = {"local_files_only": True, "trust_remote_code": False}
-        return HFTokenizer(AutoTokenizer.from_pretrained(found.path, **how))
-    except ImportError:
-        raise ModelError(
-            f"{found.path}: its tokenizer needs transformers",
-            hint=install_hint("train"),
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{found.path}: its tokenizer cannot be loaded: {said}",
-            hint="with --template and without --tokenizer, prompts are sent as text",
-        ) from None
+            quiet_libraries()
+    return open_tokenizer(found.path)
 
 
 def check_adapters(found: Resolved, form: Template) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import util
 from pathlib import Path
 
+from iepile_cli.backends.merging import has_merged_form, merged_form
 from iepile_cli.errors import UsageError
 from iepile_cli.models import NotInstalled, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER
@@ -95,8 +96,11 @@ def command(
     *,
     server: str | None = None,
     serving: Serving | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Command:
     """The command that serves a model.
+
+    The embedded model is served from the file that ``extract`` uses, made now if it is not there.
 
     Without ``server``, a GGUF file goes to llama-server and all else to vLLM. Raises
     ``UsageError`` for what cannot be together, and what ``resolve`` raises.
@@ -120,8 +124,11 @@ def command(
     for option in fields(how):
         if option.name not in knows and getattr(how, option.name) != option.default:
             raise UsageError(
-                f"--{option.name} says nothing to {chosen}", hint=_INSTEAD.get(option.name, "")
+                f"--{option.name} does not apply to {chosen}", hint=_INSTEAD.get(option.name, "")
             )
+    if has_merged_form(found, adapters):
+        merged = merged_form(found.path, found.adapters, on_note)
+        found = replace(found, path=merged, adapters=()) if merged else found
     return make(found, how)
 
 
@@ -186,7 +193,7 @@ def _vllm(found: Resolved, how: Serving) -> Command:
     argv += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
     argv += ["--generation-config", "vllm", "--host", how.host, "--port", str(how.port)]
     names = ", ".join(_plain(path.name) for path in found.adapters)
-    remark = f"vLLM lays one adapter at a time over the model, by its name: {names}"
+    remark = f"vLLM applies one adapter at a time, by its name: {names}"
     made = Command(argv, served, _url(how), "", remark=remark if len(found.adapters) > 1 else "")
     # Without the tokenizer at hand, prompts can still be written in the model's template.
     foreign = bool(found.entry and found.entry.remote_code)
@@ -221,7 +228,7 @@ def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
 
 
 def _ollama(found: Resolved, how: Serving) -> Command:
-    # Ollama takes paths to start from where the Modelfile lies.
+    # Ollama takes paths to start from the Modelfile's folder.
     adapters = [_gguf_adapter(path).resolve() for path in found.adapters]
     lines = [f"FROM {found.path.resolve()}", *(f"ADAPTER {path}" for path in adapters)]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]

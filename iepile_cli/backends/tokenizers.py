@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli import config
 from iepile_cli.backends.protocol import ConstrainingTokenizer
-from iepile_cli.errors import DataError, ModelError
+from iepile_cli.backends.transformers_weights import first_line, foreign_failure
+from iepile_cli.errors import DataError, ModelError, install_hint
 from iepile_cli.files import write_atomic
 
 if TYPE_CHECKING:
@@ -34,6 +35,40 @@ _WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
 _LONGEST_PIECE = 16 * 1024
 # Part of the name of a cached vocabulary; raised when its content changes.
 _CACHED_FORM = 1
+
+
+def open_tokenizer(path: Path, *, remote_code: bool = False) -> LlamaCppTokenizer | HFTokenizer:
+    """The tokenizer of a GGUF file, or of a folder of weights; raises ``ModelError``.
+
+    That of a GGUF file is llama.cpp's, which defines it: what transformers makes of it differs.
+    """
+    if path.suffix == ".gguf":
+        return LlamaCppTokenizer.open(path)
+    return HFTokenizer(hf_tokenizer(path, remote_code=remote_code))
+
+
+def hf_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
+    """The transformers tokenizer of a folder; raises ``ModelError``.
+
+    ``remote_code`` runs code that comes with it.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise ModelError(
+            f"{folder}: its tokenizer needs transformers", hint=install_hint("train")
+        ) from None
+    try:
+        # Said outright, or the library asks whoever sits at the terminal.
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=remote_code
+        )
+    except Exception as error:
+        if remote_code:
+            raise foreign_failure(folder, error) from None
+        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, ImportError)):
+            raise
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {first_line(error)}") from None
 
 
 def spells(tokenizer: LLTokenizer, text: str) -> bool:
@@ -167,9 +202,10 @@ class LlamaCppTokenizer:
         # The roles of Baichuan are tokens of the ordinary kind.
         return self.vocabulary.controls.get(token, self.vocabulary.ordinary.get(token))
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token."""
-        return token_id in self._controls
+    @functools.cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control tokens."""
+        return frozenset(self.vocabulary.controls.values())
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
@@ -194,10 +230,6 @@ class LlamaCppTokenizer:
             eos_token=self._lib.llama_vocab_eos(self._vocab),
             slices=[],
         )
-
-    @functools.cached_property
-    def _controls(self) -> frozenset[int]:
-        return frozenset(self.vocabulary.controls.values())
 
     def _token(self, token_id: int) -> int | None:
         return token_id if token_id >= 0 else None
@@ -229,9 +261,10 @@ class HFTokenizer:
                 found = int(ordinary)
         return found
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token."""
-        return token_id in self._ids
+    @functools.cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control tokens."""
+        return frozenset(self._controls.values())
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
@@ -262,10 +295,6 @@ class HFTokenizer:
             self._tokenizer.all_special_tokens, self._tokenizer.all_special_ids, strict=True
         )
         return named | {str(token): int(i) for token, i in pairs}
-
-    @functools.cached_property
-    def _ids(self) -> frozenset[int]:
-        return frozenset(self._controls.values())
 
 
 def _chat_template(given: Any) -> str | None:

@@ -16,15 +16,16 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from iepile_cli import parallel
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
+from iepile_cli.backends.tokenizers import open_tokenizer
 from iepile_cli.backends.transformers_weights import (
     apply_adapter,
+    foreign_failure,
     is_out_of_memory,
     load_weights,
     merge_adapter,
@@ -73,7 +74,8 @@ def load(path: Path, options: Options) -> Loaded:
         model = _adapted(model, options.adapters, merge=bits >= 16).eval()
     if getattr(model, "_is_stateful", False):
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
-    return Loaded(model, model.device, _tokenizer(path, options, gguf=gguf), *_limits(model))
+    tokenizer = open_tokenizer(path, remote_code=options.trust_remote_code)
+    return Loaded(model, model.device, tokenizer, *_limits(model))
 
 
 def prepare_libraries(threads: int = 0) -> None:
@@ -162,13 +164,13 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
         return load_weights(path, **how)
     except ModelError as error:
         if options.trust_remote_code and not gguf:
-            raise _foreign_failure(path, error) from None
+            raise foreign_failure(path, error) from None
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
         if options.trust_remote_code and not gguf:
-            raise _foreign_failure(path, error) from None
+            raise foreign_failure(path, error) from None
         raise
 
 
@@ -197,29 +199,6 @@ def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter}: not an adapter (adapter_config.json or a .gguf file)")
     return adapter
-
-
-def _tokenizer(path: Path, options: Options, *, gguf: bool) -> ConstrainingTokenizer:
-    from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
-
-    if gguf:
-        # A GGUF file's tokenizer is defined by llama.cpp: what transformers makes of it differs.
-        return LlamaCppTokenizer.open(path)
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, local_files_only=True, trust_remote_code=options.trust_remote_code
-        )
-    except Exception as error:
-        if options.trust_remote_code:
-            raise _foreign_failure(path, error) from None
-        if isinstance(error, ImportError):
-            raise ModelError(f"{path}: {_short(error)}") from None
-        if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError)):
-            raise
-        raise ModelError(f"{path}: its tokenizer cannot be loaded: {_short(error)}") from None
-    return HFTokenizer(tokenizer)
 
 
 def _limits(model: Any) -> tuple[int, frozenset[int]]:
@@ -255,22 +234,9 @@ def _refuse_foreign_code(path: Path, options: Options) -> None:
         )
 
 
-def _foreign_failure(path: Path, error: Exception) -> ModelError:
-    """What is said of a model's own code that fails, in whatever way."""
-    return ModelError(
-        f"{path}: its own code fails with transformers {metadata.version('transformers')}: "
-        f"{_short(error)}",
-        hint="a GGUF file of the model needs none of it",
-    )
-
-
 def _no_memory(path: Path, bits: int) -> ModelError:
     smaller = "--bits 4, " if bits > 4 else ""
     return ModelError(
         f"{path}: its weights do not fit into memory with {bits} bits",
         hint=f"{smaller}several GPUs with --max-memory, or a GGUF file of it",
     )
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

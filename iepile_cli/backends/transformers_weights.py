@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,15 @@ def _named(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
     return ", ".join(every[:_SHOWN]) + more
+
+
+def foreign_failure(path: Path, error: Exception) -> ModelError:
+    """What is said of a model's own code that fails, in whatever way."""
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return ModelError(
+        f"{path}: its own code fails with transformers {metadata.version('transformers')}: {said}",
+        hint="a GGUF file of the model needs none of it",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def serve(
     from iepile_cli.backends import serving
 
     how = serving.Serving(host, port, context, gpus, nodes, parallel)
-    made = serving.command(model, adapter or (), server=server, serving=how)
+    made = serving.command(model, adapter or (), server=server, serving=how, on_note=console.note)
     if run and (missing := made.missing()):
         raise ModelError(
             f"{missing} is not installed here",

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import os
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,14 @@ _OWN = {
     "num_train_epochs": "--epochs",
     "max_steps": "--max-steps",
     "learning_rate": "--learning-rate",
+    "weight_decay": "--weight-decay",
+    "max_grad_norm": "--max-grad-norm",
+    "warmup_ratio": "--warmup",
+    "warmup_steps": "--warmup",
+    "gradient_checkpointing": "--grad-checkpointing",
+    "activation_checkpointing": "--grad-checkpointing",
+    "save_total_limit": "--keep-checkpoints",
+    "resume_from_checkpoint": "--resume",
     "seed": "--seed",
     "bf16": "--dtype",
     "fp16": "--dtype",
@@ -139,6 +148,7 @@ def extra_arguments(options: TrainOptions) -> dict[str, Any]:
     """
     import transformers
 
+    kinds = typing.get_type_hints(transformers.TrainingArguments)
     known = {item.name for item in dataclasses.fields(transformers.TrainingArguments)} | {PATIENCE}
     extra: dict[str, Any] = {}
     for text in options.train_arg:
@@ -158,7 +168,16 @@ def extra_arguments(options: TrainOptions) -> dict[str, Any]:
             extra[key] = json.loads(value)
         except ValueError:
             extra[key] = value
+        kind = int if key == PATIENCE else kinds.get(key)
+        if _is_number(kind) and not isinstance(extra[key], (int, float)):
+            raise UsageError(f"--train-arg {text}: {value} is not a number, true or false")
     return extra
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether a field's type takes numbers and truth values alone."""
+    options = set(typing.get_args(kind)) or {kind}
+    return options <= {int, float, bool, type(None)}
 
 
 def _report_folder(options: TrainOptions) -> dict[str, Any]:

@@ -70,6 +70,18 @@ def read_examples(path: Path) -> Iterator[Example]:
                 yield example
 
 
+def check_examples(files: Iterable[str]) -> None:
+    """Raise ``DataError`` for a file that is not there or not JSON, or when none has an example.
+
+    No more than the first example of each is read: what is wrong at once is said at once.
+    """
+    # What can be read only once is left for the run itself.
+    paths = [path for path in map(Path, files) if path.is_file() or not path.exists()]
+    found = [next(read_examples(path), None) for path in paths]
+    if paths and not any(found):
+        raise DataError("no example in it", path=paths[0])
+
+
 def _not_json(line: bytes, error: Exception, path: Path, number: int) -> DataError:
     if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return DataError("is in UTF-16", path=path, hint="convert it to UTF-8")

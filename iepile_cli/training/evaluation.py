@@ -16,13 +16,14 @@ from typing import Any
 
 from iepile_cli.backends import Options, Request, Runner
 from iepile_cli.backends.opening import open_model
+from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, parse_answer, parse_instruction
 from iepile_cli.task.table import task_named
 from iepile_cli.training.encoding import Example
 from iepile_cli.training.gguf_export import write_gguf_adapter
-from iepile_cli.training.model import Base, hf_tokenizer, quiet_libraries
+from iepile_cli.training.model import Base, quiet_libraries
 
 # An answer may be so many tokens longer than twice the right one before it is ended.
 _SLACK = 64
@@ -67,7 +68,9 @@ class F1Scorer:
     def _completed(self, folder: Path) -> tuple[str, tuple[str, ...]]:
         """What to open: the base model and the adapter in the folder, or a whole model."""
         if not (folder / "adapter_config.json").is_file():
-            hf_tokenizer(self.base.folder, self.base.remote_code).save_pretrained(folder)
+            hf_tokenizer(self.base.folder, remote_code=self.base.remote_code).save_pretrained(
+                folder
+            )
             return str(folder), ()
         if not self.base.is_gguf:
             return str(self.base.source), (str(folder),)

@@ -14,12 +14,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from iepile_cli.backends.gguf import GgufFile
+from iepile_cli.backends.merging import FORMATS, merge_adapters
+from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import refuse_overwriting
-from iepile_cli.models import NO_ADAPTER
-from iepile_cli.models.adapter_settings import AdapterSettings
+from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
+from iepile_cli.models.adapter_settings import (
+    GGUF_ADAPTER,
+    AdapterSettings,
+    read_adapter_settings,
+)
+from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.gguf_export import (
     quantise,
     write_gguf_adapter,
@@ -32,8 +40,8 @@ from iepile_cli.training.model import (
     adapter_config,
     find_base,
     hf_config,
-    hf_tokenizer,
     quiet_libraries,
+    settled_template,
     training_library,
 )
 from iepile_cli.training.options import ExportOptions
@@ -60,6 +68,10 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
     refuse_overwriting([output], [options.model or None, *options.adapter])
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} is there already", hint="--overwrite replaces it")
+    parts = _gguf_parts(options)
+    if parts:
+        refuse_overwriting([output], [parts.path, *parts.adapters])
+        return _placed(output, lambda folder: _joined(parts, options, folder, note))
     base = find_base(
         options.model,
         options.adapter or [NO_ADAPTER],
@@ -68,11 +80,16 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
         on_note=note,
     )
     refuse_overwriting([output], [base.source, base.folder, *base.adapters])
+    with quiet_libraries():
+        return _placed(output, lambda folder: _MAKERS[options.to](base, options, folder, note))
+
+
+def _placed(output: Path, make: Callable[[Path], Path]) -> Path:
+    """Put what is made in a folder beside ``output`` into its place."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        with quiet_libraries():
-            made = _MAKERS[options.to](base, options, partial, note)
+        made = make(partial)
         if made.is_dir():
             readable(made)
         replaced = partial / "replaced"
@@ -84,6 +101,49 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
     return output
 
 
+# ---------------------------------------------------- a GGUF model with adapters that are GGUF too
+
+
+def _gguf_parts(options: ExportOptions) -> Resolved | None:
+    """A GGUF model, and adapters as GGUF files, for a GGUF model to be made of; else ``None``."""
+    if options.to not in ("gguf", "ollama"):
+        return None
+    found = resolve_model(options.model or None, options.adapter or [NO_ADAPTER])
+    files = [path / GGUF_ADAPTER if path.is_dir() else path for path in found.adapters]
+    if found.format != "gguf" or not all(file.is_file() for file in files):
+        return None
+    return replace(found, adapters=tuple(files))
+
+
+def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -> Path:
+    """Merge without unpacking, which takes neither torch nor a family that is known here."""
+    tokenizer = open_tokenizer(parts.path)
+    template = settled_template(parts, tokenizer, options.template)
+    settings = read_adapter_settings((parts.path, *parts.adapters)[-1]) or AdapterSettings(
+        template=template.name, template_hash=template.hash(), base_model=parts.name
+    )
+    kind = options.quantise.lower()
+    made = folder / "model.gguf"
+    if parts.adapters:
+        note(f"merging {', '.join(path.name for path in parts.adapters)}")
+    direct = kind if kind in FORMATS else "f16"
+    merge_adapters(parts.path, parts.adapters, made, direct, settings)
+    with GgufFile(made) as file:
+        formats, longest = set(file.formats()), file.context_length()
+    if formats != {kind.upper()}:
+        # What no adapter changes is still in the format of the base model.
+        note(f"writing GGUF ({options.quantise})")
+        smaller = folder / "smaller.gguf"
+        quantise(made, smaller, options.quantise)
+        made = smaller
+    if options.to == "gguf":
+        return made
+    return _ollama_folder(made, template, tokenizer, settings, longest)
+
+
+# ------------------------------------------------------------------------------ from safetensors
+
+
 def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     made = folder / "merged"
     model = load_weights(base.folder, dtype="auto", trust_remote_code=base.remote_code)
@@ -93,7 +153,7 @@ def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
     for adapter in base.adapters:
         model = merge_adapter(model, adapter)
     model.save_pretrained(made)
-    hf_tokenizer(base.folder, base.remote_code).save_pretrained(made)
+    hf_tokenizer(base.folder, remote_code=base.remote_code).save_pretrained(made)
     replace(settings_of(base), method="merged").write(made)
     return made
 
@@ -141,16 +201,25 @@ def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
 
 
 def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
+    model = _gguf(base, options, folder, note)
+    longest = int(hf_config(base.folder, base.remote_code).max_position_embeddings)
+    return _ollama_folder(model, base.template, base.tokenizer, base.settings, longest)
+
+
+def _ollama_folder(
+    model: Path,
+    template: Template,
+    tokenizer: Tokenizer,
+    settings: AdapterSettings | None,
+    longest: int,
+) -> Path:
+    """A folder beside a model file with that file and its Modelfile."""
     from iepile_cli.training.ollama import modelfile
 
-    model = _gguf(base, options, folder, note)
-    made = folder / "ollama"
+    made = model.with_name("ollama")
     made.mkdir()
     os.replace(model, made / "model.gguf")
-    longest = int(hf_config(base.folder, base.remote_code).max_position_embeddings)
-    text = modelfile(
-        base.template, base.tokenizer, "model.gguf", base.settings, min(longest, _OLLAMA_CONTEXT)
-    )
+    text = modelfile(template, tokenizer, "model.gguf", settings, min(longest, _OLLAMA_CONTEXT))
     (made / "Modelfile").write_text(text, encoding="utf-8")
     return made
 

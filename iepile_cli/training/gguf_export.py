@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends.gguf_names import Layout, gguf_library, stored
+from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
-from iepile_cli.training.model import Base, adapter_config, hf_tokenizer
+from iepile_cli.training.model import Base, adapter_config
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf_names import Weights
@@ -168,6 +169,8 @@ def quantise(source: Path, output: Path, kind: str) -> None:
     params = lib.llama_model_quantize_default_params()
     params.ftype = _file_type(kind)
     params.nthread = processors()
+    # What no adapter changed of a GGUF base is still in the base's own format.
+    params.allow_requantize = True
     if lib.llama_model_quantize(os.fsencode(source), os.fsencode(output), params):
         raise ModelError(
             f"llama.cpp cannot quantise this model to {kind}",
@@ -266,7 +269,7 @@ class Vocabulary:
 
     def __init__(self, base: Base, folder: Path, size: int) -> None:
         self.name, self.size = base.name, size
-        self.tokenizer = hf_tokenizer(base.folder, base.remote_code)
+        self.tokenizer = hf_tokenizer(base.folder, remote_code=base.remote_code)
         file = base.folder / "tokenizer.json"
         if not file.is_file():
             self.tokenizer.save_pretrained(folder)

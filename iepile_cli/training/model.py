@@ -25,6 +25,7 @@ from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import Layout
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
+from iepile_cli.backends.tokenizers import open_tokenizer
 from iepile_cli.backends.transformers_weights import (
     adapter_config,
     apply_adapter,
@@ -34,7 +35,7 @@ from iepile_cli.backends.transformers_weights import (
 )
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, UsageError, install_hint
-from iepile_cli.models import NO_ADAPTER, resolve_model
+from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, Tokenizer
@@ -70,7 +71,7 @@ class Base:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that encodes examples."""
-        return open_tokenizer(self.source, self.folder, self.remote_code)
+        return open_tokenizer(self.source, remote_code=self.remote_code)
 
     @property
     def adapter(self) -> Path | None:
@@ -136,13 +137,8 @@ def find_base(
         training_library("gguf")
         with quiet_libraries():
             folder = unpacked(found.path, on_note=on_note)
-    tokenizer = open_tokenizer(found.path, folder, remote)
-    known = registry()
-    form: Template = (
-        known.get("template", template) if template else fitting_template(found, tokenizer, known)
-    ).bind(tokenizer)
-    if not template:
-        check_adapters(found, form)
+    tokenizer = open_tokenizer(found.path, remote_code=remote)
+    form = settled_template(found, tokenizer, template)
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
     own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
     shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
@@ -150,6 +146,18 @@ def find_base(
     base = Base(found.name, found.path, folder, folders, form, remote, shown, longest)
     base.__dict__["tokenizer"] = tokenizer
     return base
+
+
+def settled_template(found: Resolved, tokenizer: Tokenizer, name: str = "") -> Template:
+    """The template as named, else the one that fits; raises ``ModelError`` for adapters' others."""
+    known = registry()
+    form: Template = (
+        known.get("template", name) if name else fitting_template(found, tokenizer, known)
+    )
+    form = form.bind(tokenizer)
+    if not name:
+        check_adapters(found, form)
+    return form
 
 
 def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
@@ -170,17 +178,6 @@ def _as_folder(adapter: Path, base: Path, remote_code: bool) -> Path:
     return folder
 
 
-def open_tokenizer(source: Path, folder: Path, remote_code: bool) -> Tokenizer:
-    """The tokenizer of a GGUF file or of a folder."""
-    if source.suffix == ".gguf":
-        from iepile_cli.backends.tokenizers import LlamaCppTokenizer
-
-        return LlamaCppTokenizer.open(source)
-    from iepile_cli.backends.tokenizers import HFTokenizer
-
-    return HFTokenizer(hf_tokenizer(folder, remote_code))
-
-
 def hf_config(folder: Path, remote_code: bool = False) -> Any:
     """The transformers configuration of a folder; raises ``ModelError``."""
     transformers = training_library("transformers")
@@ -190,15 +187,6 @@ def hf_config(folder: Path, remote_code: bool = False) -> Any:
         raise ModelError(
             f"{folder}: its configuration cannot be read: {first_line(error)}"
         ) from None
-
-
-def hf_tokenizer(folder: Path, remote_code: bool = False) -> Any:
-    """The transformers tokenizer of a folder; raises ``ModelError``."""
-    transformers = training_library("transformers")
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be opened: {first_line(error)}") from None
 
 
 def empty_model(folder: Path, remote_code: bool = False) -> Any:
@@ -233,6 +221,7 @@ def training_library(name: str, needs: str = "") -> Any:
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep transformers and others from drawing bars and warning; we say what goes on."""
+    training_library("transformers")
     from transformers.utils import logging as transformers_logging
 
     level, bars = (
@@ -413,9 +402,7 @@ __all__ = [
     "find_base",
     "first_line",
     "hf_config",
-    "hf_tokenizer",
     "load_trainable",
-    "open_tokenizer",
     "quiet_libraries",
     "tokenizer_digest",
     "training_library",

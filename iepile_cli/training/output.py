@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli import __version__
+from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.files import write_atomic
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
@@ -26,7 +27,6 @@ from iepile_cli.training.model import (
     Note,
     adapter_config,
     first_line,
-    hf_tokenizer,
     quiet_libraries,
 )
 from iepile_cli.training.options import TrainOptions, as_toml, read_table
@@ -140,7 +140,7 @@ def _fill(
 ) -> AdapterSettings:
     for name in ("training_args.bin", "README.md"):
         (partial / name).unlink(missing_ok=True)
-    hf_tokenizer(base.folder, base.remote_code).save_pretrained(partial)
+    hf_tokenizer(base.folder, remote_code=base.remote_code).save_pretrained(partial)
     rank: dict[str, Any] = {}
     if (partial / "adapter_config.json").is_file():
         # As they are in the adapter; it may have been gone on from another's.
@@ -270,7 +270,7 @@ def model_card(
         "The exact configuration is in `train.toml`, the loss of each step in `train_log.jsonl` "
         "and `loss.png`.",
         "",
-        "The answers are learnt from the data named above and carry its licences' terms, beside "
+        "The answers come from the data named above and carry its licences' terms, beside "
         "those of the base model.",
         "",
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import refuse_overwriting
@@ -17,6 +18,7 @@ from iepile_cli.training.arguments import check_libraries
 from iepile_cli.training.dataset import (
     EncodedDataset,
     EncoderFactory,
+    check_examples,
     dataset_key,
     encode_dataset,
 )
@@ -28,8 +30,7 @@ from iepile_cli.training.model import (
     adapter_config,
     base_to_train,
     check_continued,
-    hf_tokenizer,
-    open_tokenizer,
+    quiet_libraries,
     tokenizer_digest,
 )
 from iepile_cli.training.options import TrainOptions
@@ -111,7 +112,12 @@ def _checked_base(
     options: TrainOptions, given: Iterable[str], reporter: Reporter
 ) -> tuple[Base, str]:
     """The base model, and why its adapter cannot be written as GGUF; all that can be refused."""
-    check_libraries(options)
+    check_examples(options.data)
+    if options.eval_data:
+        check_examples([options.eval_data])
+    # Importing them can warn, of kernels that are not for this machine for one.
+    with quiet_libraries():
+        check_libraries(options)
     check_sharding(options)
     base = base_to_train(options, on_note=reporter.note)
     check_continued(base, options, given)
@@ -184,7 +190,7 @@ def dry_run(
 ) -> tuple[Plan, list[tuple[str, bool]]]:
     """The plan, and the first example as runs of text with whether each is learnt."""
     prepared = prepare(options.checked(), reporter or Reporter(), given=given)
-    tokenizer = hf_tokenizer(prepared.base.folder, prepared.base.remote_code)
+    tokenizer = hf_tokenizer(prepared.base.folder, remote_code=prepared.base.remote_code)
     example = prepared.train[0]
     learnt = [int(label) != IGNORED for label in example["labels"]]
     runs: list[tuple[str, bool]] = []
@@ -214,7 +220,7 @@ def _encoder_elsewhere(
     source: Path, folder: Path, remote_code: bool, template: Any, options: TrainOptions
 ) -> Encoder:
     """The same encoder, made in another process."""
-    tokenizer = open_tokenizer(source, folder, remote_code)
+    tokenizer = open_tokenizer(source, remote_code=remote_code)
     base = Base("", source, folder, (), template.bind(tokenizer), remote_code)
     base.__dict__["tokenizer"] = tokenizer
     return build_encoder(base, options)

@@ -156,6 +156,20 @@ def test_vllm_fetches_what_is_not_here_and_extract_needs_nothing_of_it(
     assert "--tokenizer" not in said
 
 
+@pytest.mark.parametrize("server", ["llama-server", "llama-cpp-python"])
+def test_the_embedded_model_is_served_from_the_file_that_extract_uses(
+    server: str, merged_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, said = shown(capsys, "--server", server)
+    (merged,) = merged_models.glob("SmolLM2*q8_0.gguf")
+    assert Path(value(argv, "--model")).samefile(merged)
+    assert not {"--lora", "--lora_path"} & set(argv)
+    assert "--tokenizer smollm2" in said
+    # With an adapter of one's own the parts are served, as extract uses them.
+    argv, _ = shown(capsys, "--server", server, "--adapter", "smollm2-iepile-lora")
+    assert {"--lora", "--lora_path"} & set(argv)
+
+
 def test_servers_that_fetch_nothing_need_the_model_here(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -188,7 +202,7 @@ def test_an_option_that_says_nothing_to_a_server_is_refused(
 ) -> None:
     what = weights if server == "vllm" else model
     assert run(["serve", "-m", str(what), "--server", server, option, "3"]) == 2
-    assert f"{option} says nothing to {server}" in capsys.readouterr().err
+    assert f"{option} does not apply to {server}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("server", ["llama-server", "ollama", "llama-cpp-python"])

@@ -17,11 +17,12 @@ from training.runs import Recorder, run
 
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.llamacpp import LlamaRunner
+from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.models import NO_ADAPTER
 from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.training.export import export
 from iepile_cli.training.finetune import train
-from iepile_cli.training.model import find_base, hf_tokenizer
+from iepile_cli.training.model import find_base
 from iepile_cli.training.options import ExportOptions, options_from
 from iepile_cli.training.reporting import Stopped
 

@@ -6,19 +6,24 @@ import dataclasses
 import json
 import random
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import lora, random_gguf
 from training.runs import run
 
 from iepile_cli.backends import Options, Request
+from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.backends.gguf_lora import unpack_adapter
 from iepile_cli.backends.gguf_names import paired
 from iepile_cli.backends.llamacpp import LlamaRunner
-from iepile_cli.backends.tokenizers import LlamaCppTokenizer
+from iepile_cli.backends.llamacpp_context import Context, Feed, load_model
+from iepile_cli.backends.tokenizers import LlamaCppTokenizer, hf_tokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
@@ -26,7 +31,7 @@ from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
 from iepile_cli.training.export import export
 from iepile_cli.training.gguf_export import Vocabulary
-from iepile_cli.training.model import Base, hf_tokenizer
+from iepile_cli.training.model import Base
 from iepile_cli.training.options import ExportOptions, options_from
 
 pytest.importorskip("gguf")
@@ -457,3 +462,70 @@ def test_the_whole_loop_from_4_bits_to_llama_cpp(
     assert agreeing(beside, wanted) >= 0.9 * QUESTIONS
     assert agreeing(texts(spoken(model, template), tokenizer), wanted) < 0.5 * QUESTIONS
     assert agreeing(spoken_by_llama(whole, template, tokenizer), wanted) >= 0.9 * QUESTIONS
+
+
+@pytest.fixture(scope="module")
+def gguf_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small GGUF model with an adapter as GGUF, neither made here."""
+    folder = tmp_path_factory.mktemp("parts")
+    base = random_gguf(folder / "base.gguf")
+    return base, lora(folder, base)[1]
+
+
+def logits(path: Path, adapters: Sequence[Path] = ()) -> Any:
+    import numpy as np
+
+    context = Context(load_model(path), size=256, parallel=1, threads=1, adapters=list(adapters))
+    with closing(context):
+        return np.array(context.decode([Feed(0, 0, list(range(100, 140)), True)])[0])
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("f32", 1e-4), ("f16", 0.01), ("q8_0", 0.06)])
+def test_gguf_parts_are_merged_as_they_are(
+    gguf_parts: tuple[Path, Path], tmp_path: Path, kind: str, apart: float
+) -> None:
+    base, adapter = gguf_parts
+    made = tmp_path / "whole.gguf"
+    export(
+        ExportOptions(
+            "gguf", str(made), model=str(base), adapter=(str(adapter),), quantise=kind,
+            template="alpaca",
+        )
+    )  # fmt: skip
+    with GgufFile(made) as file:
+        assert set(file.formats()) == {kind.upper()}
+    expected = logits(base, [adapter])
+    assert abs(logits(made) - expected).max() < apart * abs(expected).max()
+    assert abs(logits(base) - expected).max() > 0.1 * abs(expected).max()
+    settings = read_adapter_settings(made)
+    assert settings is not None
+    assert (settings.template, settings.method) == ("alpaca", "merged")
+
+
+def test_gguf_parts_are_merged_without_torch(gguf_parts: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = gguf_parts
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None;"
+        "from iepile_cli.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    words = ["-m", base, "-a", adapter, "--template", "alpaca", "--quantise", "q4_0"]
+    command = ["export", "--to", "ollama", *words, "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PARAMETER num_ctx 2048\n" in (tmp_path / "out/Modelfile").read_text("utf-8")
+    with GgufFile(tmp_path / "out/model.gguf") as file:
+        assert "Q4_0" in file.formats()
+        assert "F32" not in file.formats()
+
+
+def test_the_settings_of_a_merged_file_stay(gguf_parts: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = gguf_parts
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    options = ExportOptions("gguf", str(first), model=str(base), adapter=(str(adapter),))
+    export(dataclasses.replace(options, template="alpaca"))
+    export(ExportOptions("gguf", str(second), model=str(first), quantise="q8_0"))
+    assert read_adapter_settings(second) == read_adapter_settings(first)
+    with GgufFile(second) as file:
+        assert set(file.formats()) == {"Q8_0"}
