@@ -17,7 +17,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -184,16 +184,16 @@ class Registry:
                     self.failures.append(failure)
 
     def unknown(
-        self, kind: str, name: str, called: str = "", among: Collection[str] | None = None
+        self, kind: str, name: str, called: str = "", *, names: Sequence[str] | None = None
     ) -> UnknownName:
         """The error for a name that is not there: close matches, and the plugins that failed.
 
-        ``called`` stands in the message for the kind; ``among`` are the names that would do (None:
-        all of the kind).
+        ``called`` is the word for the kind in the message. Only ``names`` are offered, by default
+        all of the kind.
         """
         import difflib
 
-        names = [one for one in self.names(kind) if among is None or one in among]
+        names = self.names(kind) if names is None else names
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if close:
             hint = f"did you mean {' or '.join(close)}?"
