@@ -15,7 +15,7 @@ caller of the Python API to the same limits.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -57,7 +57,8 @@ class Field:
     """A field with its option and its type.
 
     ``kind`` is the type of one value, without ``None`` and without the tuple around it; ``many``
-    says that the field is a tuple of them. ``choices`` are the values of a ``Literal``.
+    says that the field is a tuple of them. ``choices`` are the values of a ``Literal``; ``flags``
+    are all names on the command line, the long one first.
     """
 
     name: str
@@ -66,13 +67,7 @@ class Field:
     kind: Any
     many: bool
     choices: tuple[Any, ...]
-
-    @property
-    def flags(self) -> list[str]:
-        """All names on the command line, the long one first."""
-        if any(flag.startswith("--") for flag in self.option.flags):
-            return list(self.option.flags)
-        return ["--" + self.name.replace("_", "-"), *self.option.flags]
+    flags: tuple[str, ...]
 
     @property
     def flag(self) -> str:
@@ -80,9 +75,11 @@ class Field:
         return next(flag for flag in self.flags if flag.startswith("--"))
 
 
-def option_fields(of: Any) -> Iterator[Field]:
+@functools.cache
+def option_fields(of: Any) -> tuple[Field, ...]:
     """The fields of a dataclass that are options, in their order."""
     types = get_type_hints(of)
+    found = []
     for item in dataclasses.fields(of):
         about = item.metadata.get(_KEY)
         if about is None:
@@ -91,7 +88,10 @@ def option_fields(of: Any) -> Iterator[Field]:
         many = get_origin(kind) is tuple
         kind = get_args(kind)[0] if many else kind
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        yield Field(item.name, about, item.default, kind, many, choices)
+        long = any(flag.startswith("--") for flag in about.flags)
+        flags = about.flags if long else ("--" + item.name.replace("_", "-"), *about.flags)
+        found.append(Field(item.name, about, item.default, kind, many, choices, flags))
+    return tuple(found)
 
 
 def _without_none(kind: Any) -> Any:
@@ -103,7 +103,7 @@ def _without_none(kind: Any) -> Any:
 
 def check_fields(options: Any) -> None:
     """Raise ``UsageError`` for a value of a dataclass that its field does not allow."""
-    for item in option_fields(type(options)):
+    for item in option_fields(options.__class__):
         value = getattr(options, item.name)
         values = value if item.many else () if value is None else (value,)
         for one in values:

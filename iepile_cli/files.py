@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import errno
 import gzip
 import io
 import lzma
@@ -33,6 +34,9 @@ COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 MAX_RATIO = 200
 MAX_UNPACKED = 1 << 30
 UTF8 = "utf-8"
+
+# What writing fails with, and never reading.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 StrPath = str | os.PathLike[str]
 
@@ -114,6 +118,9 @@ def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED)
                 f"its compression is damaged: {error}", path=display_name(path)
             ) from None
         except OSError as error:
+            if error.errno in _NO_SPACE:
+                # Of what is written meanwhile.
+                raise
             reason = error.strerror or str(error)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
 
@@ -282,7 +289,14 @@ def utf8_stream(stream: io.BufferedReader) -> io.BufferedReader:
 
     Raises ``DataError``, without a path, for what is no text by how it begins.
     """
-    encoding = text_encoding(stream.peek(_SNIFFED)[:_SNIFFED])
+    head = stream.peek(_SNIFFED)[:_SNIFFED]
+    try:
+        encoding = text_encoding(head)
+    except DataError as error:
+        # Where this is called, no option names an encoding.
+        odd = "--encoding" in (error.hint or "")
+        hint = "recode UTF-16 text to UTF-8" if odd else error.hint
+        raise DataError(error.reason, hint=hint) from None
     if encoding == "utf-8-sig":
         stream.read(len(codecs.BOM_UTF8))
     elif encoding != UTF8:
@@ -438,6 +452,16 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
 
 
 @contextmanager
+def _naming_what_is_full(path: StrPath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise DataError(f"cannot be written: {error.strerror}", path=display_name(path)) from None
+
+
+@contextmanager
 def atomic_write(path: StrPath | None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends without an error.
 
@@ -448,7 +472,7 @@ def atomic_write(path: StrPath | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with atomic_path(path) as partial:
+    with _naming_what_is_full(path), atomic_path(path) as partial:
         try:
             opened = partial.open("wb")
         except OSError as error:

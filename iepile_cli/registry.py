@@ -17,7 +17,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -183,14 +183,17 @@ class Registry:
                 if failure not in self.failures:
                     self.failures.append(failure)
 
-    def unknown(self, kind: str, name: str, called: str = "") -> UnknownName:
+    def unknown(
+        self, kind: str, name: str, called: str = "", *, names: Sequence[str] | None = None
+    ) -> UnknownName:
         """The error for a name that is not there: close matches, and the plugins that failed.
 
-        ``called`` stands in the message for the kind.
+        ``called`` is the word for the kind in the message. Only ``names`` are offered, by default
+        all of the kind.
         """
         import difflib
 
-        names = self.names(kind)
+        names = self.names(kind) if names is None else names
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if close:
             hint = f"did you mean {' or '.join(close)}?"

@@ -41,9 +41,8 @@ class GuessedTokenizer:
         """Some id: the model is taken to have the token."""
         return 0
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token: none that ``text`` gives is."""
-        return token_id == 0
+    # None that ``text`` gives is one.
+    control_ids = frozenset({0})
 
     def controls(self) -> Mapping[str, int]:
         """None is known."""

@@ -124,7 +124,7 @@ def command(
     for option in fields(how):
         if option.name not in knows and getattr(how, option.name) != option.default:
             raise UsageError(
-                f"--{option.name} says nothing to {chosen}", hint=_INSTEAD.get(option.name, "")
+                f"--{option.name} does not apply to {chosen}", hint=_INSTEAD.get(option.name, "")
             )
     if has_merged_form(found, adapters):
         merged = merged_form(found.path, found.adapters, on_note)
@@ -193,7 +193,7 @@ def _vllm(found: Resolved, how: Serving) -> Command:
     argv += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
     argv += ["--generation-config", "vllm", "--host", how.host, "--port", str(how.port)]
     names = ", ".join(_plain(path.name) for path in found.adapters)
-    remark = f"vLLM lays one adapter at a time over the model, by its name: {names}"
+    remark = f"vLLM applies one adapter at a time, by its name: {names}"
     made = Command(argv, served, _url(how), "", remark=remark if len(found.adapters) > 1 else "")
     # Without the tokenizer at hand, prompts can still be written in the model's template.
     foreign = bool(found.entry and found.entry.remote_code)
@@ -228,7 +228,7 @@ def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
 
 
 def _ollama(found: Resolved, how: Serving) -> Command:
-    # Ollama takes paths to start from where the Modelfile lies.
+    # Ollama takes paths to start from the Modelfile's folder.
     adapters = [_gguf_adapter(path).resolve() for path in found.adapters]
     lines = [f"FROM {found.path.resolve()}", *(f"ADAPTER {path}" for path in adapters)]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]

@@ -202,9 +202,10 @@ class LlamaCppTokenizer:
         # The roles of Baichuan are tokens of the ordinary kind.
         return self.vocabulary.controls.get(token, self.vocabulary.ordinary.get(token))
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token."""
-        return token_id in self._controls
+    @functools.cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control tokens."""
+        return frozenset(self.vocabulary.controls.values())
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
@@ -229,10 +230,6 @@ class LlamaCppTokenizer:
             eos_token=self._lib.llama_vocab_eos(self._vocab),
             slices=[],
         )
-
-    @functools.cached_property
-    def _controls(self) -> frozenset[int]:
-        return frozenset(self.vocabulary.controls.values())
 
     def _token(self, token_id: int) -> int | None:
         return token_id if token_id >= 0 else None
@@ -264,9 +261,10 @@ class HFTokenizer:
                 found = int(ordinary)
         return found
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token."""
-        return token_id in self._ids
+    @functools.cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control tokens."""
+        return frozenset(self._controls.values())
 
     def controls(self) -> Mapping[str, int]:
         """All control tokens: string to id."""
@@ -297,10 +295,6 @@ class HFTokenizer:
             self._tokenizer.all_special_tokens, self._tokenizer.all_special_ids, strict=True
         )
         return named | {str(token): int(i) for token, i in pairs}
-
-    @functools.cached_property
-    def _ids(self) -> frozenset[int]:
-        return frozenset(self._controls.values())
 
 
 def _chat_template(given: Any) -> str | None:

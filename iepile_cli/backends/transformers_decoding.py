@@ -191,7 +191,7 @@ class _Batch:
                 self.finished(row.number, replace(answer, computed_tokens=row.computed))
         left = [n for n, row in enumerate(self.rows) if not row.constraint.done]
         if left and len(left) < len(self.rows):
-            # On the CPU they select from every layer, on whichever GPU it lies.
+            # On the CPU they select from every layer, on whichever GPU it is.
             self.cache.batch_select_indices(torch.tensor(left))
             self.held = self.held[left]
         self.rows = [self.rows[n] for n in left]

@@ -76,11 +76,21 @@ def _write_list(formatter: Any, records: Iterable[tuple[str, str]]) -> None:
     for name, text in records:
         lines = wrap(text, formatter.width - column)
         if len(name) > column - 4:
-            formatter.write(f"  {name}\n")
+            formatter.write("".join(f"  {line}\n" for line in _fitted(name, formatter.width)))
         elif lines:
             formatter.write(f"  {name:{column - 2}}{lines.pop(0)}\n")
         for line in lines:
             formatter.write(f"{'':{column}}{line}\n")
+
+
+def _fitted(name: str, width: int) -> list[str]:
+    """An option and its values in lines that fit, cut after the bars between the values."""
+    lines = [""]
+    for piece in re.split(r"(?<=[| ])", name):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width - 2:
+            lines.append("    ")
+        lines[-1] += piece
+    return lines
 
 
 class Group(TyperGroup):

@@ -114,23 +114,23 @@ def run(
             note(f"nothing left to do: {done}" if writer.resumed else f"no {noun} to read")
             return
         with Progress() as progress:
-            tally = _Tally(progress, noun, lambda: _measured(first, read_again(), writer))
+            counts = _Counts(progress, noun, lambda: _measured(first, read_again(), writer))
             opened = _opened(open_model, progress)
-            tally.begin()
+            counts.begin()
             with closing(opened.runner):
-                for result in answer(chain([first], rest), opened, tally.answered, failed):
+                for result in answer(chain([first], rest), opened, counts.answered, failed):
                     with progress.aside():
                         writer.write(result)
-                    tally.finished(result)
-        tally.tell(opened.runner)
+                    counts.finished(result)
+        counts.tell(opened.runner)
         failed_inputs = f"{plural(len(failures), 'input')} failed"
-        if failures and not (tally.items or writer.resumed):
+        if failures and not (counts.items or writer.resumed):
             # Raised in here: a file of earlier results is not replaced by an empty one.
             raise IEPileError(f"{failed_inputs}; nothing written")
-    tally.report(output)
+    counts.report(output)
     if failures:
         raise PartialFailure(
-            f"{failed_inputs}; {plural(tally.items, noun)} written",
+            f"{failed_inputs}; {plural(counts.items, noun)} written",
             hint="--resume tries again what failed" if to_resume else "",
         )
 
@@ -157,7 +157,7 @@ def _measured(
     return len(lengths), sum(lengths)
 
 
-class _Tally:
+class _Counts:
     """What a run has done so far, its bar, and how long it will take."""
 
     # A run without a bar is foretold after so many seconds, if it takes longer than a minute.

@@ -83,7 +83,7 @@ def _parameter(item: Field) -> inspect.Parameter:
     about, kind = item.option, _kind(item)
     flags = item.flags
     if kind is bool:
-        flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]]
+        flags = (f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:])
     empty = item.default is None or item.default == () or item.default == ""
     default = None if empty else list(item.default) if item.many else item.default
     shown = about.show_default

@@ -151,14 +151,14 @@ class _Shown(Reporter):
 
 
 def _show_example(runs: Sequence[tuple[str, bool]]) -> None:
-    """Write an example with what is learnt marked: by colour on a terminal, else by lines."""
-    console.put("\nan example; what is learnt is marked:\n")
+    """Write an example with what is trained on marked: by colour on a terminal, else by lines."""
+    console.put("\nan example; what is trained on is marked:\n")
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.text import Text
 
-        parts = [(text, "bold green" if learnt else "dim") for text, learnt in runs]
+        parts = [(text, "bold green" if trained else "dim") for text, trained in runs]
         Console(highlight=False).print(Text.assemble(*parts))
         return
-    for text, learnt in runs:
-        console.put(f"[{'learnt' if learnt else 'masked'}] {text}\n")
+    for text, trained in runs:
+        console.put(f"[{'trained' if trained else 'masked'}] {text}\n")

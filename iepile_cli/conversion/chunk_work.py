@@ -1,4 +1,4 @@
-"""What a worker process does with a chunk of records: one function for each thing that is made."""
+"""What a worker process does with a chunk of records: one function for each kind of output."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Report(Counts):
     """The counts of one file: ``name`` as users know it, and what was done with it.
 
     ``title`` is a shorter name within a corpus. ``empty_dropped`` rows were left out for
-    ``--max-empty-ratio``; ``notes`` are other things to know; ``error`` is why the file could
+    ``--max-empty-ratio``; ``notes`` are other remarks; ``error`` is why the file could
     not be converted at all.
     """
 

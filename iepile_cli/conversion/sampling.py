@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
-from iepile_cli.conversion.plan import Plan
+from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem, label_of
 
@@ -82,8 +82,7 @@ class Sampler:
         whole_types = self._draws_types and (plan.neg_ratio == 0 or plan.hard is not None)
         self._draws_slots = bool(self.task.slots) and not (certain or whole_types)
         self._few = plan.batch_size if plan.batch_size > 0 else self.task.batch_size
-        hard = plan.hard or {}
-        self._hard_types = {key: frozenset(hard.get(name, ())) for key, name in self.labels.items()}
+        self._hard_types = self._keys_of_hard(plan.hard or {})
         self.orders = self._count_orders() if self.trains and plan.shuffle else 1
         self._in_order: dict[int, list[Request]] = {}
         self._selections: dict[Key, list[Request]] = {}
@@ -95,6 +94,15 @@ class Sampler:
             self._starts[key] = self._count
             self._count += len(item.slots)
         self._prefix = repr(plan.seed).encode() + b"/"
+
+    def _keys_of_hard(self, hard: HardNegatives) -> dict[Key, list[Key]]:
+        named: dict[str, list[Key]] = {}
+        for key, label in self.labels.items():
+            named.setdefault(label, []).append(key)
+        return {
+            key: [one for other in hard.get(label, ()) for one in named.get(other, ())]
+            for key, label in self.labels.items()
+        }
 
     def _count_orders(self) -> int:
         labels = sum(1 + len(item.slots) for item in self.items.values())
@@ -237,11 +245,9 @@ class Sampler:
         self, ordered: list[Request], gold: GoldLabels, numbers: Sequence[int]
     ) -> list[Request]:
         """A record's own types, those easily mistaken for them, and at most ``_few`` others."""
-        names: set[str] = set()
+        asked = set(gold)
         for key in gold:
-            names |= self._hard_types.get(key, frozenset())
-        labels = self.labels
-        asked = {one.key for one in ordered if one.key in gold or labels[one.key] in names}
+            asked.update(self._hard_types.get(key, ()))
         others = [
             (value, one.key)
             for one, value in zip(ordered, numbers, strict=False)

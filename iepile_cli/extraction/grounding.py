@@ -163,7 +163,7 @@ def required_roles(node: Node) -> frozenset[str]:
 def _closest(roles: Roles, places: Occurrences, nth: int) -> list[int]:
     """The offset of each part: of the anchors, best first, the ``nth``, and what is nearest to it.
 
-    When a thing is listed more often than its anchor stands in the text, the best is taken again.
+    When an item is listed more often than its anchor stands in the text, the best is taken again.
     """
     (_, head), *others = roles
     anchors = places.of(head)

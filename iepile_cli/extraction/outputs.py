@@ -266,7 +266,7 @@ def _destination(target: str | None, *, resume: bool) -> str | None:
 def read_keys(path: str, key_of: LineKey) -> tuple[set[Hashable], int]:
     """The keys of the lines that an output file holds, and its good length in bytes.
 
-    The length ends with the last complete result; behind it stand at most half a line and the
+    The length ends with the last complete result; after it come at most half a line and the
     array's closing bracket. Reads line by line: a file of any size can be resumed. Raises
     ``DataError`` for a file that is something else, so that it is not written into.
     """

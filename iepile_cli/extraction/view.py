@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WHOLE = 1500
 AROUND = 80
 FILE_WIDTH = 100
-# The width from which a thing of several parts has room for its place and score.
+# The width from which an item of several parts has room for its place and score.
 ROOMY = 60
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")

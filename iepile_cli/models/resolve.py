@@ -239,7 +239,13 @@ def _locate(
         raise NotInstalled(name, None, what=what, remark=known.failure_hint())
     if is_path or path.suffix or len(path.parts) > 1:
         raise ModelError(f"{name}: no such file or folder")
-    raise known.unknown("model", name, what)
+    adapters = what == "adapter"
+    fitting = [
+        one.name
+        for one in known.objects("model")
+        if one.kind != "data" and (one.kind == "adapter") == adapters
+    ]
+    raise known.unknown("model", name, what, names=fitting)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -302,7 +302,7 @@ def _stop(text: str, start: int, end: int, size: int) -> int:
     """Where the stretch that begins at ``start`` ends: at most about ``size`` characters on."""
     if end - start <= size:
         return end
-    # The last piece may go on behind the window, so its end is no place to cut.
+    # The last piece may go on after the window, so its end is no place to cut.
     window = segment(text[start : min(end, start + size + 1)])[:-1]
     if not window:
         return _inside_piece(text, start, end, size)

@@ -21,7 +21,11 @@ MAX_TYPES = 20_000
 MAX_SLOTS = 1_000
 MAX_NAME = 2_000
 
+# The same as plain data, for hints.
+_NAMES = '["person", "location"]'
+_SLOTTED = '{"attack": ["attacker", "target"]}'
 _RELATION = '{"subject_type": "person", "predicate": "born in", "object_type": "city"}'
+_DATA = f"write it like: {_NAMES} or {_SLOTTED} or [{_RELATION}]"
 
 
 def items_from_expression(text: str, task: Task | None) -> tuple[Task, list[SchemaItem]]:
@@ -63,7 +67,7 @@ def items_from_data(value: Any, task: Task | None) -> tuple[Task, list[SchemaIte
     or of type to slots (a list, or an object of slot to description).
     """
     if not isinstance(value, (dict, list)):
-        raise UsageError(f"a schema is a list or an object, not {shown(value)}", hint=examples())
+        raise UsageError(f"a schema is a list or an object, not {shown(value)}", hint=_DATA)
     check_count(len(value))
     if isinstance(value, dict):
         return _from_object(value, task)
@@ -76,7 +80,7 @@ def items_from_data(value: Any, task: Task | None) -> tuple[Task, list[SchemaIte
         task = found
         items.append(item)
     if task is None:
-        raise UsageError("the schema is empty", hint=examples())
+        raise UsageError("the schema is empty", hint=_DATA)
     return task, distinct_items(items)
 
 
@@ -91,18 +95,18 @@ def _from_name(name: Any, task: Task | None) -> tuple[Task, SchemaItem]:
 
 def _from_object(value: dict[Any, Any], task: Task | None) -> tuple[Task, list[SchemaItem]]:
     if not value:
-        raise UsageError("the schema is empty", hint=examples())
+        raise UsageError("the schema is empty", hint=_DATA)
     slotted = any(isinstance(parts, (list, dict)) for parts in value.values())
     task = task or TASKS["EE" if slotted else "NER"]
     items = []
     for key, parts in value.items():
         name = _name(key)
         if task.layout.subject_type:
-            raise _unreadable(name, task)
+            raise _unreadable_data(name, task)
         if isinstance(parts, (list, dict)):
             slots, descriptions = _slots(parts, name)
             if slots and not task.slots:
-                raise _unreadable(name, task)
+                raise _unreadable_data(name, task)
             items.append(SchemaItem(name, slots, descriptions=descriptions))
         elif parts is None or isinstance(parts, str):
             if parts and task.item_keys:
@@ -131,12 +135,12 @@ def _from_instruction(part: dict[Any, Any], task: Task | None) -> tuple[Task, Sc
                 given = isinstance(value, list)
                 fields["trigger"] = _names(value) if given else value is not False
             elif key not in part:
-                raise UsageError(f"schema item {shown(part)} has no {key!r}", hint=examples())
+                raise UsageError(f"schema item {shown(part)} has no {key!r}", hint=_DATA)
             else:
                 fields[field] = _name(value)
         given = isinstance(fields.get("trigger"), tuple)
         return TASKS["EEA"] if given else candidate, SchemaItem(**fields)
-    raise UsageError(f"schema item {shown(part)} cannot be read", hint=examples())
+    raise UsageError(f"schema item {shown(part)} cannot be read", hint=_DATA)
 
 
 def from_lists(
@@ -188,11 +192,11 @@ def distinct_items(items: Iterable[SchemaItem]) -> list[SchemaItem]:
 def _name(name: Any, owner: str = "") -> str:
     """A name, checked; raises ``UsageError``. ``owner`` is the schema item that it is part of."""
     if not isinstance(name, str):
-        hint = examples() if isinstance(name, (list, dict)) else "put it in quotes"
+        hint = _DATA if isinstance(name, (list, dict)) else "put it in quotes"
         of = f" of {shown(owner)}" if owner else ""
         raise UsageError(f"a name in the schema{of} is text, not {shown(name)}", hint=hint)
     if not name.strip():
-        raise UsageError("an empty name stands in the schema", hint=examples())
+        raise UsageError("an empty name stands in the schema", hint=_DATA)
     if len(name) > MAX_NAME:
         raise UsageError(f"a name of {len(name):,} characters in the schema, at most {MAX_NAME:,}")
     if re.search("[\ud800-\udfff]", name):
@@ -250,10 +254,18 @@ def _unreadable(text: str, task: Task | None) -> UsageError:
     return UsageError(f"schema item {shown(text)} cannot be read", hint=hint)
 
 
+def _unreadable_data(name: str, task: Task) -> UsageError:
+    form = f"[{_RELATION}]" if task.layout.subject_type else _SLOTTED if task.slots else _NAMES
+    return UsageError(
+        f"schema item {shown(name)} cannot be read as one of {task.name}",
+        hint=f"write it like: {form}",
+    )
+
+
 def _no_parts(item: str, parts: Any) -> UsageError:
     return UsageError(
         f"schema item {shown(item)} has {shown(parts)} where a list of names belongs",
-        hint='for example {"attack": ["attacker", "target"]}',
+        hint=f"for example {_SLOTTED}",
     )
 
 

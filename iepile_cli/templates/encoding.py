@@ -8,6 +8,7 @@ the text is cut inside the name of that token and its parts are tokenised apart.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -97,8 +98,9 @@ class Tokenizer(Protocol):
         """Ids of plain text, control tokens not read, nothing added."""
         ...
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether an id is that of a control token."""
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control tokens."""
         ...
 
     def controls(self) -> Mapping[str, int]:
@@ -185,7 +187,7 @@ class _PlainText:
 
     def ids(self, text: str, *, continues: bool = False) -> list[int]:
         ids = self._continuation(text) if continues else self.tokenizer.text(text)
-        found = {i for i in set(ids) if self._is_forbidden(i)}
+        found = self.forbidden.intersection(ids)
         # One character cannot be cut; it then becomes the unknown token, which has no effect.
         if not found or len(text) < 2:
             return ids
@@ -194,14 +196,13 @@ class _PlainText:
             result += self.ids(part, continues=continues or bool(result))
         return result
 
-    def _is_forbidden(self, token_id: int) -> bool:
-        return (
-            self.tokenizer.is_control(token_id)
-            or token_id in self.names.values()
-            or token_id in (self.tokenizer.bos, self.tokenizer.eos)
-        )
+    @functools.cached_property
+    def forbidden(self) -> frozenset[int | None]:
+        """Ids that no text may give."""
+        tokenizer = self.tokenizer
+        return tokenizer.control_ids.union(self.names.values(), (tokenizer.bos, tokenizer.eos))
 
-    def _cut(self, text: str, found: set[int]) -> Iterator[str]:
+    def _cut(self, text: str, found: frozenset[int | None]) -> Iterator[str]:
         """Cut after the first character of every name of the tokens found, else in the middle."""
         named = {**self.tokenizer.controls(), **self.names}
         strings = sorted((s for s, i in named.items() if i in found), key=len, reverse=True)

@@ -140,7 +140,7 @@ def varlen_kernel() -> Callable[..., torch.Tensor] | None:
 def _call_varlen(
     call: Any, q: Any, k: Any, v: Any, at: Segments, scaling: Any, window: Any, *, own: bool
 ) -> Any:
-    """Call torch's ``own`` function or that of flash-attention, which names things otherwise."""
+    """Call torch's ``own`` function or flash-attention's, whose parameters have other names."""
     lengths = (at.queries, at.keys, at.longest_query, at.longest_key)
     # So many positions back, and none ahead.
     span = (window - 1 if window else -1, 0)

@@ -270,7 +270,7 @@ def model_card(
         "The exact configuration is in `train.toml`, the loss of each step in `train_log.jsonl` "
         "and `loss.png`.",
         "",
-        "The answers are learnt from the data named above and carry its licences' terms, beside "
+        "The answers come from the data named above and carry its licences' terms, beside "
         "those of the base model.",
         "",
     ]

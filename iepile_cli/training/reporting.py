@@ -12,7 +12,7 @@ from iepile_cli.errors import IEPileError
 
 
 class Stopped(IEPileError):
-    """A run was asked to stop; what it had learnt is in a checkpoint."""
+    """A run was asked to stop; its weights are in a checkpoint."""
 
     exit_code = 130
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from iepile_cli.cli import console, run
+from iepile_cli.cli import console
+from iepile_cli.cli.app import run
 from iepile_cli.formatting import Styled, cell_width, plural, table_lines, wrap
 
 HEADER = ("name", "runs here", "from", "about")

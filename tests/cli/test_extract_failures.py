@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from iepile_cli.cli import console, run
+from iepile_cli.cli import console
+from iepile_cli.cli.app import run
 
 pytestmark = pytest.mark.model
 

@@ -202,7 +202,7 @@ def test_an_option_that_says_nothing_to_a_server_is_refused(
 ) -> None:
     what = weights if server == "vllm" else model
     assert run(["serve", "-m", str(what), "--server", server, option, "3"]) == 2
-    assert f"{option} says nothing to {server}" in capsys.readouterr().err
+    assert f"{option} does not apply to {server}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("server", ["llama-server", "ollama", "llama-cpp-python"])

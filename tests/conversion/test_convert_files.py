@@ -364,6 +364,15 @@ def test_empty_and_binary_files(folder: Path, run: Any) -> None:
     result = run("convert", path, "--task", "NER")
     assert result.code == 1
     assert f"{path}: is a binary file, not text" in result.err
+    assert "--encoding" not in result.err
+
+
+def test_a_full_disk_is_no_fault_of_the_input(folder: Path, run: Any) -> None:
+    path = folder / "train.json"
+    path.write_text(json.dumps({"text": "Ann", "entity": []}) + "\n")
+    result = run("convert", path, "--to", "records", "-o", "/dev/full")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "/dev/full: cannot be written: No space left on device" in result.err
 
 
 def test_a_corpus_is_converted_set_by_set(tmp_path: Path, run: Any) -> None:

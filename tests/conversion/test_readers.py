@@ -113,6 +113,22 @@ def test_spacy_json(tmp_path: Path) -> None:
     assert [line for line, _ in problems(path, "spacy")] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        ["In Rome", {"entities": [[3, 7, "GPE"]]}],
+        {"id": 0, "paragraphs": [{"raw": "In Rome", "sentences": [{"tokens": [
+            {"orth": "In", "ner": "O"}, {"orth": "Rome", "ner": "U-GPE"}]}]}]},
+    ],
+)  # fmt: skip
+def test_spacy_documents_without_a_text_key_are_known(tmp_path: Path, document: Any) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([document]))
+    (record,) = read(path)
+    assert entities(record) == [("Rome", "GPE")]
+    assert form_of(path) == "spacy"
+
+
 def test_prodigy_relations(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     head, tail = ({"start": 0, "end": 3, "label": "P"}, {"start": 13, "end": 16, "label": "O"})

@@ -150,7 +150,7 @@ def test_control_tokens_in_a_text_do_not_change_the_prompt(opened: Opened) -> No
     def controls(text: str) -> list[int]:
         prompt = opened.template.prompt(Instruction(task, tuple(items), text).json)
         tokens = encode(prompt, opened.runner.tokenizer)
-        return [token for token in tokens if opened.runner.tokenizer.is_control(token)]
+        return [token for token in tokens if token in opened.runner.tokenizer.control_ids]
 
     assert controls("harmless") != []
     for text in HOSTILE:

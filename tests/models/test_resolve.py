@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,19 @@ def test_entry_may_name_its_own_adapter(known: Registry, store: Path, tmp_path: 
     known.add("model", "a", lora)
     found = resolve_model("b", registry=known)
     assert (found.adapters, found.template) == ((tmp_path / "lora.gguf",), "alpaca")
+
+
+@pytest.mark.parametrize(
+    ("model", "adapters", "others"),
+    [
+        ("instructi", (), {"instructie", "iepile", "smollm2-iepile-lora"}),
+        ("smollm2-iepile", (), {"smollm2-iepile-lora", "llama2-13b-iepile-lora"}),
+        ("smollm2", ("smollm",), {"smollm2", "oneke", "instructie"}),
+    ],
+)
+def test_only_names_that_fit_the_option_are_offered(
+    known: Registry, store: Path, model: str, adapters: tuple[str, ...], others: set[str]
+) -> None:
+    with pytest.raises(UnknownName) as raised:
+        resolve_model(model, adapters, registry=known)
+    assert not others & set(re.findall(r"[\w.-]+", raised.value.hint))

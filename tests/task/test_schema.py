@@ -18,7 +18,13 @@ from iepile_cli.task import TASKS, SchemaItem, Task, task_named
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import lark_grammar
 from iepile_cli.task.schema import MAX_BYTES, parse_schema, read_schema, read_schema_file
-from iepile_cli.task.schema_items import MAX_NAME, MAX_SLOTS, MAX_TYPES, items_from_expression
+from iepile_cli.task.schema_items import (
+    MAX_NAME,
+    MAX_SLOTS,
+    MAX_TYPES,
+    items_from_data,
+    items_from_expression,
+)
 
 ROLES = ("attacker", "target")
 
@@ -484,3 +490,25 @@ def test_odd_json_never_escapes_as_another_error(value: str) -> None:
     except IEPileError:
         return
     assert json.loads(value) == {"a": ["b", 1]}
+
+
+@pytest.mark.parametrize("task", ["NER", "RE", "SPO", "EE", "EET", "KG"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"person -works for-> organization": "employed by"},
+        {"works for": {"subject": "person", "object": "organization"}},
+        [{"works for": "person"}],
+        [],
+        {},
+        "person",
+    ],
+)
+def test_a_hint_for_plain_data_can_be_read_as_plain_data(value: Any, task: str) -> None:
+    try:
+        items_from_data(value, TASKS[task])
+    except UsageError as error:
+        forms = error.hint.partition("like: ")[2]
+        examples = forms.split(" or ") if forms else []
+        for form in examples:
+            assert items_from_data(json.loads(form), TASKS[task] if len(examples) == 1 else None)

@@ -51,8 +51,7 @@ class Names:
     def text(self, text: str) -> list[int]:
         return [100 + ord(c) for c in text]
 
-    def is_control(self, token_id: int) -> bool:
-        return token_id < 100
+    control_ids = frozenset(range(100))
 
     def controls(self) -> Mapping[str, int]:
         return {name: i for i, name in enumerate(self.names)}

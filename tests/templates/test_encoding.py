@@ -42,8 +42,7 @@ class Greedy:
             )
         return ids
 
-    def is_control(self, token_id: int) -> bool:
-        return token_id < FIRST_CHARACTER
+    control_ids = frozenset(range(FIRST_CHARACTER))
 
     def controls(self) -> Mapping[str, int]:
         return CONTROLS
@@ -76,8 +75,7 @@ def test_control_tokens_are_those_of_the_pieces(text: str) -> None:
 class Ordinary(Greedy):
     """A vocabulary in which nothing is marked as control, as Baichuan's roles are not."""
 
-    def is_control(self, token_id: int) -> bool:
-        return False
+    control_ids: frozenset[int] = frozenset()
 
     def controls(self) -> Mapping[str, int]:
         return {}

@@ -35,8 +35,7 @@ class Symbolic:
     def text(self, text: str) -> Any:
         return [("text", text)]
 
-    def is_control(self, token_id: Any) -> bool:
-        return False
+    control_ids: frozenset[Any] = frozenset()
 
     def controls(self) -> Mapping[str, Any]:
         return {}

@@ -508,7 +508,7 @@ def test_gguf_parts_are_merged_without_torch(gguf_parts: tuple[Path, Path], tmp_
     base, adapter = gguf_parts
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None;"
-        "from iepile_cli.cli import run; sys.exit(run(sys.argv[1:]))"
+        "from iepile_cli.cli.app import run; sys.exit(run(sys.argv[1:]))"
     )
     words = ["-m", base, "-a", adapter, "--template", "alpaca", "--quantise", "q4_0"]
     command = ["export", "--to", "ollama", *words, "-o", tmp_path / "out"]

@@ -45,8 +45,9 @@ class Characters:
     def text(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def is_control(self, token_id: int) -> bool:
-        return token_id >= self.bos
+    @property
+    def control_ids(self) -> frozenset[int]:
+        return frozenset({self.bos, self.eos, *self.controls().values()})
 
     def controls(self) -> Mapping[str, int]:
         return {name: 1_200_002 + at for at, name in enumerate(self._names)}

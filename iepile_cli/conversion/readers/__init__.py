@@ -100,6 +100,9 @@ def _form_by_name(path: Path | None) -> str:
 
 def _form_of_record(value: Any) -> str:
     """The form of a decoded record, by the keys that no other form has together."""
+    match value:
+        case [str(), {"entities": list()}] | {"paragraphs": list()}:
+            return "spacy"
     if not isinstance(value, dict) or any(task.layout.field in value for task in TASKS.values()):
         return "iepile"
     label, data = value.get("label", value.get("labels")), value.get("data")
@@ -117,7 +120,7 @@ def _form_of_record(value: Any) -> str:
     entities = value.get("entities")
     if isinstance(entities, list) and "relations" in value:
         return "doccano"
-    if "ents" in value or "paragraphs" in value:
+    if "ents" in value:
         return "spacy"
     return "prodigy" if "spans" in value else "iepile"
 
