@@ -23,7 +23,7 @@ from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLin
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, write_atomic
+from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
 from iepile_cli.task import Task
 
 PART = ".part"
@@ -167,8 +167,9 @@ class Writer:
         self.written += 1
 
     def _put(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._stream.flush()
+        with naming_what_is_full(self._name or "stdout"):
+            self._stream.write(data)
+            self._stream.flush()
 
     def close(self) -> None:
         """End the output and put it in its place."""
@@ -201,7 +202,12 @@ class Writer:
                     self._stream.close()
         else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
-            self._end()
+            try:
+                self._end()
+            except DataError:
+                # No room for its end: the error that led here is the one to show.
+                with contextlib.suppress(OSError):
+                    self._stream.close()
             if self._new and not self.written and self.path and os.path.isfile(self.path):
                 os.remove(self.path)
                 with contextlib.suppress(OSError):
