@@ -189,8 +189,10 @@ def _check_reports(
     for number, target in enumerate(targets):
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")
-        if not Path(target).absolute().parent.is_dir():
-            raise UsageError(f"{Path(target).parent} is not there", hint="make the folder first")
+        try:
+            Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
         others = targets[:number]
         if not files.is_device(target) and any(files.is_same_file(target, one) for one in others):
             raise UsageError(f"two reports cannot both be written to {target}")

@@ -44,6 +44,13 @@ def predictions(tmp_path: Path) -> str:
     return write(tmp_path / "predictions.jsonl", rows)
 
 
+def test_folders_of_the_reports_are_made(predictions: str, tmp_path: Path) -> None:
+    reports = [tmp_path / "new" / "a" / "scores.json", tmp_path / "other" / "page.html"]
+    done = run(predictions, "--json", str(reports[0]), "--html", str(reports[1]))
+    assert done.returncode == 0
+    assert all(report.stat().st_size for report in reports)
+
+
 def test_table_for_programs(predictions: str) -> None:
     done = run(predictions, "--by", "source", "--by", "type")
     assert done.returncode == 0
@@ -119,7 +126,12 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
     ([row("{}", GOLD)], ["--task", "RE"], 1, "no record of task RE"),
     ([row("{}", [], task="KG")], ["--upstream-compatible"], 2, "cannot score KG"),
     ([row("{}", GOLD)], ["--upstream-compatible", "--repair"], 2, "cannot be combined"),
-    ([row("{}", GOLD)], ["--html", "/nowhere/at/all.html"], 2, "/nowhere/at is not there"),
+    (
+        [row("{}", GOLD)],
+        ["--html", "/dev/null/a/b.html"],
+        2,
+        "/dev/null/a/b.html: cannot be written",
+    ),
     ([row("{}", GOLD)], ["--baseline", "/nowhere.jsonl"], 1, "No such file"),
     ([row("{}", GOLD)], ["--resamples", "1"], 2, "--resamples takes 0"),
     ([b"\x1f\x8b broken"], [], 1, "its compression is damaged"),
