@@ -91,7 +91,11 @@ class Writer:
             resumed = self._open(self._target, resume, settings or {})
         except OSError as error:
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
-        self._put(form.begin(resumed=resumed))
+        try:
+            self._put(form.begin(resumed=resumed))
+        except DataError:
+            self._abandon()
+            raise
         self._note(settings or {})
 
     def _open(self, target: str, resume: bool, settings: Mapping[str, Any]) -> bool:
@@ -185,6 +189,11 @@ class Writer:
         if self._target is not None:
             self._stream.close()
 
+    def _abandon(self) -> None:
+        if self._target is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
     def __enter__(self) -> Writer:
         return self
 
@@ -197,17 +206,14 @@ class Writer:
         if kind is None:
             self.close()
         elif issubclass(kind, BrokenPipeError):
-            if self._target is not None:
-                with contextlib.suppress(OSError):
-                    self._stream.close()
+            self._abandon()
         else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
             try:
                 self._end()
             except DataError:
                 # No room for its end: the error that led here is the one to show.
-                with contextlib.suppress(OSError):
-                    self._stream.close()
+                self._abandon()
             if self._new and not self.written and self.path and os.path.isfile(self.path):
                 os.remove(self.path)
                 with contextlib.suppress(OSError):
