@@ -103,7 +103,7 @@ class Writer:
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = _read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b")  # noqa: SIM115
+                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -119,7 +119,7 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb")  # noqa: SIM115
+        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
         return False
 
     def check(self, **settings: Any) -> None:
@@ -162,13 +162,29 @@ class Writer:
         return len(self._finished)
 
     def write(self, result: Result) -> None:
-        """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
+        """Write one result, whole or not at all.
+
+        Raises ``BrokenPipeError`` when nobody reads any more, and ``DataError`` for a full disk.
+        """
         self._put(self._form.result(result))
         self.written += 1
 
     def _put(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._stream.flush()
+        left = memoryview(data)
+        try:
+            # A file is not buffered, and takes what it has room for.
+            while left:
+                left = left[self._stream.write(left) :]
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self.path is not None and os.path.isfile(self.path):
+                self._stream.seek(len(left) - len(data), os.SEEK_CUR)
+                self._stream.truncate()
+            raise DataError(
+                f"cannot be written: {error.strerror}", path=self._name or "stdout"
+            ) from None
 
     def close(self) -> None:
         """End the output and put it in its place."""
@@ -201,7 +217,8 @@ class Writer:
                     self._stream.close()
         else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
-            self._end()
+            with contextlib.suppress(DataError, OSError):
+                self._end()
             if self._new and not self.written and self.path and os.path.isfile(self.path):
                 os.remove(self.path)
                 with contextlib.suppress(OSError):
