@@ -23,7 +23,7 @@ from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLin
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, write_atomic
+from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
 from iepile_cli.task import Task
 
 PART = ".part"
@@ -91,7 +91,11 @@ class Writer:
             resumed = self._open(self._target, resume, settings or {})
         except OSError as error:
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
-        self._put(form.begin(resumed=resumed))
+        try:
+            self._put(form.begin(resumed=resumed))
+        except DataError:
+            self._abandon()
+            raise
         self._note(settings or {})
 
     def _open(self, target: str, resume: bool, settings: Mapping[str, Any]) -> bool:
@@ -172,19 +176,17 @@ class Writer:
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
         try:
-            # A file is not buffered, and takes what it has room for.
-            while left:
-                left = left[self._stream.write(left) :]
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
+            with naming_what_is_full(self._name or "stdout"):
+                # A file is not buffered, and takes what it has room for.
+                while left:
+                    left = left[self._stream.write(left) :]
+                self._stream.flush()
+        except DataError:
             if self.path is not None and os.path.isfile(self.path):
+                # A part of a result is none.
                 self._stream.seek(len(left) - len(data), os.SEEK_CUR)
                 self._stream.truncate()
-            raise DataError(
-                f"cannot be written: {error.strerror}", path=self._name or "stdout"
-            ) from None
+            raise
 
     def close(self) -> None:
         """End the output and put it in its place."""
@@ -200,6 +202,11 @@ class Writer:
         if self._target is not None:
             self._stream.close()
 
+    def _abandon(self) -> None:
+        if self._target is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
     def __enter__(self) -> Writer:
         return self
 
@@ -212,13 +219,14 @@ class Writer:
         if kind is None:
             self.close()
         elif issubclass(kind, BrokenPipeError):
-            if self._target is not None:
-                with contextlib.suppress(OSError):
-                    self._stream.close()
+            self._abandon()
         else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
-            with contextlib.suppress(DataError, OSError):
+            try:
                 self._end()
+            except DataError:
+                # No room for its end: the error that led here is the one to show.
+                self._abandon()
             if self._new and not self.written and self.path and os.path.isfile(self.path):
                 os.remove(self.path)
                 with contextlib.suppress(OSError):

@@ -65,6 +65,9 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
         # A type that is not known is said before a large model is merged.
         written_directly(options.quantise)
     output = Path(options.output)
+    if options.to in ("gguf", "gguf-adapter") and output.suffix != ".gguf":
+        # By their names GGUF files are known when they are opened.
+        raise UsageError(f"-o {output}: a GGUF file's name ends in .gguf", hint=f"-o {output}.gguf")
     refuse_overwriting([output], [options.model or None, *options.adapter])
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} is there already", hint="--overwrite replaces it")

@@ -131,6 +131,18 @@ class AnswerTrainer:
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """A share of warm-up in whole steps, rounded down.
+
+        transformers rounds it up, and the first step of a warm-up has a rate of 0: of a run of
+        three steps one would learn nothing.
+        """
+        if self.loop.options.warmup < 1:
+            self.args.warmup_steps = int(self.loop.options.warmup * num_training_steps)
+            if getattr(self.args, "warmup_ratio", None):
+                self.args.warmup_ratio = 0.0
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
     def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
         """Count the batch's tokens, then as usual."""
         self.loop.meter.tokens += inputs.pop("tokens")

@@ -228,6 +228,16 @@ def test_a_device_is_written_to_as_it_is() -> None:
     assert not os.path.isfile("/dev/null")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
+def test_a_full_disk_is_named_with_the_output(form: str) -> None:
+    with (
+        pytest.raises(DataError, match="/dev/full: cannot be written: No space left on device"),
+        open_writer(form, "/dev/full") as writer,
+    ):
+        writer.write(result("a"))
+
+
 def test_a_closed_pipe_is_the_callers_to_handle() -> None:
     reading, writing = os.pipe()
     os.close(reading)

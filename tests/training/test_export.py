@@ -335,7 +335,7 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
     options = ExportOptions(
-        "gguf-adapter", str(tmp_path / "x"), model=str(tiny), adapter=(str(trained),)
+        "gguf-adapter", str(tmp_path / "x.gguf"), model=str(tiny), adapter=(str(trained),)
     )
     with pytest.raises(UsageError, match="--to nonsense"):
         export(dataclasses.replace(options, to="nonsense"))
@@ -345,9 +345,11 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     assert said == []
     with pytest.raises(UsageError, match="needs an --adapter"):
         export(dataclasses.replace(options, adapter=()))
+    with pytest.raises(UsageError, match=r"name ends in \.gguf"):
+        export(dataclasses.replace(options, output=str(tmp_path / "x")))
     with pytest.raises(UsageError, match="takes one adapter"):
         export(dataclasses.replace(options, adapter=(str(trained),) * 2))
-    (tmp_path / "x").write_text("there")
+    (tmp_path / "x.gguf").write_text("there")
     with pytest.raises(UsageError, match="is there already"):
         export(options)
     broken = tmp_path / "broken"
@@ -355,7 +357,7 @@ def test_what_cannot_be_exported_is_refused_with_a_line(
     (broken / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match="no adapter_model"):
         export(dataclasses.replace(options, adapter=(str(broken),), overwrite=True))
-    assert (tmp_path / "x").read_text() == "there"
+    assert (tmp_path / "x.gguf").read_text() == "there"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -56,6 +56,14 @@ def test_a_run_learns_and_leaves_all_that_is_needed(options: TrainOptions, tiny:
     assert "24" in card
 
 
+def test_each_step_of_a_short_run_learns(options: TrainOptions) -> None:
+    # A share of warm-up is rounded up by transformers to a step with a rate of 0.
+    _, recorder = run(replace(options, max_steps=2))
+    rates = [record["learning_rate"] for record in recorder.records if "learning_rate" in record]
+    assert len(rates) == 2
+    assert min(rates) > 0
+
+
 def test_the_same_seed_gives_the_same_losses_and_another_does_not(options: TrainOptions) -> None:
     _, first = run(options)
     _, second = run(replace(options, overwrite=True))
