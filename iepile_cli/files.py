@@ -452,7 +452,8 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming_what_is_full(path: StrPath) -> Iterator[None]:
+def naming_what_is_full(path: StrPath) -> Iterator[None]:
+    """Raise ``DataError`` with the path where a disk is full, or a file at its limit."""
     try:
         yield
     except OSError as error:
@@ -472,7 +473,7 @@ def atomic_write(path: StrPath | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with _naming_what_is_full(path), atomic_path(path) as partial:
+    with naming_what_is_full(path), atomic_path(path) as partial:
         try:
             opened = partial.open("wb")
         except OSError as error:

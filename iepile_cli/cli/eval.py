@@ -67,7 +67,6 @@ def evaluate(
     gold_from: Annotated[
         Form,
         typer.Option(
-            metavar="FORM",
             help="Form of --gold, as convert --from. Default: by its name and first record.",
         ),
     ] = "auto",

@@ -11,7 +11,6 @@ import fnmatch
 import glob
 import itertools
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,13 +18,12 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, TypeAlias
 
-from iepile_cli import files
+from iepile_cli import files, record_files
 from iepile_cli.errors import DataError, IEPileError, UsageError
-from iepile_cli.extraction import record_files
 from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
+from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
 
-TEXT_FIELD = "text"
 # A record file whose first records are all unusable is something else: it is given up.
 UNUSABLE_RECORDS = 20
 # What is read from a folder: plain text and record files. A file or a glob may name any.
@@ -33,8 +31,6 @@ _TEXT = ".txt .text .md .markdown .rst .adoc .org .tex .log .srt .vtt .html .htm
 _RECORDS = ".jsonl .ndjson .json .csv .tsv"
 TEXT_SUFFIXES = frozenset(f"{_TEXT} {_RECORDS}".split())
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_TABLES = {".csv": ",", ".tsv": "\t"}
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
 
 # The group of the options in the help of the command line.
@@ -227,9 +223,9 @@ def _reader(path: str, encoding: str | None, lines: bool, text_field: str | None
     field = text_field if text_field is not None else TEXT_FIELD
     if lines:
         return lambda stream, name: _lines(stream, name, encoding)
-    if suffix in _TABLES:
+    if suffix in TABLES:
         return lambda stream, name: _records(
-            record_files.rows(files.decoded_lines(stream, encoding), _TABLES[suffix], field),
+            record_files.rows(files.decoded_lines(stream, encoding), TABLES[suffix], field),
             name,
             field,
         )
@@ -297,17 +293,12 @@ def _records(
         except DataError as error:
             yield placed(error, name, number)
         else:
-            yield Document(name, clean(text), clean(identity), number)
+            yield Document(name, text, identity, number)
 
 
 def placed(error: DataError, name: str, line: int | None) -> DataError:
     """The same error, with its file and line."""
     return DataError(error.reason, path=name, line=line, hint=error.hint)
-
-
-def clean(text: str) -> str:
-    """The text with each lone surrogate, which no encoding can hold, made U+FFFD."""
-    return _SURROGATES.sub("\ufffd", text)
 
 
 def is_piped() -> bool:

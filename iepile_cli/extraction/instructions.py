@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, TypeAlias
 
-from iepile_cli import files
+from iepile_cli import files, record_files
 from iepile_cli.errors import DataError, UnknownName
-from iepile_cli.extraction import record_files
-from iepile_cli.extraction.inputs import Document, Found, OnError, clean, placed, read_file
+from iepile_cli.extraction.inputs import Document, Found, OnError, placed, read_file
 from iepile_cli.files import STDIN
 from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
 from iepile_cli.task.shape import SchemaItem
@@ -108,7 +107,7 @@ def _instruction(fields: dict[str, Any], wording: str, fallback: Task | None) ->
         # An answer has each key once, whatever asks for it.
         once: dict[str, SchemaItem] = {item.type: item for item in reversed(read.items)}
         items = tuple(once[key] for key in dict.fromkeys(item.type for item in read.items))
-        return Instruction(task, items, clean(read.text), read.language)
+        return Instruction(task, items, record_files.clean(read.text), read.language)
     raise DataError(failed or "it names no task", hint="" if failed else "name it with --task")
 
 

@@ -23,7 +23,7 @@ from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLin
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, write_atomic
+from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
 from iepile_cli.task import Task
 
 PART = ".part"
@@ -91,7 +91,11 @@ class Writer:
             resumed = self._open(self._target, resume, settings or {})
         except OSError as error:
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
-        self._put(form.begin(resumed=resumed))
+        try:
+            self._put(form.begin(resumed=resumed))
+        except DataError:
+            self._abandon()
+            raise
         self._note(settings or {})
 
     def _open(self, target: str, resume: bool, settings: Mapping[str, Any]) -> bool:
@@ -103,7 +107,7 @@ class Writer:
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = _read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b")  # noqa: SIM115
+                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -119,7 +123,7 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb")  # noqa: SIM115
+        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
         return False
 
     def check(self, **settings: Any) -> None:
@@ -162,13 +166,27 @@ class Writer:
         return len(self._finished)
 
     def write(self, result: Result) -> None:
-        """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
+        """Write one result, whole or not at all.
+
+        Raises ``BrokenPipeError`` when nobody reads any more, and ``DataError`` for a full disk.
+        """
         self._put(self._form.result(result))
         self.written += 1
 
     def _put(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._stream.flush()
+        left = memoryview(data)
+        try:
+            with naming_what_is_full(self._name or "stdout"):
+                # A file is not buffered, and takes what it has room for.
+                while left:
+                    left = left[self._stream.write(left) :]
+                self._stream.flush()
+        except DataError:
+            if self.path is not None and os.path.isfile(self.path):
+                # A part of a result is none.
+                self._stream.seek(len(left) - len(data), os.SEEK_CUR)
+                self._stream.truncate()
+            raise
 
     def close(self) -> None:
         """End the output and put it in its place."""
@@ -184,6 +202,11 @@ class Writer:
         if self._target is not None:
             self._stream.close()
 
+    def _abandon(self) -> None:
+        if self._target is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
     def __enter__(self) -> Writer:
         return self
 
@@ -196,12 +219,14 @@ class Writer:
         if kind is None:
             self.close()
         elif issubclass(kind, BrokenPipeError):
-            if self._target is not None:
-                with contextlib.suppress(OSError):
-                    self._stream.close()
+            self._abandon()
         else:
             # Interrupted or failed: what there is becomes valid, and stays where it is.
-            self._end()
+            try:
+                self._end()
+            except DataError:
+                # No room for its end: the error that led here is the one to show.
+                self._abandon()
             if self._new and not self.written and self.path and os.path.isfile(self.path):
                 os.remove(self.path)
                 with contextlib.suppress(OSError):

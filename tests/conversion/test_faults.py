@@ -13,6 +13,7 @@ import pytest
 from iepile_cli.conversion import pipeline
 from iepile_cli.conversion.chunk_work import Done
 from iepile_cli.conversion.datasets import find_datasets, language_of_path, task_of
+from iepile_cli.extraction.inputs import read_documents
 
 SCHEMA = '["person", "place"]\n[]\n{}\n'
 RECORD = {"text": "Ann saw Rome", "entity": [{"entity": "Ann", "entity_type": "person"}]}
@@ -109,6 +110,38 @@ def test_the_texts_of_results_are_not_replaced(tmp_path: Path, run: Any) -> None
     assert texts.read_bytes() == before
     done = run("convert", tmp_path / "results.jsonl", *form, "-o", tmp_path / "new.jsonl")
     assert done.code == 3
+
+
+SOURCES = {
+    "a.csv": 'text,id\nAnn left,1\n"Bob\nsaw Ann",2\n',
+    "a.tsv": "id\ttext\n1\tAnn left\n2\tBob saw Ann\n",
+    "a.json": '[\n {"id": 1,\n  "text": "Ann left"},\n {"text": "Bob saw Ann"}\n]\n',
+    "b.json": '[{"text": "Ann left"}, {"text": "Bob saw Ann"}]',
+    "a.jsonl": '{"text": "Ann left"}\n\n{"text": "Bob saw Ann"}\n',
+    "a.txt": "Ann left\r\n\r\nBob saw Ann\u2028\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_texts_of_results_are_read_as_extract_reads_them(
+    tmp_path: Path, run: Any, name: str
+) -> None:
+    source = tmp_path / name
+    source.write_bytes(SOURCES[name].encode())
+    documents = list(read_documents([str(source)], lines=name == "a.txt"))
+    assert len(documents) == 2
+    results = [
+        {"source": name, "line": one.line, "task": "NER", "answer": {}, "items": [
+            {"type": "person", "text": "Ann", "start": at, "end": at + 3}]}
+        for one in documents
+        for at in [one.text.index("Ann")]
+    ]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in results))
+    done = run("convert", tmp_path / "results.jsonl", "--to", "doccano")
+    assert done.code == 0, done.err
+    assert [json.loads(line)["text"] for line in done.out.rstrip("\n").split("\n")] == [
+        one.text for one in documents
+    ]
 
 
 def test_rows_in_a_folder_of_the_corpus_are_no_dataset_of_it(tmp_path: Path, run: Any) -> None:

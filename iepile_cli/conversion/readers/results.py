@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.chunks import Chunk, json_chunks
+from iepile_cli import record_files
+from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.gold import UNFIT, Unusable
 from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
 from iepile_cli.errors import DataError
 from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, read_text, suffix
+from iepile_cli.record_files import TABLES, TEXT_FIELD
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import fixed_roles, slot_role
 from iepile_cli.task.table import Task, task_named
@@ -57,7 +59,7 @@ class ResultReader:
                 return read_text(path)
             return self._line(path, line)
         except DataError as error:
-            raise Unusable(UNFIT, str(error)) from None
+            raise Unusable(UNFIT, f"{path}: {error.reason}") from None
 
     def _line(self, path: Path, line: int) -> str:
         """The text at a line; results in the order of their source read it once."""
@@ -89,17 +91,24 @@ def result_sources(chunks: Iterable[Chunk], folder: Path) -> Iterator[Path]:
 
 
 def _numbered_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of a source with their numbers, as ``extract`` reads it."""
     with open_input(path) as source:
-        if suffix(path) not in _RECORDS:
-            for number, line in decoded_lines(source.stream):
+        lines = decoded_lines(source.stream)
+        ending = suffix(path)
+        if ending not in _RECORDS and ending not in TABLES:
+            for number, line in lines:
                 if isinstance(line, str):
-                    yield number, line.rstrip("\r\n")
+                    yield number, line.removesuffix("\n").removesuffix("\r")
             return
-        for chunk in json_chunks(source):
-            for index, raw in chunk.records():
-                record = decode_json(raw)
-                if isinstance(record, dict) and isinstance(record.get("text"), str):
-                    yield chunk.line_of(index), record["text"]
+        found = (
+            record_files.rows(lines, TABLES[ending], TEXT_FIELD)
+            if ending in TABLES
+            else record_files.objects(lines, whole=ending == ".json")
+        )
+        for number, record in found:
+            with contextlib.suppress(DataError):
+                if not isinstance(record, DataError):
+                    yield number, record_files.text_of(record, TEXT_FIELD)[0]
 
 
 def _item(task: Task, found: dict[str, Any], text: str) -> GoldItem:

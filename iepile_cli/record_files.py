@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -20,14 +21,25 @@ Record: TypeAlias = Any
 Lines: TypeAlias = Iterable["tuple[int, str | DataError]"]
 Records: TypeAlias = Iterator["tuple[int, Record | DataError]"]
 
+# Where the text of a record is, if nothing else is said.
+TEXT_FIELD = "text"
+# Tables by suffix, and what parts their columns.
+TABLES = {".csv": ",", ".tsv": "\t"}
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 # The csv module refuses longer cells by default (131 072 characters); this is its C limit.
 _LONGEST_CELL = 2**31 - 1
 
 
+def clean(text: str) -> str:
+    """The text with each lone surrogate, which no encoding can hold, made U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
 def text_of(record: Record, field: str) -> tuple[str, str]:
-    """A record's text and its id, empty when it has none; raises ``DataError``."""
+    """A record's text and its id, cleaned, empty when it has none; raises ``DataError``."""
     if isinstance(record, str):
-        return record, ""
+        return clean(record), ""
     if not isinstance(record, dict):
         raise DataError("is not a JSON object", hint="one object a line, with the text in a field")
     if field not in record:
@@ -37,7 +49,7 @@ def text_of(record: Record, field: str) -> tuple[str, str]:
     if not isinstance(text, str):
         raise DataError(f"its field {field!r} is not a text")
     identity = record.get("id")
-    return text, str(identity) if isinstance(identity, (str, int)) else ""
+    return clean(text), clean(str(identity)) if isinstance(identity, (str, int)) else ""
 
 
 def objects(lines: Lines, *, whole: bool = False) -> Records:
