@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.errors import ModelError
+from iepile_cli.formatting import plural
 
 _SHOWN = 3
 
@@ -56,10 +57,10 @@ def check_loaded(path: Path, info: dict[str, Any]) -> None:
     """
     missing = sorted(map(str, info.get("missing_keys") or ()))
     mismatched = sorted(str(key[0]) for key in info.get("mismatched_keys") or ())
-    for names, what in ((missing, "are not in it"), (mismatched, "have other shapes in it")):
+    for names, what in ((missing, "lacks"), (mismatched, "has other shapes for")):
         if names:
             raise ModelError(
-                f"{path}: {len(names)} weights of this model {what}: {_named(names)}",
+                f"{path}: {what} {plural(len(names), 'weight')} of this model: {_named(names)}",
                 hint="its files are not complete, or its config.json is another model's",
             )
 

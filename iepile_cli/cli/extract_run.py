@@ -15,7 +15,7 @@ import typer
 
 from iepile_cli.cli.console import Progress, detail, note, print_error
 from iepile_cli.cli.fetching import offer_download
-from iepile_cli.errors import IEPileError, ModelError, PartialFailure
+from iepile_cli.errors import IEPileError, PartialFailure
 from iepile_cli.formatting import duration, plural
 
 OnError = Callable[[IEPileError], None]
@@ -239,7 +239,7 @@ def _resume_hint(output: str | None, writer: Writer[Any, Any]) -> Iterator[None]
     """Say, when a run with results ends before it is over, how to go on with them."""
     try:
         yield
-    except (KeyboardInterrupt, ModelError):
+    except (KeyboardInterrupt, IEPileError):
         if output is not None and writer.written:
             note(f"what is done stays; add --resume to go on with {output}")
         raise

@@ -107,7 +107,7 @@ class Writer:
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = _read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b")  # noqa: SIM115
+                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -123,7 +123,7 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb")  # noqa: SIM115
+        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
         return False
 
     def check(self, **settings: Any) -> None:
@@ -166,14 +166,27 @@ class Writer:
         return len(self._finished)
 
     def write(self, result: Result) -> None:
-        """Write one result; raises ``BrokenPipeError`` when nobody reads any more."""
+        """Write one result, whole or not at all.
+
+        Raises ``BrokenPipeError`` when nobody reads any more, and ``DataError`` for a full disk.
+        """
         self._put(self._form.result(result))
         self.written += 1
 
     def _put(self, data: bytes) -> None:
-        with naming_what_is_full(self._name or "stdout"):
-            self._stream.write(data)
-            self._stream.flush()
+        left = memoryview(data)
+        try:
+            with naming_what_is_full(self._name or "stdout"):
+                # A file is not buffered, and takes what it has room for.
+                while left:
+                    left = left[self._stream.write(left) :]
+                self._stream.flush()
+        except DataError:
+            if self.path is not None and os.path.isfile(self.path):
+                # A part of a result is none.
+                self._stream.seek(len(left) - len(data), os.SEEK_CUR)
+                self._stream.truncate()
+            raise
 
     def close(self) -> None:
         """End the output and put it in its place."""

@@ -80,6 +80,30 @@ def test_an_interrupted_run_leaves_what_it_did(
     assert sources(path, form) == ["a", "b"]
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+def test_a_result_that_a_full_disk_has_no_room_for_is_left_out_whole(
+    tmp_path: Path, form: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with open_writer(form, str(path)) as writer:
+            writer.write(result("a"))
+            writer.write(result("b"))
+            # As on a full disk, the file can then only grow by less than a result.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+            try:
+                writer.write(result("c"))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with pytest.raises(DataError, match=r"^.*/out: cannot be written: "):
+        write()
+    assert sources(path, form) == ["a", "b"]
+
+
 def test_a_failed_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
     for form in FORMATS:
         interrupted(form, tmp_path / "out", by=DataError("x"))

@@ -193,7 +193,7 @@ def test_going_on_with_another_template_is_allowed_only_when_asked(
     more = replace(
         options, output=str(tmp_path / "o2"), adapter=options.output, template="", max_steps=1
     )
-    with pytest.raises(ModelError, match="was trained with the template 'alpaca'"):
+    with pytest.raises(ModelError, match="with another form of the template 'alpaca'"):
         run(more)
     run(replace(more, template="alpaca"))
 

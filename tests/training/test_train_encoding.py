@@ -420,7 +420,7 @@ def test_a_dataset_gives_back_what_was_encoded_and_reports_it(tmp_path: Path) ->
     report = dataset.report
     assert (report.examples, report.split, report.left_out, report.longest) == (2, 0, 2, 8)
     assert report.tokens == sum(len(one.ids) for one in kept)
-    assert "2 lines are left out" in " ".join(report.lines())
+    assert "left out: 2 lines" in " ".join(report.lines())
 
 
 def test_ids_take_16_bits_where_they_fit(tmp_path: Path) -> None:
