@@ -242,7 +242,7 @@ def test_a_commands_own_table_comes_before_what_is_for_all(
     ):
         config(text)
         assert run(["extract"]) == 0
-        assert (given["limit"], given["all_occurrences"], given["format_"]) == (2, True, "json")
+        assert (given["limit"], given["all_occurrences"], given["format"]) == (2, True, "json")
 
 
 def test_an_option_that_may_be_repeated_takes_a_value_or_a_list(
