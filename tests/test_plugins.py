@@ -332,8 +332,11 @@ def test_a_backend_written_as_the_page_shows_extracts(tmp_path: Path) -> None:
     assert "--parallel" in refused.stderr
 
 
-def test_a_backend_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
-    code = backend_of_the_page().replace("return MyRunner(model)", "return 1 / 0")
+@pytest.mark.parametrize("works", ["return MyRunner(model)", 'return "{}"'])
+def test_a_backend_that_fails_is_named_in_one_line(works: str, tmp_path: Path) -> None:
+    code = backend_of_the_page()
+    assert works in code
+    code = code.replace(works, "return 1 / 0")
     write_package(tmp_path, "my-plugin", code, "my_plugin:register")
     done = extract_with(tmp_path)
     assert done.returncode == 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from iepile_cli.backends.merging import has_merged_form
-from iepile_cli.backends.protocol import Backend, Options, Runner, ServerModel
+from iepile_cli.backends.protocol import Answer, Backend, Options, Request, Runner, ServerModel
 from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
 from iepile_cli.models.adapter_settings import read_adapter_settings
@@ -104,17 +104,37 @@ def _usable(backend: str, options: Options) -> Backend:
 
 def _opened(name: str, engine: Backend, model: Path | ServerModel, options: Options) -> Runner:
     """A backend's runner; what a plugin raises becomes a ``ModelError`` that names it."""
-    try:
+    origin = registry().entry("backend", name).origin
+    if origin == BUILT_IN:
         return engine.open(model, options)
+    plugin = f"the backend {name} of {origin}"
+    with _failures_of(plugin):
+        return cast(Runner, _PluginRunner(engine.open(model, options), plugin))
+
+
+@contextmanager
+def _failures_of(plugin: str) -> Iterator[None]:
+    try:
+        yield
     except IEPileError:
         raise
     except Exception as error:
-        entry = registry().entry("backend", name)
-        if entry.origin == BUILT_IN:
-            raise
-        raise ModelError(
-            f"the backend {name} of {entry.origin} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise ModelError(f"{plugin} failed: {type(error).__name__}: {error}") from error
+
+
+class _PluginRunner:
+    """A plugin's runner; what it raises in the middle of a run names the plugin too."""
+
+    def __init__(self, runner: Runner, plugin: str) -> None:
+        self._runner, self._plugin = runner, plugin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
+        """The answers to the requests."""
+        with _failures_of(self._plugin):
+            yield from self._runner.generate(requests)
 
 
 def _open_remote(
