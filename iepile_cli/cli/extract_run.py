@@ -160,8 +160,8 @@ def _measured(
 class _Counts:
     """What a run has done so far, its bar, and how long it will take."""
 
-    # A run without a bar is foretold after so many seconds, if it takes longer than a minute.
-    FORETOLD = 10
+    # A run without a bar gets an estimate after so many seconds, if it takes longer than a minute.
+    ESTIMATE_AFTER = 10
     LONG = 60
 
     def __init__(
@@ -171,7 +171,7 @@ class _Counts:
         self._started = self._opened = time.monotonic()
         self._bar = progress.bar("opening the model")
         self._of = ""
-        self._foretold = False
+        self._estimated = False
         self.items = self._found = self._ungrounded = 0
         self._tokens = 0
         self._characters = 0.0
@@ -191,11 +191,11 @@ class _Counts:
         self._characters += characters
         self._bar.advance(characters)
         self._show()
-        if not self._foretold and time.monotonic() - self._opened >= self.FORETOLD:
-            self._foretold = True
-            self._foretell()
+        if not self._estimated and time.monotonic() - self._opened >= self.ESTIMATE_AFTER:
+            self._estimated = True
+            self._estimate()
 
-    def _foretell(self) -> None:
+    def _estimate(self) -> None:
         known = None if self._progress.visible else self._measure()
         if known is None or not self._characters:
             return

@@ -87,7 +87,7 @@ def passages(
 class _Packing:
     """Units that wait to be put into one passage.
 
-    A passage's size is foretold from the sizes of its units. Tokens join or split at the seams, so
+    A passage's size is estimated from the sizes of its units. Tokens join or split at the seams, so
     each passage is measured too, and how far off it was corrects the next.
     """
 

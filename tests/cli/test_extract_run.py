@@ -127,7 +127,7 @@ def test_a_finished_run_says_what_it_wrote_where_and_how_long(
     assert capsys.readouterr().err == "a note\n"
 
 
-def test_a_run_without_a_bar_is_foretold_when_it_takes_more_than_a_minute(
+def test_a_run_without_a_bar_gets_an_estimate_when_it_takes_more_than_a_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10_000, 6))
