@@ -24,7 +24,7 @@ from iepile_cli.training.distributed import (
     processes,
     sharding_arguments,
 )
-from iepile_cli.training.errors import known_failure
+from iepile_cli.training.failures import known_failure
 from iepile_cli.training.model import (
     empty_model,
     quiet_libraries,

@@ -55,7 +55,7 @@ def _frozen_linear() -> Any:
     """A linear layer with its weight in bf16, which takes and gives 32 bits."""
     import torch
 
-    class Product(torch.autograd.Function):
+    class Product(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(context: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
             context.save_for_backward(weight)

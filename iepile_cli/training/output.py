@@ -28,7 +28,8 @@ from iepile_cli.training.model import (
     Note,
     quiet_libraries,
 )
-from iepile_cli.training.options import TrainOptions, as_toml, read_table
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import as_toml, read_table
 
 CONFIG = "train.toml"
 CHECKPOINTS = "checkpoints"

@@ -22,10 +22,10 @@ from typing import Any
 
 from iepile_cli.training.attention import collator_for
 from iepile_cli.training.model import quiet_libraries
-from iepile_cli.training.options import options_from
 from iepile_cli.training.packing import PackedCollator, PaddedCollator
 from iepile_cli.training.plan import Device
 from iepile_cli.training.prepare import prepare
+from iepile_cli.training.recipes import options_from
 from iepile_cli.training.reporting import Reporter
 from iepile_cli.training.trainable import load_trainable
 
@@ -45,7 +45,7 @@ def stepper(model: Any, batch: Callable[[int], dict[str, Any]]) -> Callable[[int
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return loss.item()
 
     return step
 

@@ -16,7 +16,8 @@ pytest.importorskip("peft")
 from iepile_cli.task.instruction import answer_json, dumps, instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
-from iepile_cli.training.options import TrainOptions, options_from
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import options_from
 
 PEOPLE = ("Ann", "Bob Lee", "Zoé", "王芳", "Carl")
 PLACES = ("Rome", "New York", "北京", "Oslo")
