@@ -302,7 +302,7 @@ def _others(entry: Entry) -> list[str]:
 
 def _shown(cells: list[Any]) -> list[str]:
     """Cells without what a terminal would obey."""
-    from iepile_cli.extraction.view import one_line
+    from iepile_cli.formatting import one_line
 
     return [one_line(str(cell)) for cell in cells]
 

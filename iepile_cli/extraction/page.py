@@ -12,6 +12,7 @@ from typing import Any
 
 from iepile_cli.extraction.results import Result, is_single, to_json
 from iepile_cli.extraction.summary import Summary, SummaryOptions
+from iepile_cli.formatting import one_line
 from iepile_cli.pages import json_text, render
 from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import TASKS
@@ -27,7 +28,7 @@ class Page:
     """The ``html`` format: a form of results, as those in ``forms.py``."""
 
     def __init__(self, title: str = TITLE, options: SummaryOptions | None = None) -> None:
-        self._title = title.replace("\x00", "\ufffd")
+        self._title = one_line(title)
         self._summary = Summary(options)
         self._after = ("", "")
         self._tasks: dict[str, Any] = {}
