@@ -1,4 +1,4 @@
-"""Outputs that cannot be written, are pipes or links, or are written twice: a line, nothing lost."""
+"""Outputs that cannot be written, are pipes or links, or are written twice: a line, no loss."""
 
 from __future__ import annotations
 
