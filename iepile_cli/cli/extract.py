@@ -20,8 +20,9 @@ from iepile_cli.extraction.requests import ExtractOptions
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-    from iepile_cli.extraction.inputs import Document, OnError
+    from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
@@ -81,6 +82,8 @@ def extract(
             lang=how.language,
             lines=reading.lines,
             text_field=reading.text_field,
+            input_format=reading.input_format,
+            save_text=reading.save_text,
             split_num=how.split_num,
             all_occurrences=how.all_occurrences is not None,
             best_type=how.best_type,

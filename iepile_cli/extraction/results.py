@@ -169,8 +169,14 @@ def to_json(result: Result) -> dict[str, Any]:
     if document.id:
         shown["id"] = document.id
     shown |= {"task": result.task.name, "lang": result.language, "answer": result.answer}
-    shown["items"] = [item_json(result.task, item) for item in result.items]
+    shown["items"] = [item_json(result.task, item) | _page(document, item) for item in result.items]
     return shown | result.counts
+
+
+def _page(document: Document, item: Item) -> dict[str, int]:
+    """The page of an item's first part, where the document has pages."""
+    page = document.page(item.roles[0][1].start) if item.roles else None
+    return {} if page is None else {"page": page}
 
 
 def item_json(task: Task, found: Item) -> dict[str, Any]:
