@@ -14,6 +14,7 @@ from typing import Any
 
 from iepile_cli.documents.text import Extracted, Paragraphs
 from iepile_cli.encodings import decode_any
+from iepile_cli.errors import DataError
 
 
 def _names(listed: str) -> frozenset[str]:
@@ -52,6 +53,9 @@ def markup(data: bytes, encoding: str | None = None) -> tuple[str, tuple[str, ..
     The encoding is the one given, else what a byte order mark says, UTF-8, what the page declares,
     or the one that it seems to be in.
     """
+    if encoding is None and not data.startswith(_MARKS):
+        # Browsers leave these out.
+        data = data.replace(b"\0", b"")
     declared = _CHARSET.search(data[:_DECLARED_WITHIN])
     if encoding is None and declared and not data.startswith(_MARKS):
         try:
@@ -66,14 +70,17 @@ def markup(data: bytes, encoding: str | None = None) -> tuple[str, tuple[str, ..
 
 
 def markup_text(page: str, *, main: bool = False) -> str:
-    """The text of HTML; with ``main`` only what is not around it."""
+    """The text of HTML; with ``main`` only what is not around it; raises ``DataError``."""
     from lxml import etree, html
 
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True)
     try:
-        root = html.document_fromstring(page.replace("\0", "").encode("utf-8", "replace"), parser)
+        root = html.document_fromstring(page.encode("utf-8", "replace"), parser)
     except etree.ParserError:
         return ""
+    # The parser ends there without an exception, and what follows would be lost in silence.
+    if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
+        raise DataError("is nested too deeply, or too large, to be read as HTML")
     top = _main(root) if main else root
     text = _text(top, skip_around=main)
     # A page whose main part is filled in by a script has its text elsewhere, if at all.

@@ -11,8 +11,10 @@ from iepile_cli.documents.text import Extracted, Paragraphs
 from iepile_cli.encodings import decode_any
 
 _TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
-_CLOSES_LINE = frozenset({"tr_close"})
-_CLOSES_PARAGRAPH = frozenset({"paragraph_close", "heading_close", "table_close", "hr"})
+_CLOSES_PARAGRAPH = frozenset(
+    {"paragraph_close", "heading_close", "table_close", "hr"}
+    | {"bullet_list_close", "ordered_list_close"}
+)
 
 
 def read(data: bytes, encoding: str | None = None) -> Extracted:
@@ -35,7 +37,7 @@ def read(data: bytes, encoding: str | None = None) -> Extracted:
             text.paragraph()
         elif token.type in ("th_close", "td_close"):
             text.cell()
-        elif token.type in _CLOSES_LINE or (token.type == "paragraph_close" and token.hidden):
+        elif token.type == "tr_close" or (token.type == "paragraph_close" and token.hidden):
             text.line()
         elif token.type in _CLOSES_PARAGRAPH:
             text.paragraph()

@@ -77,7 +77,7 @@ def unwrapped(page: str) -> str:
     lengths = sorted(len(line) for line in lines if line.strip())
     if not lengths:
         return ""
-    full = _FULL * lengths[int(0.9 * (len(lengths) - 1))]
+    full = _FULL * lengths[min(int(0.9 * len(lengths)), len(lengths) - 1)]
     parts: list[str] = []
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         parts.append(line.rstrip())

@@ -96,12 +96,12 @@ def test_files_of_a_folder_that_are_passed_over_are_named(
 ) -> None:
     Path("texts/deep").mkdir(parents=True)
     Path("texts/a.txt").write_text(TEXT)
-    for name in ("report.pdf", "photo.png", "deep/program.bin", ".hidden.pdf"):
+    for name in ("report.doc", "photo.png", "deep/program.bin", ".hidden.doc"):
         Path("texts", name).write_bytes(b"%PDF\0")
     assert extract(server, "texts", "-o", "texts/out.jsonl") == 0
     said = capsys.readouterr().err
     assert "passed over 3 files" in said
-    for name in ("report.pdf", "photo.png", "deep/program.bin"):
+    for name in ("report.doc", "photo.png", "deep/program.bin"):
         assert os.path.join("texts", name) in said
     assert "hidden" not in said
     assert "out.jsonl.run" not in said
