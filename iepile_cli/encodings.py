@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+from io import BufferedReader
+
 from iepile_cli.errors import DataError
 from iepile_cli.files import decode
 
@@ -40,6 +43,16 @@ def detect_encoding(data: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return name
+
+
+def stream_encoding(stream: BufferedReader) -> str | None:
+    """The encoding that a stream seems to be in, by its beginning; None for UTF-8."""
+    head = stream.peek(_MOST)[:_MOST]
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return detect_encoding(head)
+    return None
 
 
 def decode_any(data: bytes, encoding: str | None = None) -> tuple[str, tuple[str, ...]]:

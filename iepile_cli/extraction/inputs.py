@@ -7,7 +7,6 @@ time, so files of any size can be read. What cannot be used goes to ``on_error``
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import os
 import sys
@@ -18,6 +17,7 @@ from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
 from iepile_cli import arrow_files, files, record_files
+from iepile_cli.encodings import guessed, stream_encoding
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.paths import OnError, OnSkip, find_files
 from iepile_cli.fields import check_fields, option
@@ -28,8 +28,6 @@ from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
 UNUSABLE_RECORDS = 20
 
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
-# So much of lines and records is looked at to tell their encoding; in bytes.
-_HEAD = 1 << 18
 
 # The group of the options in the help of the command line.
 _INPUT = "Input"
@@ -214,21 +212,12 @@ class _Reading:
     def _decoded_lines(
         self, stream: BufferedReader, name: str
     ) -> Iterator[tuple[int, str | DataError]]:
-        return files.decoded_lines(stream, self.encoding or self._guess(stream, name))
-
-    def _guess(self, stream: BufferedReader, name: str) -> str | None:
-        """The encoding that lines seem to be in, which is noted; None for UTF-8."""
-        head = stream.peek(_HEAD)[:_HEAD]
-        try:
-            codecs.getincrementaldecoder("utf-8")().decode(head)
-        except UnicodeDecodeError:
-            from iepile_cli.encodings import detect_encoding, guessed
-
-            encoding = detect_encoding(head)
+        encoding = self.encoding
+        if encoding is None:
+            encoding = stream_encoding(stream)
             if encoding is not None:
                 self.on_note(f"{name}: {guessed(encoding)}")
-            return encoding
-        return None
+        return files.decoded_lines(stream, encoding)
 
 
 def read_file(
