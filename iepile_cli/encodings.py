@@ -36,8 +36,10 @@ def detect_encoding(data: bytes) -> str | None:
     least = min(match.chaos for match in found) + _DISORDER
     orderly = [match for match in found if match.chaos <= least]
     most = max(match.coherence for match in orderly) - _LIKENESS
-    likely = [match.encoding for match in orderly if match.coherence >= most]
-    name = min(likely, key=CANDIDATES.index)
+    likely = (match for match in orderly if match.coherence >= most)
+    # Of encodings in which the bytes are the same text, the first is taken too.
+    names = {name for match in likely for name in match.could_be_from_charset}
+    name = min(names.intersection(CANDIDATES), key=CANDIDATES.index)
     try:
         data.decode(name)
     except UnicodeDecodeError:

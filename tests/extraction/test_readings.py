@@ -27,7 +27,7 @@ TEXT = "Ada met Tom. They left Rome. Eve stayed in Lisbon.\n\nBob, who is old, c
 def test_passages_that_begin_elsewhere_hold_the_same_text(first: float) -> None:
     usual = list(passages(TEXT, 40, len))
     other = list(passages(TEXT, 40, len, first=first))
-    assert other != usual
+    assert (other != usual) == (first < 0.75)
     for cut in (usual, other):
         assert all(TEXT[one.start : one.end] == one.text for one in cut)
         assert "".join("".join(one.text for one in cut).split()) == "".join(TEXT.split())
