@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
+from iepile_cli.conversion.annotation import annotation_of
 from iepile_cli.conversion.chunk_work import (
     Done,
     chunk_records,
@@ -25,7 +26,7 @@ from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
 from iepile_cli.conversion.report import Counts, Report
-from iepile_cli.conversion.writers import JSON_ARRAYS, write_brat
+from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import atomic_folder, atomic_write, display_name, is_device
 from iepile_cli.parallel import WorkerPool
@@ -120,7 +121,8 @@ def _write_documents(
     """Write a folder of brat's documents; it appears when it is complete."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="name a new folder with -o")
-    with atomic_folder(output) as folder:
+    with atomic_folder(output) as made:
+        folder = BratFolder(made)
         for chunk in chunks:
             counts = Counts()
             for line, record in chunk_records(chunk, renames, counts):
@@ -129,10 +131,12 @@ def _write_documents(
                     counts.note(Problem(line, PART_LOST, what))
 
                 counts.rows += 1
-                write_brat(record, folder / f"{report.rows + counts.rows:06d}", lost)
+                number = report.rows + counts.rows
+                folder.write(annotation_of(record, lost), f"{number:06d}", lost)
             if strict:
                 report.refuse(counts)
             report.add(counts)
+        folder.close()
 
 
 def survey_files(
