@@ -21,7 +21,7 @@ from iepile_cli.extraction.requests import ExtractOptions
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
     from iepile_cli.extraction.inputs import Document, OnError
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.outputs import ResultWriter
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
@@ -115,7 +115,7 @@ def extract(
 
 def _answer(
     source: Texts | InstructionRecords,
-    writer: Writer,
+    writer: ResultWriter,
     how: ExtractOptions,
     model: str | None,
     documents: Iterator[Document],

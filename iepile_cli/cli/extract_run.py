@@ -66,6 +66,10 @@ class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
     def resumed(self) -> int:
         """How many items were answered by the earlier run."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the results could not be written, in a line."""
+
     def done(self, item: Item) -> bool:
         """Whether an item was answered by the earlier run."""
 
@@ -127,6 +131,8 @@ def run(
         if failures and not (counts.items or writer.resumed):
             # Raised in here: a file of earlier results is not replaced by an empty one.
             raise IEPileError(f"{failed_inputs}; nothing written")
+    for line in writer.notes:
+        note(line)
     counts.report(output)
     if failures:
         raise PartialFailure(

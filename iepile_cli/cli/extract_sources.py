@@ -14,7 +14,7 @@ from iepile_cli.formatting import plural
 if TYPE_CHECKING:
     from iepile_cli.extraction.forms import OutputOptions
     from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.outputs import ResultWriter, Writer
     from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.task import SchemaItem, Task
 
@@ -65,10 +65,11 @@ class Texts:
         self._exclude: tuple[str, ...] = ()
         self.resumable = False
 
-    def writer(self, writing: OutputOptions) -> Writer:
+    def writer(self, writing: OutputOptions) -> ResultWriter:
         """The writer of the results; raises ``UsageError`` for an output that is an input."""
         from iepile_cli.extraction import outputs
-        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.extraction.forms import FOLDER, RESUMABLE
+        from iepile_cli.extraction.resuming import SETTINGS
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
@@ -77,9 +78,11 @@ class Texts:
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
-            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            notes = (output + SETTINGS, part + SETTINGS)
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
+            if format_ == FOLDER:
+                self._refuse_folder_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
         self._documents(lambda error: None, lambda path: None)
@@ -100,7 +103,7 @@ class Texts:
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
         from iepile_cli.extraction.inputs import find_files
-        from iepile_cli.extraction.outputs import holds_results
+        from iepile_cli.extraction.resuming import holds_results
         from iepile_cli.files import is_same_file, suffix
 
         if not os.path.isfile(output) or holds_results(output):
@@ -112,6 +115,13 @@ class Texts:
             raise UsageError(
                 f"{output} would overwrite what is read from it", hint="name another output"
             )
+
+    def _refuse_folder_inside(self, output: str) -> None:
+        """Refuse a folder of results in one that is read: what is written would be read too."""
+        inside = os.path.realpath(output)
+        for path in filter(os.path.isdir, self.paths):
+            if os.path.commonpath([inside, os.path.realpath(path)]) == os.path.realpath(path):
+                raise UsageError(f"{output} is in {path}, which is read", hint="name another -o")
 
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""

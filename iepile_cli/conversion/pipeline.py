@@ -22,6 +22,7 @@ from iepile_cli.conversion.chunk_work import (
 from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.empty_rows import EmptyLimit
 from iepile_cli.conversion.gold import PART_LOST, SAME_ID, Problem
+from iepile_cli.conversion.graphs import GRAPHS, GraphFile
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
@@ -89,7 +90,13 @@ def write_records(
     """Write what a file holds as unified records or in a tool's form."""
     plan = Plan(task_name or "", (), strict=strict)
     report = Report(name=display_name(path))
+    graph = GraphFile(to) if to in GRAPHS else None
     with open_chunks(path, form, task_name, progress) as chunks:
+        if graph is not None:
+            _add_to_graph(chunks, graph, renames, report, strict=strict)
+            with atomic_write(output) as file:
+                file.write(graph.written())
+            return report
         if to == "brat":
             assert output is not None
             _write_documents(chunks, output, renames, report, strict=strict)
@@ -137,6 +144,30 @@ def _write_documents(
                 report.refuse(counts)
             report.add(counts)
         folder.close()
+
+
+def _add_to_graph(
+    chunks: Iterable[Chunk],
+    graph: GraphFile,
+    renames: dict[str, str],
+    report: Report,
+    *,
+    strict: bool,
+) -> None:
+    """Add what records are annotated with to a graph."""
+    for chunk in chunks:
+        counts = Counts()
+        for line, record in chunk_records(chunk, renames, counts):
+
+            def lost(what: str, line: int = line, counts: Counts = counts) -> None:
+                counts.note(Problem(line, PART_LOST, what))
+
+            counts.rows += 1
+            found = annotation_of(record, lost)
+            graph.add(found._replace(identity={"source": report.name, "line": line, **record}))
+        if strict:
+            report.refuse(counts)
+        report.add(counts)
 
 
 def survey_files(

@@ -269,7 +269,8 @@ class BratFolder:
         for event in found.events:
             roles = self._events.setdefault(_name(event.label), {})
             roles.update((_name(one.label), None) for one in event.arguments)
-            self._entities.update({UNTYPED: None} if event.arguments else {})
+            if event.arguments:
+                self._entities[UNTYPED] = None
 
     def close(self) -> None:
         """Write ``annotation.conf``, by which brat knows the labels."""

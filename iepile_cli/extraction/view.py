@@ -54,6 +54,8 @@ def one_line(text: str) -> str:
 class View:
     """The ``table`` format, as wide and as coloured as standard output is."""
 
+    notes = ()
+
     def __init__(self, on_stdout: bool = True) -> None:
         from rich.console import Console
 

@@ -44,7 +44,7 @@ class ResultReader:
         text = value.get("text")
         if not isinstance(text, str):
             text = self._text(str(value["source"]), value.get("line"))
-        items = [_item(task, one, text) for one in value["items"]]
+        items = [result_item(task, one, text) for one in value["items"]]
         named = {key: value[key] for key in ("id", "source", "line") if value.get(key) is not None}
         yield {**named, "text": text, task.layout.field: entries_of(task, items)}
 
@@ -111,7 +111,8 @@ def _numbered_texts(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, record_files.text_of(record, TEXT_FIELD)[0]
 
 
-def _item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+def result_item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+    """One item of a result, with its places; raises ``Unusable`` where the text differs."""
     fixed = fixed_roles(task.shape)
     roles: list[tuple[str, str]] = []
     spans: list[Span | None] = []
