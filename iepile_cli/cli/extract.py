@@ -17,6 +17,7 @@ from iepile_cli.errors import ModelError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.models.catalogue import MANY
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
@@ -166,7 +167,7 @@ class _Remarks:
         if self._tasks and task.name not in self._tasks:
             best = ", ".join(task_named(name).title for name in self._tasks)
             self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
-        if self._languages and "language" not in self._said:
+        if self._languages and MANY not in self._languages and "language" not in self._said:
             language = "" if seems_foreign(text) else detect_language(text)
             if language not in self._languages:
                 known = ", ".join(self._languages)

@@ -158,7 +158,7 @@ def graphml(graph: Graph) -> bytes:
 
 def _for_xml(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
+        key: _NOT_XML.sub("\ufffd", _clean(value)) if isinstance(value, str) else value
         for key, value in facts.items()
     }
 

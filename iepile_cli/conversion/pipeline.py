@@ -164,7 +164,8 @@ def _add_to_graph(
 
             counts.rows += 1
             found = annotation_of(record, lost)
-            graph.add(found._replace(identity={"source": report.name, "line": line, **record}))
+            known = {} if "source" in record else {"source": report.name, "line": line}
+            graph.add(found._replace(identity=known | record))
         if strict:
             report.refuse(counts)
         report.add(counts)
