@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.errors import ModelError
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
@@ -38,6 +39,15 @@ Examples:
   iepile extract --schema schema.yaml --text-field body posts.jsonl --format csv
   iepile extract --instructions test.jsonl -o pred.jsonl
 """
+
+
+# What a person sees who names nothing to extract.
+_FIRST_USE = """\
+iepile extract finds in texts what you name with --schema, and says where each item stands:
+  iepile extract --schema person,location,organization {files}
+  echo "Tim Cook flew to Dublin." | iepile extract --schema person,location
+Relations, events and attributes have forms of their own, e.g. --schema "attack(attacker, target)".
+All options: iepile extract --help; what works on this machine: iepile doctor"""
 
 
 @options.command(first=("schema", "task", "model", "output", "format"))
@@ -70,6 +80,10 @@ def extract(
     from iepile_cli.backends.opening import open_model
     from iepile_cli.task.table import task_named
 
+    if not schema and instructions is None and console.may_ask():
+        named_files = shlex.join(files) if files else "news.txt"
+        console.note(_FIRST_USE.format(files=named_files))
+        raise typer.Exit(UsageError.exit_code)
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
     named = task_named(task) if task else None
     source: Texts | InstructionRecords

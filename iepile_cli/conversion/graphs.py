@@ -82,8 +82,8 @@ class Graph:
         page = Node("document", "", document)
         self._node(page, document, None)
         for span in found.spans:
-            score = found.scores.get(span)
-            self._edge(page, _MENTIONS, self._entity(found, span, document, score), document, score)
+            entity = Node("entity", span.label, _named(found, span))
+            self._mention(page, entity, document, found.scores.get(span))
         for relation in found.relations:
             head, tail = (
                 Node("entity", one.label, _named(found, one))
@@ -94,21 +94,17 @@ class Graph:
             name = event.label if event.trigger is None else _named(found, event.trigger)
             self._events[document] += 1
             node = Node("event", event.label, name, document, self._events[document])
-            self._node(node, document, event.score)
-            self._edge(page, _MENTIONS, node, document, event.score)
+            self._mention(page, node, document, event.score)
             for one in event.arguments:
                 span = LabelledSpan(one.start, one.end, found.label_at(one[:2]))
-                filler = self._entity(found, span, document, None)
+                filler = Node("entity", span.label, _named(found, span))
                 if span not in found.spans:
-                    self._edge(page, _MENTIONS, filler, document, None)
+                    self._mention(page, filler, document, None)
                 self._edge(node, one.label, filler, document, event.score)
 
-    def _entity(
-        self, found: Annotation, span: LabelledSpan, document: str, score: float | None
-    ) -> Node:
-        node = Node("entity", span.label, _named(found, span))
+    def _mention(self, page: Node, node: Node, document: str, score: float | None) -> None:
         self._node(node, document, score)
-        return node
+        self._edge(page, _MENTIONS, node, document, score)
 
     def _node(self, node: Node, document: str, score: float | None) -> None:
         self.nodes.setdefault(node, Evidence()).add(document, score)

@@ -158,7 +158,7 @@ def label_studio_json(found: Annotation, lost: Lost) -> dict[str, Any]:
         for one in found.relations
     ]
     origin = {key: found.identity[key] for key in ("source", "line") if key in found.identity}
-    named = {"id": found.identity["id"]} if "id" in found.identity else {}
+    named: dict[str, Any] = {"id": found.identity["id"]} if "id" in found.identity else {}
     data = {"text": found.text, **origin}
     return {**named, "data": data, "predictions": [{"result": result}]}
 

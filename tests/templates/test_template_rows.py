@@ -264,7 +264,7 @@ def test_every_known_checkpoint_has_the_template_that_was_made_for_it(shared: Pa
         ("mistralai/Mistral-7B-Instruct-v0.2", "mistral"),
         ("mistralai/Mistral-7B-Instruct-v0.3", None),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", None),
-        ("Qwen3-4B", None),
+        ("Qwen3-4B", "qwen3"),
         ("", None),
     ],
 )
