@@ -103,8 +103,8 @@ def _chosen(
     ``--resume`` alone takes those of the run in the output folder.
     """
     from iepile_cli.registry import registry
-    from iepile_cli.training.options import options_from, read_table
     from iepile_cli.training.output import resumed_table
+    from iepile_cli.training.recipes import options_from, read_table
 
     tables: list[Mapping[str, Any]] = [by_file]
     tables += [registry().get("recipe", recipe).table] if recipe else []

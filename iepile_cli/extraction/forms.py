@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.results import Result, to_json, to_line
+from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
@@ -21,6 +22,7 @@ Format = Literal[
     "table",
     "json",
     "jsonl",
+    "html",
     "csv",
     "tsv",
     "parquet",
@@ -61,9 +63,23 @@ class OutputOptions:
         help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
     )
     resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+    summary: bool = option(
+        False,
+        group=_OUTPUT,
+        help="Write the names found, counted over all texts, to stdout; results go to --output.",
+    )
+    per_document: bool = option(False, group=_OUTPUT, help="With --summary: count each text apart.")
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.per_document and not self.summary:
+            raise UsageError("--per-document is for --summary", hint="add --summary")
+        to_stdout = self.output in (None, "-")
+        if self.summary and to_stdout and (self.format or self.output):
+            raise UsageError(
+                "--summary is written to stdout, where results would be",
+                hint="-o FILE writes the results",
+            )
 
 
 class Form(Protocol):
@@ -83,10 +99,19 @@ class Form(Protocol):
         """What closes the output: it makes whatever was written until then valid."""
 
 
-def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False) -> Form:
-    """The form of a format; ``task`` tells the columns of CSV, ``on_stdout`` the width of a table.
+def form_of(
+    format_: str,
+    task: Task | None,
+    *,
+    on_stdout: bool,
+    bom: bool = False,
+    counting: SummaryOptions | None = None,
+) -> Form:
+    """The form of a format.
 
-    Raises ``UsageError`` for a format that is none, and for a byte order mark in any but CSV.
+    ``task`` tells the columns of CSV, ``on_stdout`` the width of a table, ``counting`` which names
+    a page counts together. Raises ``UsageError`` for a format that is none, and for a byte order
+    mark in any but CSV.
     """
     if bom and format_ != "csv":
         raise UsageError("--bom is for CSV", hint="add --format csv")
@@ -99,6 +124,10 @@ def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = Fal
             return JsonArray()
         case "jsonl":
             return JsonLines()
+        case "html":
+            from iepile_cli.extraction.page import Page
+
+            return Page(options=counting)
         case "csv" | "tsv" | "parquet" if task is not None:
             from iepile_cli.extraction import tables
 

@@ -15,9 +15,9 @@ import os
 import sys
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.forms import (
     FOLDER,
     FORMATS,
@@ -36,7 +36,15 @@ from iepile_cli.extraction.resuming import (
     record_key,
     result_key,
 )
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
+from iepile_cli.extraction.summary import SummaryOptions
+from iepile_cli.files import (
+    COMPRESSED_SUFFIXES,
+    is_device,
+    lock,
+    naming_what_is_full,
+    open_alone,
+    write_atomic,
+)
 from iepile_cli.task import Task
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".html": "html",
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".conll": "conll",
@@ -104,6 +113,8 @@ class Writer:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
         self._finished: Collection[Hashable] = ()
+        # The open file, and the one that it is going to replace: no other run writes to either.
+        self._open_files = contextlib.ExitStack()
         self._settings: dict[str, Any] = {}
         self._new = False
         self.written = 0
@@ -111,12 +122,16 @@ class Writer:
         self._target = target if target is None or is_device(target) else os.path.realpath(target)
         self.path: str | None = self._target
         if self._target is None:
-            self._stream: BinaryIO = sys.stdout.buffer
+            self._stream: IO[bytes] = sys.stdout.buffer
             self._put(form.begin(resumed=False))
             return
         try:
             resumed = self._open(self._target, resume, settings or {})
+        except IEPileError:
+            self._open_files.close()
+            raise
         except OSError as error:
+            self._open_files.close()
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         try:
             self._put(form.begin(resumed=resumed))
@@ -131,10 +146,10 @@ class Writer:
         if resume:
             self.path = part if os.path.exists(part) else target
             if os.path.exists(self.path):
+                self._begin(target, keep=True)
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -150,8 +165,14 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
+        self._begin(target)
         return False
+
+    def _begin(self, target: str, *, keep: bool = False) -> None:
+        """Open the file to write to; raises ``UsageError`` where another run writes to it."""
+        if self.path != target and os.path.isfile(target):
+            lock(self._open_files.enter_context(open(target, "rb")), target)  # noqa: SIM115
+        self._stream = self._open_files.enter_context(open_alone(self.path or target, keep=keep))
 
     def check(self, **settings: Any) -> None:
         """Note what the results are made with, and compare it with the run that is resumed.
@@ -231,13 +252,11 @@ class Writer:
 
     def _end(self) -> None:
         self._put(self._form.end())
-        if self._target is not None:
-            self._stream.close()
+        self._open_files.close()
 
     def _abandon(self) -> None:
-        if self._target is not None:
-            with contextlib.suppress(OSError):
-                self._stream.close()
+        with contextlib.suppress(OSError):
+            self._open_files.close()
 
     def __enter__(self) -> Writer:
         return self
@@ -277,14 +296,15 @@ def open_writer(
     task: Task | None = None,
     resume: bool = False,
     bom: bool = False,
+    counting: SummaryOptions | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> ResultWriter:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
-    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
-    ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
-    resumed.
+    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``,
+    ``counting`` as for ``form_of``. Raises ``UsageError`` for what cannot be, and ``DataError`` for
+    a file that cannot be written or resumed.
     """
     resumable = format_ in RESUMABLE
     if resume and not resumable:
@@ -296,7 +316,7 @@ def open_writer(
             raise UsageError(f"{format_} is a folder of files", hint="name a new folder with -o")
         return FolderWriter(target, format_)
     target = _destination(target, resume=resume)
-    form = form_of(format_, task, on_stdout=target is None, bom=bom)
+    form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
     return Writer(
         form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from iepile_cli.errors import DataError
 from iepile_cli.extraction.instructions import RecordNumbering
+from iepile_cli.pages import is_page
 
 # Beside the results: what they were made with.
 SETTINGS = ".run"
@@ -69,6 +70,7 @@ def holds_results(path: str) -> bool:
     return (
         not line
         or any(columns in line[:40] for columns in _COLUMNS)
+        or is_page(head)
         or result_key(line) is not None
         or (
             # A long result: its beginning has to do.

@@ -13,7 +13,8 @@ pytest.importorskip("peft")
 
 from tiny_llama import tiny_llama, training_rows
 
-from iepile_cli.training.options import TrainOptions, options_from
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import options_from
 
 
 @pytest.fixture(scope="session")
