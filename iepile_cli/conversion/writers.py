@@ -157,10 +157,10 @@ def label_studio_json(found: Annotation, lost: Lost) -> dict[str, Any]:
         }
         for one in found.relations
     ]
-    origin = {key: found.identity[key] for key in ("source", "line") if key in found.identity}
-    named: dict[str, Any] = {"id": found.identity["id"]} if "id" in found.identity else {}
-    data = {"text": found.text, **origin}
-    return {**named, "data": data, "predictions": [{"result": result}]}
+    named = dict(found.identity)
+    own = {"id": named.pop("id")} if "id" in named else {}
+    data = {"text": found.text, **named}
+    return {**own, "data": data, "predictions": [{"result": result}]}
 
 
 # ------------------------------------------------------------------------------ columns of tokens
