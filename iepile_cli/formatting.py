@@ -39,6 +39,14 @@ def readable_size(size: int | None) -> str:
     return f"{amount:.{digits}f} {unit}"
 
 
+def readable_memory() -> str:
+    """The machine's memory: how much is available, of how much."""
+    import psutil
+
+    known = psutil.virtual_memory()
+    return f"{known.available / 2**30:.1f} of {known.total / 2**30:.1f} GiB available"
+
+
 class Styled(str):
     """A table cell in a style: bold, dim, red, green or yellow."""
 

@@ -103,10 +103,10 @@ def resolve_model(
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
     taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken, with
-    ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine keeps its repository's id on
-    the Hugging Face hub as its path. Raises ``NotInstalled`` naming the download that is missing,
-    ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
-    ``ModelError`` for a path that holds no model.
+    ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine, unless it is a GGUF file,
+    keeps its repository's id on the Hugging Face hub as its path. Raises ``NotInstalled`` naming
+    the download that is missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for
+    a pair that does not fit, ``ModelError`` for a path that holds no model.
     """
     known = registry or shared_registry()
     bare = NO_ADAPTER in adapters
@@ -227,7 +227,7 @@ def _locate(
         if entry:
             _refuse_other_kind(name, entry, what)
         return path, entry
-    if entry and from_hub and entry.hf:
+    if entry and from_hub and entry.hf and entry.kind != "gguf":
         return Path(entry.hf), entry
     if entry:
         raise _missing(entry, what)

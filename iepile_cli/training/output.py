@@ -18,7 +18,7 @@ from typing import Any
 
 from iepile_cli import __version__
 from iepile_cli.backends.tokenizers import hf_tokenizer
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.errors import ModelError, UsageError, first_line
 from iepile_cli.files import write_atomic
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
 from iepile_cli.training.distributed import is_first, local_processes, processes
@@ -26,7 +26,6 @@ from iepile_cli.training.model import (
     Base,
     Note,
     adapter_config,
-    first_line,
     quiet_libraries,
 )
 from iepile_cli.training.options import TrainOptions, as_toml, read_table
