@@ -105,7 +105,7 @@ def main() -> None:
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         drawn = list(development.draw(given.sources, given.rows, folder / "rows"))
         found = resolve_model()
-        options = ExtractOptions(min_score=found.min_score)
+        options = ExtractOptions(min_scores=found.min_scores)
         for spec in (PARTS, *given.formats):
             answer(spec, drawn, folder, options)
         print("| set | rows | parts |", " | ".join(given.formats), "|")
