@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.grounding import Item, Span
@@ -52,17 +52,20 @@ class OutputOptions:
         check_fields(self)
 
 
-class Form(Protocol):
+class Form:
     """How results become bytes: what comes first, each result, what comes last."""
 
     def begin(self, *, resumed: bool) -> bytes:
         """What stands before the first result, or before the first further one."""
+        return b""
 
     def result(self, result: Result) -> bytes:
         """One result."""
+        raise NotImplementedError
 
     def end(self) -> bytes:
         """What closes the output: it makes whatever was written until then valid."""
+        return b""
 
 
 def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False) -> Form:
@@ -88,20 +91,12 @@ def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = Fal
             raise UsageError(f"no output format is called {format_!r}", hint=hint)
 
 
-class JsonLines:
+class JsonLines(Form):
     """One JSON object a line."""
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
 
     def result(self, result: Result) -> bytes:
         """The result's object and a line end."""
         return to_line(to_json(result)) + b"\n"
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
 
 class InstructionLines(JsonLines):
@@ -118,7 +113,7 @@ class InstructionLines(JsonLines):
         return to_line(shown | result.counts, surrogates="escape") + b"\n"
 
 
-class JsonArray:
+class JsonArray(Form):
     """One JSON array, with one object a line."""
 
     def __init__(self) -> None:
@@ -139,7 +134,7 @@ class JsonArray:
         return b"\n]\n"
 
 
-class Csv:
+class Csv(Form):
     """One row for each item; for tasks with arguments or attributes, one for each of those.
 
     The columns follow from the task: where the text is from, the item's number in it and its type,
@@ -179,10 +174,6 @@ class Csv:
             for number, item in enumerate(result.items, 1)
             for cells in self._cells(item)
         )
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
     def _cells(self, item: Item) -> Iterator[list[Any]]:
         task = self._task
