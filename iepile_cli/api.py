@@ -297,7 +297,7 @@ def train(data: Source | Sequence[Source], output: Source, **options: Any) -> Tr
     """
     from iepile_cli.registry import registry
     from iepile_cli.training.finetune import train as run
-    from iepile_cli.training.options import options_from
+    from iepile_cli.training.recipes import options_from
 
     files = [data] if isinstance(data, (str, PathLike)) else list(data)
     named = options.pop("recipe", "")

@@ -13,6 +13,7 @@ import errno
 import gzip
 import io
 import lzma
+import math
 import os
 import shutil
 import stat
@@ -30,9 +31,12 @@ STDIN = "-"
 STDIN_NAME = "stdin"
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 # A compressed file may hold this many times its own size, or this many bytes if that is more:
-# text rarely packs below a fortieth, and a bomb packs a thousandfold.
+# text rarely packs below a fortieth, and a bomb packs a thousandfold. The variable sets another
+# bound in bytes, or none.
 MAX_RATIO = 200
-MAX_UNPACKED = 1 << 30
+MAX_DECOMPRESSED = 1 << 30
+MAX_DECOMPRESSED_VARIABLE = "IEPILE_MAX_DECOMPRESSED"
+_NO_BOUND = "off"
 UTF8 = "utf-8"
 
 # What writing fails with, and never reading.
@@ -86,14 +90,15 @@ class Input(NamedTuple):
 
 
 @contextmanager
-def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> Iterator[Input]:
+def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> Iterator[Input]:
     """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
 
-    The compression is recognised by content. ``max_unpacked`` bounds what a compressed file may
-    hold, in bytes (files that are large themselves may hold ``MAX_RATIO`` times their size);
-    None lifts the bound. Raises ``DataError`` naming the file for anything that goes wrong while
-    it is open.
+    The compression is recognised by content. What a compressed file may hold is bounded by
+    ``max_decompressed`` bytes; None takes the user's bound, else ``MAX_DECOMPRESSED`` or
+    ``MAX_RATIO`` times the size of the file. Raises ``DataError`` naming the file for anything
+    that goes wrong while it is open, ``UsageError`` for a user's bound that is none.
     """
+    user_bound = _user_bound() if max_decompressed is None else max_decompressed
     with ExitStack() as stack:
         try:
             if path is None or path == STDIN:
@@ -103,15 +108,18 @@ def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED)
                 facts = os.fstat(raw.fileno())
                 size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
             tell = raw.tell if size else lambda: 0
-            bound = None if max_unpacked is None else max(max_unpacked, MAX_RATIO * size)
-            yield Input(_unpacked(raw, bound), size, tell)
+            bound = max(MAX_DECOMPRESSED, MAX_RATIO * size) if user_bound is None else user_bound
+            yield Input(_decompressed(raw, bound), size, tell)
         except BrokenPipeError:
             raise
         except _TooLarge as error:
             raise DataError(
                 f"holds more than {error.bound:,} bytes when decompressed",
                 path=display_name(path),
-                hint="decompress it first if it is to be read whole",
+                hint=f"if it is no bomb, set {MAX_DECOMPRESSED_VARIABLE} in the environment to "
+                f"more bytes, or to {_NO_BOUND}"
+                if max_decompressed is None
+                else "",
             ) from None
         except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise DataError(
@@ -125,9 +133,9 @@ def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
 
 
-def read_bytes(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> bytes:
-    """The whole content of a file or stdin, decompressed; raises ``DataError``."""
-    with open_input(path, max_unpacked=max_unpacked) as source:
+def read_bytes(path: StrPath | None, *, max_decompressed: int | None = None) -> bytes:
+    """The whole content of a file or stdin, decompressed; raises as ``open_input`` does."""
+    with open_input(path, max_decompressed=max_decompressed) as source:
         return source.stream.read()
 
 
@@ -140,23 +148,38 @@ def read_text(path: StrPath | None, encoding: str | None = None) -> str:
         raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
 
 
-def _unpacked(raw: io.BufferedReader, bound: int | None) -> io.BufferedReader:
+def _user_bound() -> float | None:
+    """The bound that the environment sets, in bytes; None where it sets none."""
+    given = os.environ.get(MAX_DECOMPRESSED_VARIABLE, "").strip()
+    if not given:
+        return None
+    if given.lower() == _NO_BOUND:
+        return math.inf
+    if not (given.isascii() and given.isdigit()):
+        raise UsageError(
+            f"{MAX_DECOMPRESSED_VARIABLE} is {given!r}",
+            hint=f"write a number of bytes, e.g. {20 * 10**9}, or {_NO_BOUND}",
+        )
+    return int(given)
+
+
+def _decompressed(raw: io.BufferedReader, bound: float) -> io.BufferedReader:
     head = raw.peek(6)[:6]
-    for magic, unpack in _DECOMPRESSORS.items():
+    for magic, decompress in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            return io.BufferedReader(_Bounded(unpack(raw), bound))
+            return io.BufferedReader(_Bounded(decompress(raw), bound))
     return raw
 
 
 class _TooLarge(Exception):
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: float) -> None:
         self.bound = bound
 
 
 class _Bounded(io.RawIOBase):
     """A decompressed stream that ends with an error after ``bound`` bytes."""
 
-    def __init__(self, stream: Any, bound: int | None) -> None:
+    def __init__(self, stream: Any, bound: float) -> None:
         self._stream, self._bound, self._read = stream, bound, 0
 
     def readable(self) -> bool:
@@ -165,7 +188,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = int(self._stream.readinto(buffer) or 0)
         self._read += count
-        if self._bound is not None and self._read > self._bound:
+        if self._read > self._bound:
             raise _TooLarge(self._bound)
         return count
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -162,7 +165,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     _open_closed_streams()
     try:
-        code = _call(sys.argv[1:] if arguments is None else arguments)
+        with _ending_as_interrupted():
+            code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except IEPileError as error:
         console.print_error(error.message, error.hint)
@@ -189,6 +193,23 @@ def run(arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         console.print_error("interrupted")
     return code
+
+
+@contextmanager
+def _ending_as_interrupted() -> Iterator[None]:
+    """Make SIGTERM and the end of the terminal what Ctrl-C is: nothing half done is left behind."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        # What is ignored already, as with nohup, stays so.
+        before = {n: old for n in numbers if (old := signal.getsignal(n)) is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _call(words: list[str]) -> int:

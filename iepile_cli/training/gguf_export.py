@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends.gguf_layout import Layout, gguf_library, stored
 from iepile_cli.backends.tokenizers import hf_tokenizer
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
-from iepile_cli.training.model import Base, adapter_config
+from iepile_cli.training.model import Base
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf_layout import Weights

@@ -31,7 +31,8 @@ from iepile_cli.templates import Template, encode
 from iepile_cli.training.export import export
 from iepile_cli.training.gguf_export import Vocabulary
 from iepile_cli.training.model import Base
-from iepile_cli.training.options import ExportOptions, options_from
+from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.recipes import options_from
 
 pytest.importorskip("gguf")
 QUESTIONS = 20
@@ -385,7 +386,7 @@ def test_what_is_trained_on_a_gguf_model_opens_in_llama_cpp_at_once(
     tiny: Path, lines: Path, tmp_path: Path
 ) -> None:
     from iepile_cli.backends.opening import open_model
-    from iepile_cli.training.options import options_from
+    from iepile_cli.training.recipes import options_from
 
     base, out = tmp_path / "base.gguf", tmp_path / "out"
     export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))
