@@ -474,6 +474,47 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
         raise
 
 
+def open_alone(path: StrPath, *, keep: bool = False) -> IO[bytes]:
+    """Open a file to write to, unbuffered, as long as no other run of this program writes to it.
+
+    What it holds stays with ``keep``. A pipe or a device is opened as it is. Raises ``UsageError``
+    where another run has it open, and ``OSError``.
+    """
+    if is_device(path):
+        return open(path, "wb", buffering=0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    stream = open(handle, "wb", buffering=0)  # noqa: SIM115
+    try:
+        lock(stream, path)
+        if not keep:
+            stream.truncate(0)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def lock(stream: IO[bytes], path: StrPath) -> None:
+    """Keep other runs from writing to an open file until it is closed, where the platform can.
+
+    Raises ``UsageError`` where another run has done so.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"{display_name(path)} is being written by another run",
+            hint="wait for it, or name another -o",
+        ) from None
+    except OSError:
+        # A file system without locks.
+        return
+
+
 @contextmanager
 def naming_what_is_full(path: StrPath) -> Iterator[None]:
     """Raise ``DataError`` with the path where a disk is full, or a file at its limit."""

@@ -16,19 +16,29 @@ import sys
 from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import IO, Any, TypeAlias
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLines, form_of
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
+from iepile_cli.extraction.summary import SummaryOptions
+from iepile_cli.files import (
+    COMPRESSED_SUFFIXES,
+    is_device,
+    lock,
+    naming_what_is_full,
+    open_alone,
+    write_atomic,
+)
+from iepile_cli.pages import is_page
 from iepile_cli.task import Task
 
 PART = ".part"
 SETTINGS = ".run"
-_SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", "": "jsonl"}
+_SUFFIXES = {ending: ending[1:] for ending in (".json", ".jsonl", ".csv", ".html")}
+_SUFFIXES |= {".ndjson": "jsonl", "": "jsonl"}
 
 _SETTING_NAMES = {"types": "schema", "adapters": "adapter"}
 
@@ -50,7 +60,7 @@ def format_for(target: str | None, *, records: bool = False) -> str:
         # Opening the writer says why not.
         return "jsonl"
     named = _SUFFIXES.get(suffix)
-    if named is None or (records and named == "csv"):
+    if named is None or (records and named not in RESUMABLE):
         known = "jsonl" if records else ", ".join(FORMATS)
         hint = "name it .jsonl" if records else f"name it with --format: {known}"
         raise UsageError(f"{target}: {suffix} is no output format", hint=hint)
@@ -77,6 +87,8 @@ class Writer:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
         self._finished: Collection[Hashable] = ()
+        # The open file, and the one that it is going to replace: no other run writes to either.
+        self._open_files = contextlib.ExitStack()
         self._settings: dict[str, Any] = {}
         self._new = False
         self.written = 0
@@ -84,12 +96,16 @@ class Writer:
         self._target = target if target is None or is_device(target) else os.path.realpath(target)
         self.path: str | None = self._target
         if self._target is None:
-            self._stream: BinaryIO = sys.stdout.buffer
+            self._stream: IO[bytes] = sys.stdout.buffer
             self._put(form.begin(resumed=False))
             return
         try:
             resumed = self._open(self._target, resume, settings or {})
+        except IEPileError:
+            self._open_files.close()
+            raise
         except OSError as error:
+            self._open_files.close()
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         try:
             self._put(form.begin(resumed=resumed))
@@ -104,10 +120,10 @@ class Writer:
         if resume:
             self.path = part if os.path.exists(part) else target
             if os.path.exists(self.path):
+                self._begin(target, keep=True)
                 self._finished, kept = read_keys(self.path, self._key_of)
                 self._settings = _read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -123,8 +139,14 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
+        self._begin(target)
         return False
+
+    def _begin(self, target: str, *, keep: bool = False) -> None:
+        """Open the file to write to; raises ``UsageError`` where another run writes to it."""
+        if self.path != target and os.path.isfile(target):
+            lock(self._open_files.enter_context(open(target, "rb")), target)  # noqa: SIM115
+        self._stream = self._open_files.enter_context(open_alone(self.path or target, keep=keep))
 
     def check(self, **settings: Any) -> None:
         """Note what the results are made with, and compare it with the run that is resumed.
@@ -199,13 +221,11 @@ class Writer:
 
     def _end(self) -> None:
         self._put(self._form.end())
-        if self._target is not None:
-            self._stream.close()
+        self._open_files.close()
 
     def _abandon(self) -> None:
-        if self._target is not None:
-            with contextlib.suppress(OSError):
-                self._stream.close()
+        with contextlib.suppress(OSError):
+            self._open_files.close()
 
     def __enter__(self) -> Writer:
         return self
@@ -245,17 +265,18 @@ def open_writer(
     task: Task | None = None,
     resume: bool = False,
     bom: bool = False,
+    counting: SummaryOptions | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Writer:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
-    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
-    ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
-    resumed.
+    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``,
+    ``counting`` as for ``form_of``. Raises ``UsageError`` for what cannot be, and ``DataError`` for
+    a file that cannot be written or resumed.
     """
     target = _destination(target, resume=resume)
-    form = form_of(format_, task, on_stdout=target is None, bom=bom)
+    form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
     resumable = format_ in RESUMABLE
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
@@ -338,6 +359,7 @@ def holds_results(path: str) -> bool:
     return (
         not line
         or columns in line[:40]
+        or is_page(head)
         or _result_key(line) is not None
         or (
             # A long result: its beginning has to do.

@@ -343,7 +343,7 @@ def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> No
     assert (part.read_bytes(), path.read_text()) == (before, "old")
 
 
-@pytest.mark.parametrize("target", ["out.html", "out.xlsx", "out.txt"])
+@pytest.mark.parametrize("target", ["out.pdf", "out.xlsx", "out.txt"])
 def test_a_suffix_that_is_no_format_is_refused(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         format_for(target)
@@ -437,3 +437,26 @@ def test_csv_is_safe_and_reads_back(tmp_path_factory: pytest.TempPathFactory, te
     assert len(rows) == 1
     assert cell[0] not in "=+-@\t\r\n"
     assert cell.removeprefix("'") == text if text[0] in "=+-@\t\r\n" else cell == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are locked in another way")
+@pytest.mark.parametrize("before", ["", "old\n"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_run_does_not_write_to_the_same_file(
+    before: str, resume: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    if before:
+        path.write_text(before)
+    with open_writer("jsonl", str(path)) as first:
+        first.write(result("a"))
+        if resume and not before:
+            # Another line would be another error.
+            assert sources(path, "jsonl") == ["a"]
+        with pytest.raises(UsageError, match=r"being written by another run|interrupted run"):
+            open_writer("jsonl", str(path), resume=resume)
+        first.write(result("b"))
+    assert sources(path, "jsonl") == ["a", "b"]
+    with open_writer("jsonl", str(path), resume=True) as again:
+        again.write(result("c"))
+    assert sources(path, "jsonl") == ["a", "b", "c"]
