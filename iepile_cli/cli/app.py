@@ -30,6 +30,7 @@ INTERRUPTED = 130
 # Each subcommand: its module in ``iepile_cli.cli``, its function there, and what it does.
 COMMANDS = {
     "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "view": ("view", "view", "Make a page of results, or count what was found."),
     "convert": ("convert", "convert", "Build training and test data from annotated texts."),
     "train": ("train", "train", "Fine-tune a model on converted data."),
     "eval": ("eval", "evaluate", "Score predictions."),

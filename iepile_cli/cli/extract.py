@@ -13,10 +13,12 @@ from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
+from iepile_cli.cli.view import summarising
 from iepile_cli.errors import ModelError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.extraction.summary import SummaryOptions
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
@@ -35,6 +37,8 @@ Examples:
   iepile extract --schema "attack(attacker, target, place)" -o events.jsonl *.txt
   iepile extract --schema "person{birthplace, occupation}" --lines names.txt
   iepile extract --schema schema.yaml --text-field body posts.jsonl --format csv
+  iepile extract --schema person,location -o page.html reports/
+  iepile extract --schema person,location --summary reports/
   iepile extract --instructions test.jsonl -o pred.jsonl
 """
 
@@ -58,6 +62,7 @@ def extract(
     ] = None,
     reading: InputOptions = InputOptions(),  # noqa: B008
     writing: OutputOptions = OutputOptions(),  # noqa: B008
+    counting: SummaryOptions = SummaryOptions(),  # noqa: B008
     how: ExtractOptions = ExtractOptions(),  # noqa: B008
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -86,6 +91,7 @@ def extract(
             best_type=how.best_type,
             bom=writing.bom,
             format=writing.format not in (None, "jsonl"),
+            summary=writing.summary,
         )
         source = InstructionRecords(instructions, named, reading)
 
@@ -100,17 +106,18 @@ def extract(
             options=settings,
         )
 
-    writer = source.writer(writing)
-    run(
-        source.noun,
-        source.read,
-        writer,
-        open_model_for_schema,
-        functools.partial(_answer, source, writer, how, model),
-        output=writing.output,
-        resumable=source.resumable,
-        read_again=source.read_again,
-    )
+    writer = source.writer(writing, counting)
+    with summarising(writing, counting) as count:
+        run(
+            source.noun,
+            source.read,
+            writer,
+            open_model_for_schema,
+            functools.partial(_answer, source, writer, how, model, count),
+            output=writing.output,
+            resumable=source.resumable,
+            read_again=source.read_again,
+        )
 
 
 def _answer(
@@ -118,6 +125,7 @@ def _answer(
     writer: Writer,
     how: ExtractOptions,
     model: str | None,
+    count: Callable[[Result], None],
     documents: Iterator[Document],
     opened: Opened,
     on_answer: Callable[[int, float], None],
@@ -143,6 +151,7 @@ def _answer(
         for result in results:
             remarks.about(result)
             yield result
+            count(result)
     except ModelError as error:
         raise source.named(error) from None
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
     from iepile_cli.extraction.outputs import Writer
     from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.extraction.summary import SummaryOptions
     from iepile_cli.task import SchemaItem, Task
 
 # A schema that is short beside this many tokens is not measured beforehand.
@@ -65,14 +66,19 @@ class Texts:
         self._exclude: tuple[str, ...] = ()
         self.resumable = False
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the results; raises ``UsageError`` for an output that is an input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+        """The writer of the results; raises ``UsageError`` for an output that is an input.
+
+        Where stdout is for a summary alone, results go nowhere.
+        """
         from iepile_cli.extraction import outputs
         from iepile_cli.extraction.forms import RESUMABLE
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
         output = writing.output
+        if writing.summary and output is None:
+            output = os.devnull
         format_ = writing.format or outputs.format_for(output)
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
@@ -94,6 +100,7 @@ class Texts:
             task=self.task,
             resume=writing.resume,
             bom=writing.bom,
+            counting=counting,
             settings=settings,
         )
 
@@ -207,8 +214,11 @@ class InstructionRecords:
         check_encoding(reading.encoding)
         self._path, self._task, self._reading = path, task, reading
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the records; raises ``UsageError`` for an output that is the input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+        """The writer of the records, which are not counted.
+
+        Raises ``UsageError`` for an output that is the input.
+        """
         from iepile_cli.extraction import outputs
         from iepile_cli.files import refuse_overwriting
 

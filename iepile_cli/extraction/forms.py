@@ -1,6 +1,7 @@
 """Results as bytes: JSON Lines, a JSON array, CSV, or instruction records with their answers.
 
-What people look at is in ``view.py``; where the bytes go is decided in ``outputs.py``.
+What people look at is in ``view.py`` and ``page.py``; where the bytes go is decided in
+``outputs.py``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from iepile_cli.errors import UsageError
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.results import Result, end_types, is_single, slots_of, to_json, to_line
+from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import fixed_roles
 
-Format = Literal["table", "json", "jsonl", "csv"]
+Format = Literal["table", "json", "jsonl", "csv", "html"]
 FORMATS = get_args(Format)
 RESUMABLE = ("json", "jsonl")
 # The group of the options in the help of the command line.
@@ -47,9 +49,23 @@ class OutputOptions:
         help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
     )
     resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+    summary: bool = option(
+        False,
+        group=_OUTPUT,
+        help="Write the names found, counted over all texts, to stdout; results go to --output.",
+    )
+    per_document: bool = option(False, group=_OUTPUT, help="With --summary: count each text apart.")
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.per_document and not self.summary:
+            raise UsageError("--per-document is for --summary", hint="add --summary")
+        to_stdout = self.output in (None, "-")
+        if self.summary and to_stdout and (self.format or self.output):
+            raise UsageError(
+                "--summary is written to stdout, where results would be",
+                hint="-o FILE writes the results",
+            )
 
 
 class Form(Protocol):
@@ -65,10 +81,19 @@ class Form(Protocol):
         """What closes the output: it makes whatever was written until then valid."""
 
 
-def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False) -> Form:
-    """The form of a format; ``task`` tells the columns of CSV, ``on_stdout`` the width of a table.
+def form_of(
+    format_: str,
+    task: Task | None,
+    *,
+    on_stdout: bool,
+    bom: bool = False,
+    counting: SummaryOptions | None = None,
+) -> Form:
+    """The form of a format.
 
-    Raises ``UsageError`` for a format that is none, and for a byte order mark in any but CSV.
+    ``task`` tells the columns of CSV, ``on_stdout`` the width of a table, ``counting`` which names
+    a page counts together. Raises ``UsageError`` for a format that is none, and for a byte order
+    mark in any but CSV.
     """
     if bom and format_ != "csv":
         raise UsageError("--bom is for CSV", hint="add --format csv")
@@ -83,6 +108,10 @@ def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = Fal
             return JsonLines()
         case "csv" if task is not None:
             return Csv(task, bom=bom)
+        case "html":
+            from iepile_cli.extraction.page import Page
+
+            return Page(options=counting)
         case _:
             hint = f"one of {', '.join(FORMATS)}"
             raise UsageError(f"no output format is called {format_!r}", hint=hint)

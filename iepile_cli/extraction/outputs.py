@@ -23,6 +23,7 @@ from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLin
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
+from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.files import (
     COMPRESSED_SUFFIXES,
     is_device,
@@ -31,11 +32,13 @@ from iepile_cli.files import (
     open_alone,
     write_atomic,
 )
+from iepile_cli.pages import is_page
 from iepile_cli.task import Task
 
 PART = ".part"
 SETTINGS = ".run"
-_SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", "": "jsonl"}
+_SUFFIXES = {ending: ending[1:] for ending in (".json", ".jsonl", ".csv", ".html")}
+_SUFFIXES |= {".ndjson": "jsonl", "": "jsonl"}
 
 _SETTING_NAMES = {"types": "schema", "adapters": "adapter"}
 
@@ -57,7 +60,7 @@ def format_for(target: str | None, *, records: bool = False) -> str:
         # Opening the writer says why not.
         return "jsonl"
     named = _SUFFIXES.get(suffix)
-    if named is None or (records and named == "csv"):
+    if named is None or (records and named not in RESUMABLE):
         known = "jsonl" if records else ", ".join(FORMATS)
         hint = "name it .jsonl" if records else f"name it with --format: {known}"
         raise UsageError(f"{target}: {suffix} is no output format", hint=hint)
@@ -262,17 +265,18 @@ def open_writer(
     task: Task | None = None,
     resume: bool = False,
     bom: bool = False,
+    counting: SummaryOptions | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Writer:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
-    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
-    ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
-    resumed.
+    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``,
+    ``counting`` as for ``form_of``. Raises ``UsageError`` for what cannot be, and ``DataError`` for
+    a file that cannot be written or resumed.
     """
     target = _destination(target, resume=resume)
-    form = form_of(format_, task, on_stdout=target is None, bom=bom)
+    form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
     resumable = format_ in RESUMABLE
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
@@ -355,6 +359,7 @@ def holds_results(path: str) -> bool:
     return (
         not line
         or columns in line[:40]
+        or is_page(head)
         or _result_key(line) is not None
         or (
             # A long result: its beginning has to do.

@@ -122,7 +122,7 @@ def test_a_run_that_is_over_says_what_it_wrote(
 # --------------------------------------------------------------------------- forms and encodings
 
 
-@pytest.mark.parametrize("output", ["out.html", "out.xlsx"])
+@pytest.mark.parametrize("output", ["out.pdf", "out.xlsx"])
 def test_a_suffix_that_is_no_format_is_an_error_unless_the_format_is_named(
     server: Odd, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

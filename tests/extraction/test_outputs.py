@@ -343,7 +343,7 @@ def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> No
     assert (part.read_bytes(), path.read_text()) == (before, "old")
 
 
-@pytest.mark.parametrize("target", ["out.html", "out.xlsx", "out.txt"])
+@pytest.mark.parametrize("target", ["out.pdf", "out.xlsx", "out.txt"])
 def test_a_suffix_that_is_no_format_is_refused(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         format_for(target)
