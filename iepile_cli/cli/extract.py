@@ -83,42 +83,19 @@ def extract(
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
-    from iepile_cli.task.table import task_named
 
     if not schema and instructions is None and console.may_ask():
         named_files = shlex.join(files) if files else "news.txt"
         console.note(_FIRST_USE.format(files=named_files))
         raise typer.Exit(UsageError.exit_code)
+    source = _source(files, schema, task, instructions, reading, writing, how)
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
-    named = task_named(task) if task else None
-    source: Texts | InstructionRecords
-    if instructions is None:
-        source = Texts(files, schema, named, reading)
-    else:
-        refuse_with_instructions(
-            files=files,
-            schema=schema,
-            lang=how.language,
-            lines=reading.lines,
-            text_field=reading.text_field,
-            split_num=how.split_num,
-            all_occurrences=how.all_occurrences is not None,
-            best_type=how.best_type,
-            bom=writing.bom,
-            format=writing.format not in (None, "jsonl"),
-            summary=writing.summary,
-        )
-        source = InstructionRecords(instructions, named, reading)
 
     def open_model_for_schema() -> Opened:
         if isinstance(source, Texts) and not settings.base_url:
             source.check_room(how, model, adapter or (), template, settings.context)
         return open_model(
-            model,
-            adapters=adapter or (),
-            backend=backend,
-            template=template,
-            options=settings,
+            model, adapters=adapter or (), backend=backend, template=template, options=settings
         )
 
     writer = source.writer(writing, counting)
@@ -133,6 +110,37 @@ def extract(
             resumable=source.resumable,
             read_again=source.read_again,
         )
+
+
+def _source(
+    files: list[str] | None,
+    schema: list[str] | None,
+    task: str | None,
+    instructions: str | None,
+    reading: InputOptions,
+    writing: OutputOptions,
+    how: ExtractOptions,
+) -> Texts | InstructionRecords:
+    """What is read; raises ``UsageError`` for options that do not go with it."""
+    from iepile_cli.task.table import task_named
+
+    named = task_named(task) if task else None
+    if instructions is None:
+        return Texts(files, schema, named, reading)
+    refuse_with_instructions(
+        files=files,
+        schema=schema,
+        lang=how.language,
+        lines=reading.lines,
+        text_field=reading.text_field,
+        split_num=how.split_num,
+        all_occurrences=how.all_occurrences is not None,
+        best_type=how.best_type,
+        bom=writing.bom,
+        format=writing.format not in (None, "jsonl"),
+        summary=writing.summary,
+    )
+    return InstructionRecords(instructions, named, reading)
 
 
 def _answer(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import UsageError, install_hint
+from iepile_cli.fields import option
 from iepile_cli.formatting import Styled, readable_size, wrap
 
 if TYPE_CHECKING:
@@ -51,12 +52,18 @@ class Kind(str, Enum):
     recipes = "recipes"
 
 
+@dataclass(frozen=True)
+class ListOptions:
+    """How names are listed."""
+
+    as_json: bool = option(False, flags=("--json",), help="Write a JSON list.")
+    installed: bool = option(False, help="Only models and data that are on this machine.")
+
+
+@options.command()
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON list.")] = False,
-    installed: Annotated[
-        bool, typer.Option("--installed", help="Only models and data that are on this machine.")
-    ] = False,
+    how: ListOptions = ListOptions(),
 ) -> None:
     """Show templates, backends, models or training recipes, and whether they can run here.
 
@@ -64,11 +71,11 @@ def list_(
     """
     from iepile_cli.registry import registry
 
-    if installed and kind is not Kind.models:
+    if how.installed and kind is not Kind.models:
         raise UsageError("--installed is for models", hint="iepile list models --installed")
     known = registry()
-    rows = listed_installed(known) if installed else listed(kind.value.removesuffix("s"), known)
-    if as_json:
+    rows = listed_installed(known) if how.installed else listed(kind.value.removesuffix("s"), known)
+    if how.as_json:
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
     elif not sys.stdout.isatty():

@@ -15,6 +15,7 @@ from iepile_cli.formatting import readable_size
 from iepile_cli.models import ModelEntry, catalogue
 from iepile_cli.models.catalogue import BUILT_IN, KINDS, read_catalogue
 from iepile_cli.registry import Registry
+from iepile_cli.task.table import TASKS
 
 ENTRIES = read_catalogue(BUILT_IN)
 
@@ -55,7 +56,7 @@ def test_entry_is_complete(entry: ModelEntry) -> None:
     if entry.kind == "adapter":
         assert (entry.lora_r, entry.lora_alpha) == ((16, 32) if entry.embedded else (64, 64))
         assert ENTRIES[entry.base].kind == ("gguf" if entry.embedded else "base")
-    assert 0 <= entry.min_score < 1
+    assert all(0 < score < 1 and task in TASKS for task, score in entry.min_scores.items())
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
@@ -112,6 +113,9 @@ def test_users_entries_are_added_and_win(tmp_path: Path, monkeypatch: pytest.Mon
         ('[x]\nkind = "base"\nsize = "big"\n', "x.size: int is expected"),
         ('[x]\nkind = "base"\nsize = true\n', "x.size: int is expected"),
         ('[x]\nkind = "base"\nlanguages = "en"\n', "a list of texts is expected"),
+        ('[x]\nkind = "adapter"\nmin_scores = 0.2\n', "a score (0..1) for each task"),
+        ('[x]\nkind = "adapter"\nmin_scores = {ner = 2}\n', "a score (0..1) for each task"),
+        ('[x]\nkind = "adapter"\nmin_scores = {nerd = 0.2}\n', "no task is called 'nerd'"),
         ('[x]\nkind = "data"\n[x.splits]\ntrain = 1\n', "tables with 'file'"),
         ('[x]\nkind = "data"\n[x.splits.train]\nfile = 5\n', "tables with 'file'"),
         ('[".."]\nkind = "base"\n', "'..' is not a name"),
