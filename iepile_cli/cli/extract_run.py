@@ -67,13 +67,12 @@ class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
         """How many items were answered by the earlier run."""
 
     @property
-<<<<<<< HEAD
     def notes(self) -> Sequence[str]:
         """What of the results could not be written, in a line."""
-=======
+
+    @property
     def path(self) -> str | None:
         """The file that holds the results now, None for standard output."""
->>>>>>> main
 
     def done(self, item: Item) -> bool:
         """Whether an item was answered by the earlier run."""

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-<<<<<<< HEAD
-from typing import Literal, Protocol, get_args
-=======
-from typing import Any, Literal, get_args
->>>>>>> main
+from typing import Literal, get_args
 
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.instructions import InstructionRecord
@@ -89,15 +85,12 @@ class OutputOptions:
 class Form:
     """How results become bytes: what comes first, each result, what comes last."""
 
-<<<<<<< HEAD
     @property
     def notes(self) -> Sequence[str]:
         """What of the results the form could not hold, in a line for people."""
+        return ()
 
-    def begin(self, *, resumed: bool) -> bytes:
-=======
     def begin(self, *, resumed: bool = False) -> bytes:
->>>>>>> main
         """What stands before the first result, or before the first further one."""
         return b""
 
@@ -155,15 +148,6 @@ def form_of(
 class JsonLines(Form):
     """One JSON object a line."""
 
-<<<<<<< HEAD
-    notes = ()
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
-
-=======
->>>>>>> main
     def result(self, result: Result) -> bytes:
         """The result's object and a line end."""
         return to_line(to_json(result)) + b"\n"
@@ -186,8 +170,6 @@ class InstructionLines(JsonLines):
 class JsonArray(Form):
     """One JSON array, with one object a line."""
 
-    notes = ()
-
     def __init__(self) -> None:
         self._separator = b"\n"
 
@@ -204,77 +186,3 @@ class JsonArray(Form):
     def end(self) -> bytes:
         """The closing bracket."""
         return b"\n]\n"
-<<<<<<< HEAD
-=======
-
-
-class Csv(Form):
-    """One row for each item; for tasks with arguments or attributes, one for each of those.
-
-    The columns follow from the task: where the text is from, the item's number in it and its type,
-    each fixed part of the item with its place, one argument or attribute with its place, and the
-    item's score. An item without arguments has one row. A cell that a spreadsheet would take for a
-    formula (``=1+1``, ``@SUM(...)``) gets a ``'`` in front, as OWASP advises against CSV injection.
-    With ``bom``, a byte order mark tells Excel that this is UTF-8.
-    """
-
-    _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-    def __init__(self, task: Task, *, bom: bool = False) -> None:
-        self._task, self._bom = task, bom
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the columns."""
-        task = self._task
-        named = ["source", "line", "id", "task", "lang", "item", "type"]
-        named += [key for key, field in task.item_keys if field.endswith("_type")]
-        if is_single(task):
-            return [*named, "text", "start", "end", "score"]
-        for role in fixed_roles(task.shape):
-            named += [role, f"{role}_start", f"{role}_end"]
-        return [*named, *(("role", "text", "start", "end") if task.slots else ()), "score"]
-
-    def begin(self, *, resumed: bool = False) -> bytes:
-        """The names of the columns."""
-        return (codecs.BOM_UTF8 if self._bom else b"") + self._row(self.columns)
-
-    def result(self, result: Result) -> bytes:
-        """The rows of a result; none when nothing was found."""
-        document = result.document
-        where = [document.source, document.line, document.id, result.task.name, result.language]
-        return b"".join(
-            self._row([*where, number, *cells])
-            for number, item in enumerate(result.items, 1)
-            for cells in self._cells(item)
-        )
-
-    def _cells(self, item: Item) -> Iterator[list[Any]]:
-        task = self._task
-        first = [item.item.type, *end_types(task, item.item).values()]
-        score = None if item.score is None else round(item.score, 4)
-        spans = dict(reversed(item.roles))
-        for role in fixed_roles(task.shape):
-            first += _place(spans.get(role))
-        slots = slots_of(task, item)
-        if not task.slots:
-            yield [*first, score]
-        elif not slots:
-            yield [*first, None, *_place(None), score]
-        for name, span in slots:
-            yield [*first, name, *_place(span), score]
-
-    def _row(self, cells: Sequence[Any]) -> bytes:
-        safe = [
-            f"'{cell}" if isinstance(cell, str) and cell.startswith(self._FORMULA) else cell
-            for cell in cells
-        ]
-        line = io.StringIO(newline="")
-        # Characters of the line end are quoted inside cells: both must be, whichever Python.
-        csv.writer(line, lineterminator="\r\n").writerow(safe)
-        return (line.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "replace")
-
-
-def _place(span: Span | None) -> list[Any]:
-    return [None, None, None] if span is None else [span.text, span.start, span.end]
->>>>>>> main

@@ -28,8 +28,6 @@ _SUMMARY = "\x00summary\x00"
 class Page(Form):
     """The ``html`` format: a form of results, as those in ``forms.py``."""
 
-    notes = ()
-
     def __init__(self, title: str = TITLE, options: SummaryOptions | None = None) -> None:
         self._title = one_line(title)
         self._summary = Summary(options)

@@ -89,25 +89,19 @@ def _safe(cells: Sequence[Any]) -> list[Any]:
     ]
 
 
-class Csv:
+class Csv(Form):
     """Comma-separated values; with ``bom``, a byte order mark tells Excel that this is UTF-8."""
-
-    notes = ()
 
     def __init__(self, task: Task, *, bom: bool = False) -> None:
         self._task, self._bom = task, bom
 
-    def begin(self, *, resumed: bool) -> bytes:
+    def begin(self, *, resumed: bool = False) -> bytes:
         """The names of the columns."""
         return (codecs.BOM_UTF8 if self._bom else b"") + self._row(columns_of(self._task))
 
     def result(self, result: Result) -> bytes:
         """The rows of a result."""
         return b"".join(map(self._row, rows_of(self._task, result)))
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
     def _row(self, cells: Sequence[Any]) -> bytes:
         line = io.StringIO(newline="")
@@ -124,10 +118,8 @@ class Tsv(Csv):
         return ("\t".join(shown) + "\n").encode("utf-8", "replace")
 
 
-class Parquet:
+class Parquet(Form):
     """A Parquet file, with numbers as numbers, written some thousand rows at a time."""
-
-    notes = ()
 
     def __init__(self, task: Task) -> None:
         try:
@@ -148,7 +140,7 @@ class Parquet:
         self._file = parquet.ParquetWriter(self._sink, self._schema)
         self._rows: list[list[Any]] = []
 
-    def begin(self, *, resumed: bool) -> bytes:
+    def begin(self, *, resumed: bool = False) -> bytes:
         """The beginning of a file."""
         return self._sink.taken()
 

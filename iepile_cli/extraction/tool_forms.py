@@ -50,7 +50,7 @@ class LeftOut:
         return [f"{parts} of the results left out that {self._format} cannot hold: {self._first}"]
 
 
-class ToolForm:
+class ToolForm(Form):
     """Each document as a tool's record, one a line, or all in a JSON array."""
 
     def __init__(self, format_: str) -> None:
@@ -64,7 +64,7 @@ class ToolForm:
         """What was left out."""
         return self._lost.notes
 
-    def begin(self, *, resumed: bool) -> bytes:
+    def begin(self, *, resumed: bool = False) -> bytes:
         """The bracket of an array."""
         return b"[\n" if self._array else b""
 
@@ -78,17 +78,11 @@ class ToolForm:
         return b"]\n" if self._array else b""
 
 
-class GraphForm:
+class GraphForm(Form):
     """All results as one graph, which is written at the end."""
-
-    notes = ()
 
     def __init__(self, format_: str) -> None:
         self._graph = GraphFile(format_)
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
 
     def result(self, result: Result) -> bytes:
         """Nothing yet."""

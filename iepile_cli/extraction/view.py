@@ -36,8 +36,6 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 class View(Form):
     """The ``table`` format, as wide and as coloured as standard output is."""
 
-    notes = ()
-
     def __init__(self, on_stdout: bool = True) -> None:
         from rich.console import Console
 

@@ -69,9 +69,10 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each task the
-    score (0..1) below which its answers are not worth showing, and ``passage_tokens`` is the longest
-    passage, in tokens, that it answers well, both as found on development data (0: not known).
+    answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each
+    task the score (0..1) below which its answers are not worth showing, and ``passage_tokens`` is
+    the longest passage, in tokens, that it answers well, both as found on development data (0: not
+    known).
     ``expect`` says what quality was measured; for a model with an adapter the adapter says it.
     ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
     the model needs the publisher's own code.
