@@ -14,7 +14,7 @@ from iepile_cli.formatting import plural
 if TYPE_CHECKING:
     from iepile_cli.extraction.forms import OutputOptions
     from iepile_cli.extraction.inputs import Document, InputOptions, OnNote
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.outputs import ResultWriter, Writer
     from iepile_cli.extraction.paths import OnError, OnSkip
     from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.extraction.saved_texts import SavedTexts
@@ -69,13 +69,14 @@ class Texts:
         self._saved: SavedTexts | None = None
         self.resumable = False
 
-    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> ResultWriter:
         """The writer of the results; raises ``UsageError`` for an output that is an input.
 
         Where stdout is for a summary alone, results go nowhere.
         """
         from iepile_cli.extraction import outputs
-        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.extraction.forms import FOLDER, RESUMABLE
+        from iepile_cli.extraction.resuming import SETTINGS
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
@@ -86,9 +87,11 @@ class Texts:
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
-            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            notes = (output + SETTINGS, part + SETTINGS)
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
+            if format_ == FOLDER:
+                self._refuse_folder_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
         self._quiet_documents()
@@ -111,8 +114,8 @@ class Texts:
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
-        from iepile_cli.extraction.outputs import holds_results
         from iepile_cli.extraction.paths import find_files
+        from iepile_cli.extraction.resuming import holds_results
         from iepile_cli.files import is_same_file, suffix
 
         if not os.path.isfile(output) or holds_results(output):
@@ -131,6 +134,13 @@ class Texts:
 
         self._saved = SavedTexts(folder, [*self.paths, *self._schema_files()])
         self._exclude = (*self._exclude, folder)
+
+    def _refuse_folder_inside(self, output: str) -> None:
+        """Refuse a folder of results in one that is read: what is written would be read too."""
+        inside = os.path.realpath(output)
+        for path in filter(os.path.isdir, self.paths):
+            if os.path.commonpath([inside, os.path.realpath(path)]) == os.path.realpath(path):
+                raise UsageError(f"{output} is in {path}, which is read", hint="name another -o")
 
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""

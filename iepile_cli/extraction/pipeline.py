@@ -16,8 +16,7 @@ from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
 from iepile_cli.errors import DataError, ModelError
-from iepile_cli.extraction.answers import read_answer
-from iepile_cli.extraction.grounding import Item, ground
+from iepile_cli.extraction.grounding import Item, ground, read_answer
 from iepile_cli.extraction.inputs import Document, raise_error
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.paths import OnError

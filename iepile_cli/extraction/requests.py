@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from iepile_cli.backends import Request, Runner
@@ -47,7 +47,7 @@ class ExtractOptions:
     ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
     much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
     passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
-    none here; the command line then takes what suits the adapter).
+    below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
     each. With ``best_type``, of items at one and the same place only the best is kept. A text is
@@ -66,7 +66,8 @@ class ExtractOptions:
         group=_ANSWERS,
         least=0,
         most=1,
-        help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+        help="Leave out what scores less. Default: as was found best for the adapter and the "
+        "task, else 0.",
     )
     all_occurrences: bool | None = option(
         None,
@@ -128,6 +129,8 @@ class ExtractOptions:
         None, group=_ANSWERS, help="A system text instead of the template's own."
     )
 
+    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.split_num is not None:
@@ -138,14 +141,19 @@ class ExtractOptions:
                 hint=f"at least {_LEAST_PASSAGE}, or 0",
             )
 
+    def least_score(self, task: Task) -> float:
+        """The score (0..1) below which items of a task are left out."""
+        known = self.min_scores.get(task.name, 0.0)
+        return known if self.min_score is None else self.min_score
+
     def suiting(self, opened: Opened, *, records: bool = False) -> ExtractOptions:
         """The options with what suits an opened model where nothing was asked for.
 
         Passages are left as they are for ``records``, which are put to the letter.
         """
         passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
-        score = opened.least_score(self.min_score)
-        return replace(self, min_score=score, passage_tokens=passage)
+        scores = opened.model.min_scores if opened.model else {}
+        return replace(self, min_scores=scores, passage_tokens=passage)
 
 
 @dataclass(frozen=True, slots=True)

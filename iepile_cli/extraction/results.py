@@ -82,14 +82,15 @@ def merge(
     ``schema`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
     document. The same item at the same place is listed once, with its best score; the answer lists
     each distinct item once, in the order of the places. Items with a score below the options'
-    ``min_score`` are left out, of both.
+    ``least_score`` of the task are left out, of both.
     """
     options = options or ExtractOptions()
+    least = options.least_score(task)
     order = {item: number for number, item in enumerate(schema)}
     kept = [
         _in_text_order(item, task)
         for item in distinct(items)
-        if item.score is None or item.score >= (options.min_score or 0.0)
+        if item.score is None or item.score >= least
     ]
     if options.best_type:
         kept = _best_of_each_place(kept, order)

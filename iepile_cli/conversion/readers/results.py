@@ -88,7 +88,7 @@ class ResultReader:
         """The unified record of one result; raises ``Unusable``."""
         task = task_named(str(value["task"]))
         text = self._texts.of(value)
-        items = [_item(task, one, text) for one in value["items"]]
+        items = [result_item(task, one, text) for one in value["items"]]
         named = {key: value[key] for key in ("id", "source", "line") if value.get(key) is not None}
         yield {**named, "text": text, task.layout.field: entries_of(task, items)}
 
@@ -135,7 +135,8 @@ def _numbered_texts(path: Path, text_field: str, encoding: str | None) -> Iterat
                     yield number, record_files.text_of(record, text_field)[0]
 
 
-def _item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+def result_item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+    """One item of a result, with its places; raises ``Unusable`` where the text differs."""
     fixed = fixed_roles(task.shape)
     roles: list[tuple[str, str]] = []
     spans: list[Span | None] = []
