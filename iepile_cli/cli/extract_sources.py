@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ class Texts:
         if writing.summary and output is None:
             output = os.devnull
         format_ = writing.format or outputs.format_for(output)
+        if format_ == "html" and output in (None, "-") and sys.stdout.isatty():
+            raise UsageError("a page is not for a terminal", hint="-o page.html")
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
