@@ -108,7 +108,20 @@ def test_pandas_reads_each_table(written: Any, form: str) -> None:
     }[form]
     table = read(written(form, [NER, NOTHING, of("NER", item("=1", mention=Span("\tx", 0, 2)))]))
     assert list(table.columns) == (
-        ["source", "line", "id", "task", "lang", "item", "type", "text", "start", "end", "score"]
+        [
+            "source",
+            "line",
+            "id",
+            "task",
+            "lang",
+            "item",
+            "type",
+            "text",
+            "start",
+            "end",
+            "score",
+            "page",
+        ]
     )
     assert list(table.source) == ["a/one.txt"] * 6
     blank = "Ann  Lee"
