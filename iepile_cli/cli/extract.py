@@ -24,8 +24,9 @@ from iepile_cli.models.catalogue import MANY
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-    from iepile_cli.extraction.inputs import Document, OnError
+    from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.outputs import ResultWriter
+    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
@@ -133,7 +134,12 @@ def _source(
         lang=how.language,
         lines=reading.lines,
         text_field=reading.text_field,
+        input_format=reading.input_format,
+        save_text=reading.save_text,
         split_num=how.split_num,
+        overlap=how.overlap,
+        passes=how.passes > 1,
+        votes=how.votes > 1,
         all_occurrences=how.all_occurrences is not None,
         best_type=how.best_type,
         bom=writing.bom,
