@@ -134,6 +134,22 @@ def test_pandas_reads_each_table(written: Any, form: str) -> None:
     assert (last.type, last.text) == guarded[form]
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "parquet"])
+def test_a_table_has_the_page_of_each_item(written: Any, form: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    document = Document("a.pdf", TEXT, pages=(0, TEXT.index("at IBM")))
+    result = Result(document, TASKS["NER"], "en", {}, ENTITIES)
+    path = written(form, [result])
+    read = (
+        pandas.read_parquet
+        if form == "parquet"
+        else functools.partial(pandas.read_csv, sep="\t" if form == "tsv" else ",")
+    )
+    assert list(read(path).page) == [1, 1, 2, 2, 2]
+
+
 def test_parquet_holds_its_rows_only_for_a_while(written: Any, monkeypatch: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("iepile_cli.extraction.tables._ROW_GROUP", 4)
