@@ -154,9 +154,9 @@ class Texts:
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.paths import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size(self.paths, exclude=self._exclude)
+        size = reading_cost(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
         return self._quiet_documents() if known else None
 
@@ -269,9 +269,9 @@ class InstructionRecords:
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.paths import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size([self._path])
+        size = reading_cost([self._path])
         known = size is not None and size <= _COUNTED_BYTES
         return self.read(lambda error: None) if known else None
 
