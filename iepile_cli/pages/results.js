@@ -392,8 +392,17 @@ function showDocument() {
   }
   showFound(one);
   if (shown !== state.current) { $('main').scrollTop = 0; shown = state.current; }
+  if (one && state.entity !== null) toEntity(one);
 }
 let shown = -1;
+
+// Where the name that documents are reduced to stands first.
+function toEntity(one) {
+  const items = one.items.map((item, number) => number).filter((number) =>
+    passes(one.items[number]) && one.groups[number].some((group) => root(group) === state.entity));
+  const at = marks.findIndex((found) => found.items.some((number) => items.includes(number)));
+  if (at >= 0) { toMention(at, false); hideTip(); }
+}
 
 // Put a block's marks into it: nested ones into one another, crossing ones in pieces.
 function mark(block) {

@@ -207,6 +207,7 @@ def test_filters_hold_for_all_views(window: Browser, tmp_path: Path) -> None:
     # A name leads to the documents that have it.
     window.click("#summary-body .link")
     assert texts(window, ".entry .name") == ["1.txt", "2.txt"]
+    assert texts(window, ".here") == ["Ann"]
     window.click("#entity-filter")
     assert len(texts(window, ".entry")) == 3
 
