@@ -74,6 +74,8 @@ def adapter_file(adapter: Path) -> Path:
 class LlamaRunner(Runner):
     """A GGUF model that answers requests, several at a time."""
 
+    reproducible = True
+
     def __init__(self, path: Path, options: Options) -> None:
         self.parallel = options.parallel or _PARALLEL
         if self.parallel > MOST_SEQUENCES:

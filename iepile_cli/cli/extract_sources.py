@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.cli import console
 from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
+    from iepile_cli.extraction.blocks import Inventory
     from iepile_cli.extraction.forms import OutputOptions
     from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
     from iepile_cli.extraction.outputs import Writer
     from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.shards import Shard
     from iepile_cli.task import SchemaItem, Task
 
 # A schema that is short beside this many tokens is not measured beforehand.
@@ -24,6 +26,8 @@ _CONTEXT_STEP = 256
 # Inputs up to this size are read once beforehand, so that the time left can be told.
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
+# Formats whose parts, one after the other, are the whole.
+_JOINABLE = ("jsonl", "csv")
 
 
 def refuse_with_instructions(**given: object) -> None:
@@ -34,6 +38,32 @@ def refuse_with_instructions(**given: object) -> None:
         raise UsageError(
             f"--instructions brings its own texts and schemas: {refused} cannot be used with it"
         )
+
+
+def refuse_parts_of_streams(part: Shard | None, paths: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a part of what cannot be read twice."""
+    from iepile_cli.files import STDIN, is_device
+
+    stream = next((path for path in paths if path == STDIN or is_device(path)), None)
+    if part is not None and stream is not None:
+        raise UsageError(
+            "--shard: a part can only be taken of files, which are read twice",
+            hint="write the stream to a file first",
+        )
+
+
+def refuse_parts_as(format_: str, part: Shard | None) -> None:
+    """Raise ``UsageError`` for a part in a format whose outputs `cat` cannot join."""
+    if part is not None and format_ not in _JOINABLE:
+        raise UsageError(
+            f"--shard: outputs of the format {format_} cannot be joined",
+            hint=f"formats: {', '.join(_JOINABLE)}",
+        )
+
+
+def part_setting(part: Shard | None) -> dict[str, str]:
+    """What a resumed run has to have in common about its part."""
+    return {} if part is None else {"shard": str(part)}
 
 
 class Texts:
@@ -62,6 +92,8 @@ class Texts:
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
         self.paths = paths or ["-"]
         self._reading = reading
+        self._inventory: Inventory | None = None
+        refuse_parts_of_streams(reading.part, self.paths)
         self._exclude: tuple[str, ...] = ()
         self.resumable = False
 
@@ -81,12 +113,14 @@ class Texts:
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
         self.resumable = format_ in RESUMABLE
+        refuse_parts_as(format_, self._reading.part)
         # Wrong options are said before a file is made.
         self._documents(lambda error: None, lambda path: None)
         settings = {
             "task": self.task.name,
             "schema": schema_json(self.task, self.schema),
             "types": list(dict.fromkeys(item.type for item in self.schema)),
+            **part_setting(self._reading.part),
         }
         return outputs.open_writer(
             format_,
@@ -95,6 +129,7 @@ class Texts:
             resume=writing.resume,
             bom=writing.bom,
             settings=settings,
+            header=self._reading.part is None or self._reading.part.first,
         )
 
     def _refuse_overwriting_inside(self, output: str) -> None:
@@ -116,7 +151,7 @@ class Texts:
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""
         skipped: list[str] = []
-        yield from self._documents(on_error, skipped.append)
+        yield from self._blocks(on_error, skipped.append)
         _name_skipped(skipped)
 
     def read_again(self) -> Iterable[Document] | None:
@@ -125,7 +160,40 @@ class Texts:
 
         size = input_size(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
-        return self._documents(lambda error: None, lambda path: None) if known else None
+        return self._blocks(lambda error: None, lambda path: None) if known else None
+
+    def inventory(self, on_error: OnError, on_skip: OnSkip) -> Inventory:
+        """What files there are and how many documents each has; they are read through once."""
+        from iepile_cli.extraction.blocks import take_inventory
+        from iepile_cli.extraction.inputs import find_files
+
+        if self._inventory is None:
+            paths = find_files(self.paths, on_error, exclude=self._exclude, on_skip=on_skip)
+            self._inventory = take_inventory(paths, self._read_file, self._reading.limit)
+        return self._inventory
+
+    def _blocks(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+        from iepile_cli.extraction.blocks import in_blocks, read_pieces
+
+        part = self._reading.part
+        if part is None:
+            return in_blocks(self._documents(on_error, on_skip))
+        ignore: Callable[[Any], None] = lambda what: None  # noqa: E731
+        # What is wrong with the inputs as a whole is said by the first part.
+        inventory = self.inventory(*((on_error, on_skip) if part.first else (ignore, ignore)))
+        pieces, first = inventory.pieces(part)
+        return in_blocks(read_pieces(pieces, self._read_file, on_error), first)
+
+    def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
+        from iepile_cli.extraction.inputs import read_documents
+
+        return read_documents(
+            [path],
+            encoding=self._reading.encoding,
+            lines=self._reading.lines,
+            text_field=self._reading.text_field,
+            on_error=on_error,
+        )
 
     def _documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
         from iepile_cli.extraction.inputs import read_documents
@@ -206,6 +274,7 @@ class InstructionRecords:
 
         check_encoding(reading.encoding)
         self._path, self._task, self._reading = path, task, reading
+        refuse_parts_of_streams(reading.part, [path])
 
     def writer(self, writing: OutputOptions) -> Writer:
         """The writer of the records; raises ``UsageError`` for an output that is the input."""
@@ -215,16 +284,24 @@ class InstructionRecords:
         if writing.format is None:
             outputs.format_for(writing.output, records=True)
         refuse_overwriting([writing.output], [self._path])
-        return outputs.open_record_writer(writing.output, resume=writing.resume)
+        settings = part_setting(self._reading.part)
+        return outputs.open_record_writer(writing.output, resume=writing.resume, settings=settings)
 
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The records."""
+        from iepile_cli.extraction.blocks import in_blocks, read_pieces, take_inventory
+
+        part, limit = self._reading.part, self._reading.limit
+        if part is None:
+            return in_blocks(itertools.islice(self._read_file(self._path, on_error), limit))
+        inventory = take_inventory([self._path], self._read_file, limit)
+        pieces, first = inventory.pieces(part)
+        return in_blocks(read_pieces(pieces, self._read_file, on_error), first)
+
+    def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
         from iepile_cli.extraction.instructions import read_instructions
 
-        records = read_instructions(
-            self._path, on_error, task=self._task, encoding=self._reading.encoding
-        )
-        return itertools.islice(records, self._reading.limit)
+        return read_instructions(path, on_error, task=self._task, encoding=self._reading.encoding)
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""

@@ -65,9 +65,12 @@ class Form(Protocol):
         """What closes the output: it makes whatever was written until then valid."""
 
 
-def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False) -> Form:
+def form_of(
+    format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False, header: bool = True
+) -> Form:
     """The form of a format; ``task`` tells the columns of CSV, ``on_stdout`` the width of a table.
 
+    ``header`` is for CSV: whether it begins with the names of its columns.
     Raises ``UsageError`` for a format that is none, and for a byte order mark in any but CSV.
     """
     if bom and format_ != "csv":
@@ -82,7 +85,7 @@ def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = Fal
         case "jsonl":
             return JsonLines()
         case "csv" if task is not None:
-            return Csv(task, bom=bom)
+            return Csv(task, bom=bom and header, header=header)
         case _:
             hint = f"one of {', '.join(FORMATS)}"
             raise UsageError(f"no output format is called {format_!r}", hint=hint)
@@ -151,8 +154,8 @@ class Csv:
 
     _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
-    def __init__(self, task: Task, *, bom: bool = False) -> None:
-        self._task, self._bom = task, bom
+    def __init__(self, task: Task, *, bom: bool = False, header: bool = True) -> None:
+        self._task, self._bom, self._header = task, bom, header
 
     @property
     def columns(self) -> list[str]:
@@ -168,7 +171,8 @@ class Csv:
 
     def begin(self, *, resumed: bool) -> bytes:
         """The names of the columns."""
-        return (codecs.BOM_UTF8 if self._bom else b"") + self._row(self.columns)
+        mark = codecs.BOM_UTF8 if self._bom else b""
+        return mark + self._row(self.columns) if self._header else mark
 
     def result(self, result: Result) -> bytes:
         """The rows of a result; none when nothing was found."""

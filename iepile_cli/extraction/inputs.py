@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
+from iepile_cli.shards import Shard, parse_shard
 
 # A record file whose first records are all unusable is something else: it is given up.
 UNUSABLE_RECORDS = 20
@@ -52,9 +53,22 @@ class InputOptions:
         None, group=_INPUT, help="Encoding of the input. Default: UTF-8, or as its BOM says."
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
+    shard: str | None = option(
+        None,
+        group=_INPUT,
+        metavar="I/N",
+        help="Only part I of N of all texts, for job arrays; `cat` joins the outputs.",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part that is asked for, None for the whole."""
+        return None if self.shard is None else parse_shard(self.shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +77,15 @@ class Document:
 
     ``source`` is the file's path, or ``stdin``; ``line`` (from 1) and ``id`` say which of the
     file's texts it is, where it holds several. Offsets count characters of ``text``, in which
-    line ends are as they are in the file; a byte order mark is no part of it.
+    line ends are as they are in the file; a byte order mark is no part of it. Documents of one
+    ``block`` are answered together (see ``blocks.py``).
     """
 
     source: str
     text: str
     id: str = ""
     line: int | None = None
+    block: int = field(default=0, compare=False)
 
     @property
     def key(self) -> Any:

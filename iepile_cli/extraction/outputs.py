@@ -246,8 +246,11 @@ def open_writer(
     resume: bool = False,
     bom: bool = False,
     settings: Mapping[str, Any] | None = None,
+    header: bool = True,
 ) -> Writer:
     """A writer of the named format to a file, or to standard output for None and ``-``.
+
+    Without ``header``, CSV has no row with the names of its columns.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
     off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
@@ -255,7 +258,7 @@ def open_writer(
     resumed.
     """
     target = _destination(target, resume=resume)
-    form = form_of(format_, task, on_stdout=target is None, bom=bom)
+    form = form_of(format_, task, on_stdout=target is None, bom=bom, header=header)
     resumable = format_ in RESUMABLE
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
@@ -264,11 +267,18 @@ def open_writer(
     )
 
 
-def open_record_writer(target: str | None = None, *, resume: bool = False) -> Writer:
+def open_record_writer(
+    target: str | None = None, *, resume: bool = False, settings: Mapping[str, Any] | None = None
+) -> Writer:
     """A writer of instruction records with their answers; as ``open_writer`` otherwise."""
-    target = _destination(target, resume=resume)
-    key_of = _record_key()
-    return Writer(InstructionLines(), target, resume=resume, key_of=key_of, resumable=True)
+    return Writer(
+        InstructionLines(),
+        _destination(target, resume=resume),
+        resume=resume,
+        key_of=_record_key(),
+        resumable=True,
+        settings=settings,
+    )
 
 
 def _destination(target: str | None, *, resume: bool) -> str | None:

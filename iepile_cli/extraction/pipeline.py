@@ -8,6 +8,7 @@ and no more is held than the documents under way.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,20 @@ def _plan(
 def _answered(
     planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
 ) -> Iterator[_Extraction]:
-    """Put the instructions to the model; gives each document once all its answers are in."""
+    """Put the instructions to the model; gives each document once all its answers are in.
+
+    Where an answer depends on those computed beside it, each block of documents is by itself.
+    """
+    if not getattr(builder.runner, "reproducible", False):
+        yield from _answered_together(planned, builder, on_answer)
+        return
+    for _, block in itertools.groupby(planned, key=lambda one: one.document.block):
+        yield from _answered_together(block, builder, on_answer)
+
+
+def _answered_together(
+    planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
+) -> Iterator[_Extraction]:
     waiting: deque[_Extraction] = deque()
 
     def requests() -> Iterator[Request]:
