@@ -11,9 +11,11 @@ import typer
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
+from iepile_cli.cli.cluster_run import extract_on_cluster
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.errors import ModelError
+from iepile_cli.cluster.options import ClusterOptions
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
@@ -64,6 +66,7 @@ def extract(
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     opening: Options = Options(),  # noqa: B008
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
@@ -72,8 +75,14 @@ def extract(
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
     named = task_named(task) if task else None
     source: Texts | InstructionRecords
+    if cluster.ray is not None and instructions is not None:
+        raise UsageError("--ray reads texts: --instructions cannot be used with it")
     if instructions is None:
         source = Texts(files, schema, named, reading)
+        if cluster.ray is not None:
+            answering = (model, adapter, backend, template, opening)
+            extract_on_cluster(source, writing, how, cluster, *answering)
+            return
     else:
         refuse_with_instructions(
             files=files,

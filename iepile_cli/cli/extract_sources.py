@@ -91,7 +91,7 @@ class Texts:
         if not paths and not is_piped():
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
         self.paths = paths or ["-"]
-        self._reading = reading
+        self.reading = reading
         self._inventory: Inventory | None = None
         refuse_parts_of_streams(reading.part, self.paths)
         self._exclude: tuple[str, ...] = ()
@@ -113,14 +113,14 @@ class Texts:
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
         self.resumable = format_ in RESUMABLE
-        refuse_parts_as(format_, self._reading.part)
+        refuse_parts_as(format_, self.reading.part)
         # Wrong options are said before a file is made.
-        self._documents(lambda error: None, lambda path: None)
+        self.documents(lambda error: None, lambda path: None)
         settings = {
             "task": self.task.name,
             "schema": schema_json(self.task, self.schema),
             "types": list(dict.fromkeys(item.type for item in self.schema)),
-            **part_setting(self._reading.part),
+            **part_setting(self.reading.part),
         }
         return outputs.open_writer(
             format_,
@@ -129,7 +129,7 @@ class Texts:
             resume=writing.resume,
             bom=writing.bom,
             settings=settings,
-            header=self._reading.part is None or self._reading.part.first,
+            header=self.reading.part is None or self.reading.part.first,
         )
 
     def _refuse_overwriting_inside(self, output: str) -> None:
@@ -165,45 +165,37 @@ class Texts:
     def inventory(self, on_error: OnError, on_skip: OnSkip) -> Inventory:
         """What files there are and how many documents each has; they are read through once."""
         from iepile_cli.extraction.blocks import take_inventory
-        from iepile_cli.extraction.inputs import find_files
+        from iepile_cli.extraction.inputs import file_reader, find_files
 
         if self._inventory is None:
             paths = find_files(self.paths, on_error, exclude=self._exclude, on_skip=on_skip)
-            self._inventory = take_inventory(paths, self._read_file, self._reading.limit)
+            reader = file_reader(self.reading)
+            self._inventory = take_inventory(paths, reader, self.reading.limit)
         return self._inventory
 
     def _blocks(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
         from iepile_cli.extraction.blocks import in_blocks, read_pieces
+        from iepile_cli.extraction.inputs import file_reader
 
-        part = self._reading.part
+        part = self.reading.part
         if part is None:
-            return in_blocks(self._documents(on_error, on_skip))
+            return in_blocks(self.documents(on_error, on_skip))
         ignore: Callable[[Any], None] = lambda what: None  # noqa: E731
         # What is wrong with the inputs as a whole is said by the first part.
         inventory = self.inventory(*((on_error, on_skip) if part.first else (ignore, ignore)))
         pieces, first = inventory.pieces(part)
-        return in_blocks(read_pieces(pieces, self._read_file, on_error), first)
+        return in_blocks(read_pieces(pieces, file_reader(self.reading), on_error), first)
 
-    def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
-        from iepile_cli.extraction.inputs import read_documents
-
-        return read_documents(
-            [path],
-            encoding=self._reading.encoding,
-            lines=self._reading.lines,
-            text_field=self._reading.text_field,
-            on_error=on_error,
-        )
-
-    def _documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+    def documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+        """All documents, whatever part is asked for."""
         from iepile_cli.extraction.inputs import read_documents
 
         return read_documents(
             self.paths,
-            encoding=self._reading.encoding,
-            lines=self._reading.lines,
-            text_field=self._reading.text_field,
-            limit=self._reading.limit,
+            encoding=self.reading.encoding,
+            lines=self.reading.lines,
+            text_field=self.reading.text_field,
+            limit=self.reading.limit,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,

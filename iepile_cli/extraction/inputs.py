@@ -138,6 +138,21 @@ def read_documents(
     return itertools.islice(documents, limit)
 
 
+def file_reader(reading: InputOptions) -> Callable[[str, OnError], Iterator[Document]]:
+    """A function that gives the documents of one file, whatever ``limit`` and ``shard`` say."""
+
+    def read(path: str, on_error: OnError) -> Iterator[Document]:
+        return read_documents(
+            [path],
+            encoding=reading.encoding,
+            lines=reading.lines,
+            text_field=reading.text_field,
+            on_error=on_error,
+        )
+
+    return read
+
+
 # ---------------------------------------------------------------------------------- finding files
 
 

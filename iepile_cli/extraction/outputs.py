@@ -263,7 +263,7 @@ def open_writer(
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
     return Writer(
-        form, target, resume=resume, key_of=_result_key, resumable=resumable, settings=settings
+        form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
     )
 
 
@@ -348,7 +348,7 @@ def holds_results(path: str) -> bool:
     return (
         not line
         or columns in line[:40]
-        or _result_key(line) is not None
+        or result_key(line) is not None
         or (
             # A long result: its beginning has to do.
             len(head) == 1 << 16 and line.startswith(b'{"source": "')
@@ -356,7 +356,7 @@ def holds_results(path: str) -> bool:
     )
 
 
-def _result_key(line: bytes) -> Hashable | None:
+def result_key(line: bytes) -> Hashable | None:
     """The key of a result's line, or None when it is none."""
     result = _object(line)
     if result is None or not isinstance(result.get("source"), str):

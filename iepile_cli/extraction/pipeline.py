@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
-from iepile_cli.errors import DataError, ModelError
+from iepile_cli.errors import DataError, ModelError, NoAnswer
 from iepile_cli.extraction.answers import read_answer
 from iepile_cli.extraction.grounding import Item, ground
 from iepile_cli.extraction.inputs import Document, OnError, raise_error
@@ -188,8 +188,7 @@ def _results(
     for extraction in extractions:
         document = extraction.document
         if extraction.failed:
-            where = document.source + (f":{document.line}" if document.line else "")
-            on_error(ModelError(f"{where}: no answer: {extraction.failed}"))
+            on_error(NoAnswer(extraction.failed, path=document.source, line=document.line))
             continue
         merged = merge(extraction.task, extraction.schema, extraction.items, document.text, options)
         yield Result(
