@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster.gazetteer_plugin import write_plugin
+from gazetteer_plugin import write_plugin
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

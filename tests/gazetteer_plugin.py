@@ -1,6 +1,6 @@
 """A backend plugin whose answers are the capitalised words of a text: quick and always the same.
 
-It is importable where this folder is on the path; ``site`` of the tests makes it a plugin.
+``write_plugin`` makes it a plugin, where an installer would.
 """
 
 from __future__ import annotations
