@@ -79,7 +79,7 @@ def run_shards(
         min_size=1,
         max_size=first or len(tasks),
         initial_size=first or 1,
-        # A shard takes long: it waits for whoever is free, not behind another one.
+        # One more than an actor works on: that some wait is what makes Ray start more actors.
         max_tasks_in_flight_per_actor=2,
     )
     rows = [{"task": pickle.dumps(task)} for task in tasks]
