@@ -49,8 +49,9 @@ def distill(
     step that is missing.
     """
     from iepile_cli.cli.extract_sources import Texts
+    from iepile_cli.distillation.answers import Question
     from iepile_cli.distillation.comparison import write_report
-    from iepile_cli.distillation.run import Distillation, Question
+    from iepile_cli.distillation.run import Distillation
     from iepile_cli.distillation.run import Texts as TextsOf
     from iepile_cli.files import STDIN
     from iepile_cli.task.table import task_named

@@ -19,6 +19,8 @@ from iepile_cli.errors import IEPileError, ModelError, install_hint
 LOCAL = "local"
 # What a worker is asked for: a shard's number and whatever its work needs to know.
 Task: TypeAlias = tuple[int, Any]
+# What a worker does with a shard; gives counts by name.
+Work: TypeAlias = Callable[[int, Any], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class _Actor:
     """A worker on the cluster; ``make`` (pickled) gives what does the work, at the first shard."""
 
     def __init__(self, make: bytes) -> None:
-        self._make, self._work = make, None
+        self._make = make
+        self._work: Work | None = None
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
         outcomes = [self._one(bytes(row)) for row in rows["task"]]
@@ -61,7 +64,7 @@ class _Actor:
 
 
 def run_shards(
-    make: Callable[[], Callable[[int, Any], Mapping[str, float]]],
+    make: Callable[[], Work],
     tasks: Sequence[Task],
     pool: Pool,
 ) -> Iterator[Outcome]:
