@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         evaluate,
         load,
         read_schema,
+        summarise,
         train,
+        write_page,
     )
     from iepile_cli.errors import (
         DataError,
@@ -58,7 +60,9 @@ __all__ = [
     "evaluate",
     "load",
     "read_schema",
+    "summarise",
     "train",
+    "write_page",
 ]
 
 _HOMES = {"Registry": "registry"}

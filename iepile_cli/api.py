@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
     from iepile_cli.conversion.report import Report
     from iepile_cli.extraction.results import Result
+    from iepile_cli.extraction.summary import Entry
     from iepile_cli.task.shape import SchemaItem
     from iepile_cli.task.table import Task
     from iepile_cli.training.finetune import Result as TrainResult
@@ -270,9 +271,53 @@ def _extraction(result: Result) -> Extraction:
     )
 
 
-# -------------------------------------------------------------- conversion, training, scores
+# ------------------------------------------------------------------------ pages and summaries
 
 Source: TypeAlias = "str | PathLike[str]"
+ResultLike: TypeAlias = "Extraction | Mapping[str, Any]"
+
+
+def summarise(results: Iterable[ResultLike], **options: Any) -> list[Entry]:
+    """The names in results, counted over all of them, as ``iepile view --summary``.
+
+    ``options`` are fields of ``extraction.summary.SummaryOptions``.
+    """
+    from iepile_cli.extraction.summary import SummaryOptions
+    from iepile_cli.extraction.summary import summarise as count
+
+    return count((_record_and_text(one)[0] for one in results), SummaryOptions(**options))
+
+
+def write_page(
+    results: Iterable[ResultLike], output: Source, *, title: str | None = None, **options: Any
+) -> None:
+    """Write results as a page for browsers, as ``iepile view RESULTS -o OUTPUT``.
+
+    A text is that of the ``Extraction``, or the object's ``text``. Raises ``DataError`` for a file
+    that cannot be written, and for objects that are no results.
+    """
+    from iepile_cli.extraction.page import TITLE, page_of
+    from iepile_cli.extraction.summary import SummaryOptions
+    from iepile_cli.files import atomic_write
+
+    documents = ((*_record_and_text(one), "") for one in results)
+    with atomic_write(fspath(output)) as file:
+        for piece in page_of(documents, title=title or TITLE, options=SummaryOptions(**options)):
+            file.write(piece)
+
+
+def _record_and_text(result: ResultLike) -> tuple[dict[str, Any], str | None]:
+    from iepile_cli.extraction.result_files import check_result
+
+    if isinstance(result, Extraction):
+        return result.record or {}, result.text
+    record = dict(result)
+    check_result(record)
+    text = record.get("text")
+    return record, text if isinstance(text, str) else None
+
+
+# -------------------------------------------------------------- conversion, training, scores
 
 
 def convert(source: Source, output: Source, **options: Any) -> list[Report]:
@@ -297,7 +342,7 @@ def train(data: Source | Sequence[Source], output: Source, **options: Any) -> Tr
     """
     from iepile_cli.registry import registry
     from iepile_cli.training.finetune import train as run
-    from iepile_cli.training.options import options_from
+    from iepile_cli.training.recipes import options_from
 
     files = [data] if isinstance(data, (str, PathLike)) else list(data)
     named = options.pop("recipe", "")

@@ -13,6 +13,7 @@ import errno
 import gzip
 import io
 import lzma
+import math
 import os
 import shutil
 import stat
@@ -25,14 +26,18 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from iepile_cli.errors import DataError, UsageError
+from iepile_cli.remote import is_remote, open_remote, path_of
 
 STDIN = "-"
 STDIN_NAME = "stdin"
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 # A compressed file may hold this many times its own size, or this many bytes if that is more:
-# text rarely packs below a fortieth, and a bomb packs a thousandfold.
+# text rarely packs below a fortieth, and a bomb packs a thousandfold. The variable sets another
+# bound in bytes, or none.
 MAX_RATIO = 200
-MAX_UNPACKED = 1 << 30
+MAX_DECOMPRESSED = 1 << 30
+MAX_DECOMPRESSED_VARIABLE = "IEPILE_MAX_DECOMPRESSED"
+_NO_BOUND = "off"
 UTF8 = "utf-8"
 
 # What writing fails with, and never reading.
@@ -49,6 +54,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SNIFFED = 8192
+# So much of a file can be looked at before it is read.
+_BUFFER = 1 << 18
 # What people point text tools at, by how it begins.
 _NOT_TEXT = (
     (b"%PDF", "is a PDF", "make text of it first, e.g. with pdftotext"),
@@ -62,6 +69,7 @@ _NOT_TEXT = (
 def suffix(path: StrPath) -> str:
     """The lower-case suffix that tells a file's format; a compression suffix is left aside."""
     name = os.fspath(path).lower()
+    name = path_of(name) if is_remote(name) else name
     for ending in COMPRESSED_SUFFIXES:
         name = name.removesuffix(ending)
     return os.path.splitext(name)[1]
@@ -86,32 +94,43 @@ class Input(NamedTuple):
 
 
 @contextmanager
-def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> Iterator[Input]:
+def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> Iterator[Input]:
     """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
 
-    The compression is recognised by content. ``max_unpacked`` bounds what a compressed file may
-    hold, in bytes (files that are large themselves may hold ``MAX_RATIO`` times their size);
-    None lifts the bound. Raises ``DataError`` naming the file for anything that goes wrong while
-    it is open.
+    An address (``https://``, ``s3://`` ...) is a file elsewhere, which is copied first.
+    The compression is recognised by content. What a compressed file may hold is bounded by
+    ``max_decompressed`` bytes; None takes the user's bound, else ``MAX_DECOMPRESSED`` or
+    ``MAX_RATIO`` times the size of the file. Raises ``DataError`` naming the file for anything
+    that goes wrong while it is open, ``UsageError`` for a user's bound that is none.
     """
+    user_bound = _user_bound() if max_decompressed is None else max_decompressed
     with ExitStack() as stack:
         try:
             if path is None or path == STDIN:
                 raw, size = _standard_input(), 0
+            elif is_remote(path):
+                raw, size = stack.enter_context(open_remote(os.fspath(path))), 0
             else:
-                raw = stack.enter_context(open(path, "rb"))
+                raw = stack.enter_context(io.BufferedReader(io.FileIO(path), _BUFFER))
                 facts = os.fstat(raw.fileno())
                 size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
             tell = raw.tell if size else lambda: 0
-            bound = None if max_unpacked is None else max(max_unpacked, MAX_RATIO * size)
-            yield Input(_unpacked(raw, bound), size, tell)
+            bound = max(MAX_DECOMPRESSED, MAX_RATIO * size) if user_bound is None else user_bound
+            yield Input(_decompressed(raw, bound), size, tell)
         except BrokenPipeError:
             raise
+        except DataError as error:
+            if error.path or not is_remote(path):
+                raise
+            raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
         except _TooLarge as error:
             raise DataError(
                 f"holds more than {error.bound:,} bytes when decompressed",
                 path=display_name(path),
-                hint="decompress it first if it is to be read whole",
+                hint=f"if it is no bomb, set {MAX_DECOMPRESSED_VARIABLE} in the environment to "
+                f"more bytes, or to {_NO_BOUND}"
+                if max_decompressed is None
+                else "",
             ) from None
         except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise DataError(
@@ -125,9 +144,9 @@ def open_input(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
 
 
-def read_bytes(path: StrPath | None, *, max_unpacked: int | None = MAX_UNPACKED) -> bytes:
-    """The whole content of a file or stdin, decompressed; raises ``DataError``."""
-    with open_input(path, max_unpacked=max_unpacked) as source:
+def read_bytes(path: StrPath | None, *, max_decompressed: int | None = None) -> bytes:
+    """The whole content of a file or stdin, decompressed; raises as ``open_input`` does."""
+    with open_input(path, max_decompressed=max_decompressed) as source:
         return source.stream.read()
 
 
@@ -140,23 +159,38 @@ def read_text(path: StrPath | None, encoding: str | None = None) -> str:
         raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
 
 
-def _unpacked(raw: io.BufferedReader, bound: int | None) -> io.BufferedReader:
+def _user_bound() -> float | None:
+    """The bound that the environment sets, in bytes; None where it sets none."""
+    given = os.environ.get(MAX_DECOMPRESSED_VARIABLE, "").strip()
+    if not given:
+        return None
+    if given.lower() == _NO_BOUND:
+        return math.inf
+    if not (given.isascii() and given.isdigit()):
+        raise UsageError(
+            f"{MAX_DECOMPRESSED_VARIABLE} is {given!r}",
+            hint=f"write a number of bytes, e.g. {20 * 10**9}, or {_NO_BOUND}",
+        )
+    return int(given)
+
+
+def _decompressed(raw: io.BufferedReader, bound: float) -> io.BufferedReader:
     head = raw.peek(6)[:6]
-    for magic, unpack in _DECOMPRESSORS.items():
+    for magic, decompress in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            return io.BufferedReader(_Bounded(unpack(raw), bound))
+            return io.BufferedReader(_Bounded(decompress(raw), bound), _BUFFER)
     return raw
 
 
 class _TooLarge(Exception):
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: float) -> None:
         self.bound = bound
 
 
 class _Bounded(io.RawIOBase):
     """A decompressed stream that ends with an error after ``bound`` bytes."""
 
-    def __init__(self, stream: Any, bound: int | None) -> None:
+    def __init__(self, stream: Any, bound: float) -> None:
         self._stream, self._bound, self._read = stream, bound, 0
 
     def readable(self) -> bool:
@@ -165,7 +199,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = int(self._stream.readinto(buffer) or 0)
         self._read += count
-        if self._bound is not None and self._read > self._bound:
+        if self._read > self._bound:
             raise _TooLarge(self._bound)
         return count
 
@@ -449,6 +483,47 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def open_alone(path: StrPath, *, keep: bool = False) -> IO[bytes]:
+    """Open a file to write to, unbuffered, as long as no other run of this program writes to it.
+
+    What it holds stays with ``keep``. A pipe or a device is opened as it is. Raises ``UsageError``
+    where another run has it open, and ``OSError``.
+    """
+    if is_device(path):
+        return open(path, "wb", buffering=0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    stream = open(handle, "wb", buffering=0)  # noqa: SIM115
+    try:
+        lock(stream, path)
+        if not keep:
+            stream.truncate(0)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def lock(stream: IO[bytes], path: StrPath) -> None:
+    """Keep other runs from writing to an open file until it is closed, where the platform can.
+
+    Raises ``UsageError`` where another run has done so.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"{display_name(path)} is being written by another run",
+            hint="wait for it, or name another -o",
+        ) from None
+    except OSError:
+        # A file system without locks.
+        return
 
 
 @contextmanager

@@ -39,6 +39,35 @@ def readable_size(size: int | None) -> str:
     return f"{amount:.{digits}f} {unit}"
 
 
+def readable_memory() -> str:
+    """The machine's memory: how much is available, of how much."""
+    import psutil
+
+    known = psutil.virtual_memory()
+    return f"{known.available / 2**30:.1f} of {known.total / 2**30:.1f} GiB available"
+
+
+# C0 and C1 controls become pictures or a mark; line feeds stay; what overrides the direction of
+# writing, and interlinear and tag characters, become a mark.
+_SAFE: dict[int, str] = (
+    {code: chr(0x2400 + code) for code in range(0x20)}
+    | {code: "\ufffd" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F))}
+    | {code: "\ufffd" for code in (*range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC))}
+    | {code: "\ufffd" for code in (*range(0xD800, 0xE000), *range(0xE0000, 0xE0080))}
+    | {ord("\n"): "\n", ord("\t"): " ", ord("\r"): " ", 0x2028: " ", 0x2029: " "}
+)
+
+
+def safe(text: str) -> str:
+    """The text without what a terminal would obey; as long as before."""
+    return text.translate(_SAFE)
+
+
+def one_line(text: str) -> str:
+    """The text, safe and on one line; as long as before."""
+    return safe(text).replace("\n", " ")
+
+
 class Styled(str):
     """A table cell in a style: bold, dim, red, green or yellow."""
 
@@ -50,6 +79,10 @@ class Styled(str):
         made = super().__new__(cls, text)
         made.style = style
         return made
+
+
+def _safe_cell(cell: str) -> str:
+    return Styled(safe(cell), cell.style) if isinstance(cell, Styled) else safe(cell)
 
 
 def cell_width(text: str) -> int:
@@ -100,8 +133,9 @@ def table_lines(
 
     Words are kept whole: where the columns do not fit even when wrapped between words, those of
     ``optional`` are left out, the last first, and then each row becomes a block of its own.
-    ``right`` names the columns aligned to the right.
+    ``right`` names the columns aligned to the right. Cells are made ``safe``.
     """
+    rows = [[_safe_cell(cell) for cell in row] for row in rows]
     for left_out in range(len(optional) + 1):
         dropped = set(optional[len(optional) - left_out :])
         kept = [place for place, name in enumerate(header) if name not in dropped]

@@ -188,7 +188,7 @@ class WorkerPool:
                 self._pool = ProcessPoolExecutor(
                     self.workers,
                     mp_context=multiprocessing.get_context(_start_method()),
-                    initializer=_ignore_interrupts,
+                    initializer=_prepare_worker,
                 )
             return self._pool
 
@@ -211,6 +211,18 @@ def _start_method() -> str:
     return "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
 
 
-def _ignore_interrupts() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+def _prepare_worker() -> None:
+    """Leave it to the parent what Ctrl-C, SIGTERM and the end of the terminal mean; end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells nobody, and its workers would wait for more for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

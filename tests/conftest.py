@@ -13,6 +13,20 @@ import pytest
 SHARED = Path(os.environ.get("IEPILE_TEST_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_configure() -> None:
+    """Give each of several test processes processors of its own (pytest -n).
+
+    What they start has as many threads as it has processors; threads that wait for each other
+    on one processor would take many times as long.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if worker and workers and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        own = processors[int(worker.removeprefix("gw")) :: int(workers)]
+        os.sched_setaffinity(0, own or processors)
+
+
 @pytest.fixture(scope="session")
 def merged_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where merged models are kept for all tests: to merge takes a second or two."""

@@ -41,13 +41,28 @@ def test_damaged_compression_names_the_file(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [form for form in PACK if form != "none"])
-def test_a_bomb_ends_with_the_bound(form: str, tmp_path: Path) -> None:
+def test_a_bomb_ends_with_the_bound_and_what_lifts_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "bomb"
     path.write_bytes(PACK[form](bytes(3_000_000)))
-    with pytest.raises(DataError, match=r"bomb: holds more than \d") as caught:
-        files.read_bytes(path, max_unpacked=100_000)
-    assert "decompress it first" in caught.value.hint
-    assert len(files.read_bytes(path, max_unpacked=None)) == 3_000_000
+    with pytest.raises(DataError, match="bomb: holds more than 100,000 bytes"):
+        files.read_bytes(path, max_decompressed=100_000)
+    assert len(files.read_bytes(path)) == 3_000_000
+    monkeypatch.setattr(files, "MAX_DECOMPRESSED", 100_000)
+    monkeypatch.setattr(files, "MAX_RATIO", 2)
+    with pytest.raises(DataError, match=r"bomb: holds more than 100,000 bytes") as caught:
+        files.read_bytes(path)
+    assert "IEPILE_MAX_DECOMPRESSED" in caught.value.hint
+    for lifted in ("off", "3000000"):
+        monkeypatch.setenv("IEPILE_MAX_DECOMPRESSED", lifted)
+        assert len(files.read_bytes(path)) == 3_000_000
+    monkeypatch.setenv("IEPILE_MAX_DECOMPRESSED", "2999999")
+    with pytest.raises(DataError, match=r"bomb: holds more than 2,999,999 bytes"):
+        files.read_bytes(path)
+    monkeypatch.setenv("IEPILE_MAX_DECOMPRESSED", "20 gigs")
+    with pytest.raises(UsageError, match="IEPILE_MAX_DECOMPRESSED is '20 gigs'"):
+        files.read_bytes(path)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -27,6 +30,7 @@ INTERRUPTED = 130
 # Each subcommand: its module in ``iepile_cli.cli``, its function there, and what it does.
 COMMANDS = {
     "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "view": ("view", "view", "Make a page of results, or count what was found."),
     "convert": ("convert", "convert", "Build training and test data from annotated texts."),
     "train": ("train", "train", "Fine-tune a model on converted data."),
     "eval": ("eval", "evaluate", "Score predictions."),
@@ -35,6 +39,7 @@ COMMANDS = {
     "download": ("download", "download", "Fetch models, adapters and corpora."),
     "list": ("list", "list_", "Show models, templates, backends and recipes."),
     "serve": ("serve", "serve", "Show or run the command that serves a model."),
+    "doctor": ("doctor", "doctor", "Say what works here, and how to install the rest."),
 }
 
 
@@ -163,7 +168,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     _open_closed_streams()
     try:
-        code = _call(sys.argv[1:] if arguments is None else arguments)
+        with _ending_as_interrupted():
+            code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except IEPileError as error:
         console.print_error(error.message, error.hint)
@@ -190,6 +196,23 @@ def run(arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         console.print_error("interrupted")
     return code
+
+
+@contextmanager
+def _ending_as_interrupted() -> Iterator[None]:
+    """Make SIGTERM and the end of the terminal what Ctrl-C is: nothing half done is left behind."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        # What is ignored already, as with nohup, stays so.
+        before = {n: old for n in numbers if (old := signal.getsignal(n)) is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _call(words: list[str]) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Options
@@ -99,13 +97,9 @@ def _folder(writing: OutputOptions, source: Texts) -> str:
     if source.paths == ["-"]:
         raise UsageError("--ray reads files, which every node must see", hint="name them")
     assert writing.output is not None
-    for path in source.paths:
-        if os.path.isdir(path) and Path(writing.output).resolve().is_relative_to(
-            Path(path).resolve()
-        ):
-            raise UsageError(
-                f"{writing.output} is inside {path}, which is read", hint="name another folder"
-            )
+    if source.reading.save_text is not None or writing.summary:
+        raise UsageError("--save-text and --summary are for one machine, not for --ray")
+    source.refuse_folder_inside(writing.output)
     return writing.output
 
 

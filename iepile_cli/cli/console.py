@@ -1,6 +1,7 @@
 """What people see: messages, errors and progress on stderr, and tables.
 
-Data goes to stdout and never through here, tables excepted.
+Data goes to stdout and never through here, tables excepted. Nothing of a file's name, a server's
+answer or a text reaches the terminal as it is: see ``formatting.safe``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
-from iepile_cli.formatting import table_lines
+from iepile_cli.formatting import one_line, safe, table_lines
 
 # ---------------------------------------------------------------------------------- messages
 
@@ -33,19 +34,19 @@ verbosity = Verbosity()
 def note(message: str) -> None:
     """Write a line on stderr, unless ``--quiet``."""
     if not verbosity.quiet:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{safe(message)}\n")
 
 
 def detail(message: str) -> None:
     """Write a line on stderr, only with ``--verbose``."""
     if verbosity.verbose and not verbosity.quiet:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{safe(message)}\n")
 
 
 def print_error(message: str, hint: str = "") -> None:
     """Write on stderr what went wrong and the way out, in one line, even with ``--quiet``."""
-    line = " ".join(message.split())
-    sys.stderr.write(f"iepile: {line}{f' ({hint})' if hint else ''}\n")
+    line = " ".join(message.split()) + (f" ({' '.join(hint.split())})" if hint else "")
+    sys.stderr.write(f"iepile: {one_line(line)}\n")
 
 
 def may_ask() -> bool:
@@ -77,7 +78,7 @@ def table(
         return
     if to == "stdout" and not stream.isatty():
         for row in chain([header] if piped_header else [], rows):
-            put("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+            put("\t".join(one_line(" ".join(cell.split())) for cell in row) + "\n")
         return
     lines = table_lines(
         header, list(rows), width(), right=right, optional=optional, colour=_has_colours(stream)
@@ -126,7 +127,8 @@ class Bar:
     ) -> None:
         """Change what is given: the text, what is done in all, and the total."""
         if self._view is not None:
-            self._view.update(self._row, description=text, completed=done, total=total)
+            shown = None if text is None else one_line(text)
+            self._view.update(self._row, description=shown, completed=done, total=total)
 
 
 class Progress:
@@ -166,14 +168,16 @@ class Progress:
         """Add a bar; without ``total`` it only shows that something is under way."""
         if self._view is None:
             return Bar()
-        return Bar(self._view, self._view.add_task(text, total=total, completed=int(done)))
+        return Bar(
+            self._view, self._view.add_task(one_line(text), total=total, completed=int(done))
+        )
 
     def note(self, message: str) -> None:
         """Write a line above the bars, unless ``--quiet``."""
         if self._view is None:
             note(message)
         else:
-            self._view.console.print(message, markup=False, soft_wrap=True)
+            self._view.console.print(safe(message), markup=False, soft_wrap=True)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

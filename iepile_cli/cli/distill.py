@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,7 +67,7 @@ def distill(
             chosen,
             Question(source.task, source.schema, how),
             tuple(source.given),
-            TextsOf(tuple(files), lambda on_error: source.documents(on_error, lambda path: None)),
+            TextsOf(tuple(files), lambda on_error: source.documents(on_error, _ignore, _ignore)),
             backend,
             template,
             replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
@@ -79,3 +79,7 @@ def distill(
     folder = Path(chosen.output)
     console.put(write_report(facts, folder))
     console.note(f"written: {folder / 'report.md'}")
+
+
+def _ignore(what: Any) -> None:
+    pass

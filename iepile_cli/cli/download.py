@@ -12,7 +12,7 @@ from iepile_cli.cli import console
 from iepile_cli.cli.complete import complete_download
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
-from iepile_cli.formatting import plural, readable_size
+from iepile_cli.formatting import one_line, plural, readable_size
 
 if TYPE_CHECKING:
     from iepile_cli.hub import Plan
@@ -138,9 +138,13 @@ def _list_files(plan: Plan) -> None:
     if plan.listing is None:
         return
     for file in plan.files:
-        typer.echo(f"{'' if file.size is None else file.size}\t{file.path}")
+        _list_file(file.size, file.path)
     files = plural(len(plan.files), "file")
     console.note(f"{files}, {readable_size(plan.size)}, to {plan.folder}")
+
+
+def _list_file(size: int | None, path: str) -> None:
+    console.put(f"{'' if size is None else size}\t{one_line(path)}\n")
 
 
 def _remove(name: str, directory: Path | None, dry_run: bool) -> None:
@@ -152,5 +156,5 @@ def _remove(name: str, directory: Path | None, dry_run: bool) -> None:
     folder, files = removable(name, directory)
     sizes = [path.stat().st_size for path in files]
     for size, path in zip(sizes, files, strict=True):
-        typer.echo(f"{size}\t{path.relative_to(folder).as_posix()}")
+        _list_file(size, path.relative_to(folder).as_posix())
     console.note(f"{plural(len(files), 'file')}, {readable_size(sum(sizes))}, would go: {folder}")

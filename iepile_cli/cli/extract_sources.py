@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.cli import console
@@ -12,11 +12,14 @@ from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
-    from iepile_cli.extraction.blocks import Inventory
+    from iepile_cli.extraction.blocks import Inventory, ReadFile
     from iepile_cli.extraction.forms import OutputOptions
-    from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.inputs import Document, InputOptions, OnNote
+    from iepile_cli.extraction.outputs import ResultWriter, Writer
+    from iepile_cli.extraction.paths import OnError, OnSkip
     from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.extraction.saved_texts import SavedTexts
+    from iepile_cli.extraction.summary import SummaryOptions
     from iepile_cli.shards import Shard
     from iepile_cli.task import SchemaItem, Task
 
@@ -27,7 +30,7 @@ _CONTEXT_STEP = 256
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
 # Formats whose parts, one after the other, are the whole.
-_JOINABLE = ("jsonl", "csv")
+_JOINABLE = ("jsonl", "csv", "tsv")
 
 
 def refuse_with_instructions(**given: object) -> None:
@@ -44,8 +47,7 @@ def refuse_parts_of_streams(part: Shard | None, paths: Sequence[str]) -> None:
     """Raise ``UsageError`` for a part of what cannot be read twice."""
     from iepile_cli.files import STDIN, is_device
 
-    stream = next((path for path in paths if path == STDIN or is_device(path)), None)
-    if part is not None and stream is not None:
+    if part is not None and any(path == STDIN or is_device(path) for path in paths):
         raise UsageError(
             "--shard: a part can only be taken of files, which are read twice",
             hint="write the stream to a file first",
@@ -64,6 +66,10 @@ def refuse_parts_as(format_: str, part: Shard | None) -> None:
 def part_setting(part: Shard | None) -> dict[str, str]:
     """What a resumed run has to have in common about its part."""
     return {} if part is None else {"shard": str(part)}
+
+
+def _ignore(what: Any) -> None:
+    pass
 
 
 class Texts:
@@ -95,27 +101,38 @@ class Texts:
         self._inventory: Inventory | None = None
         refuse_parts_of_streams(reading.part, self.paths)
         self._exclude: tuple[str, ...] = ()
+        self._saved: SavedTexts | None = None
         self.resumable = False
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the results; raises ``UsageError`` for an output that is an input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> ResultWriter:
+        """The writer of the results; raises ``UsageError`` for an output that is an input.
+
+        Where stdout is for a summary alone, results go nowhere.
+        """
         from iepile_cli.extraction import outputs
-        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.extraction.forms import FOLDER, RESUMABLE
+        from iepile_cli.extraction.resuming import SETTINGS
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
         output = writing.output
+        if writing.summary and output is None:
+            output = os.devnull
         format_ = writing.format or outputs.format_for(output)
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
-            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            notes = (output + SETTINGS, part + SETTINGS)
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
+            if format_ == FOLDER:
+                self.refuse_folder_inside(output)
         self.resumable = format_ in RESUMABLE
         refuse_parts_as(format_, self.reading.part)
         # Wrong options are said before a file is made.
-        self.documents(lambda error: None, lambda path: None)
+        self._quiet_documents()
+        if self.reading.save_text is not None:
+            self._save_texts(self.reading.save_text)
         settings = {
             "task": self.task.name,
             "schema": schema_json(self.task, self.schema),
@@ -128,14 +145,15 @@ class Texts:
             task=self.task,
             resume=writing.resume,
             bom=writing.bom,
+            counting=counting,
             settings=settings,
             header=self.reading.part is None or self.reading.part.first,
         )
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
-        from iepile_cli.extraction.inputs import find_files
-        from iepile_cli.extraction.outputs import holds_results
+        from iepile_cli.extraction.paths import find_files
+        from iepile_cli.extraction.resuming import holds_results
         from iepile_cli.files import is_same_file, suffix
 
         if not os.path.isfile(output) or holds_results(output):
@@ -148,24 +166,43 @@ class Texts:
                 f"{output} would overwrite what is read from it", hint="name another output"
             )
 
+    def _save_texts(self, folder: str) -> None:
+        """Prepare ``--save-text``; raises ``UsageError`` for a folder where something else is."""
+        from iepile_cli.extraction.saved_texts import SavedTexts
+
+        self._saved = SavedTexts(folder, [*self.paths, *self._schema_files()])
+        self._exclude = (*self._exclude, folder)
+
+    def refuse_folder_inside(self, output: str) -> None:
+        """Refuse a folder of results in one that is read: what is written would be read too."""
+        inside = os.path.realpath(output)
+        for path in filter(os.path.isdir, self.paths):
+            if os.path.commonpath([inside, os.path.realpath(path)]) == os.path.realpath(path):
+                raise UsageError(f"{output} is in {path}, which is read", hint="name another -o")
+
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""
         skipped: list[str] = []
-        yield from self._blocks(on_error, skipped.append)
+        documents = self._blocks(on_error, skipped.append, console.note)
+        yield from self._saved.saving(documents) if self._saved else documents
         _name_skipped(skipped)
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import input_size
 
         size = input_size(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
-        return self._blocks(lambda error: None, lambda path: None) if known else None
+        return self._quiet_documents() if known else None
+
+    def _quiet_documents(self) -> Iterator[Document]:
+        return self._blocks(_ignore, _ignore, _ignore)
 
     def inventory(self, on_error: OnError, on_skip: OnSkip) -> Inventory:
         """What files there are and how many documents each has; they are read through once."""
         from iepile_cli.extraction.blocks import take_inventory
-        from iepile_cli.extraction.inputs import file_reader, find_files
+        from iepile_cli.extraction.inputs import file_reader
+        from iepile_cli.extraction.paths import find_files
 
         if self._inventory is None:
             paths = find_files(self.paths, on_error, exclude=self._exclude, on_skip=on_skip)
@@ -173,20 +210,27 @@ class Texts:
             self._inventory = take_inventory(paths, reader, self.reading.limit)
         return self._inventory
 
-    def _blocks(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
-        from iepile_cli.extraction.blocks import in_blocks, read_pieces
+    def _blocks(self, on_error: OnError, on_skip: OnSkip, on_note: OnNote) -> Iterator[Document]:
+        from iepile_cli.extraction.blocks import in_blocks
         from iepile_cli.extraction.inputs import file_reader
 
         part = self.reading.part
+        documents = self.documents(on_error, on_skip, on_note)
         if part is None:
-            return in_blocks(self.documents(on_error, on_skip))
-        ignore: Callable[[Any], None] = lambda what: None  # noqa: E731
-        # What is wrong with the inputs as a whole is said by the first part.
-        inventory = self.inventory(*((on_error, on_skip) if part.first else (ignore, ignore)))
-        pieces, first = inventory.pieces(part)
-        return in_blocks(read_pieces(pieces, file_reader(self.reading), on_error), first)
+            return in_blocks(documents)
+        return self._part(part, on_error, on_skip, file_reader(self.reading, on_note))
 
-    def documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+    def _part(
+        self, part: Shard, on_error: OnError, on_skip: OnSkip, read_file: ReadFile
+    ) -> Iterator[Document]:
+        from iepile_cli.extraction.blocks import in_blocks, read_pieces
+
+        # What is wrong with the inputs as a whole is said by the first part.
+        told = (on_error, on_skip) if part.first else (_ignore, _ignore)
+        pieces, first = self.inventory(*told).pieces(part)
+        yield from in_blocks(read_pieces(pieces, read_file, on_error), first)
+
+    def documents(self, on_error: OnError, on_skip: OnSkip, on_note: OnNote) -> Iterator[Document]:
         """All documents, whatever part is asked for."""
         from iepile_cli.extraction.inputs import read_documents
 
@@ -195,10 +239,12 @@ class Texts:
             encoding=self.reading.encoding,
             lines=self.reading.lines,
             text_field=self.reading.text_field,
+            input_format=self.reading.input_format,
             limit=self.reading.limit,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,
+            on_note=on_note,
         )
 
     def check_room(
@@ -268,8 +314,11 @@ class InstructionRecords:
         self._path, self._task, self._reading = path, task, reading
         refuse_parts_of_streams(reading.part, [path])
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the records; raises ``UsageError`` for an output that is the input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+        """The writer of the records, which are not counted.
+
+        Raises ``UsageError`` for an output that is the input.
+        """
         from iepile_cli.extraction import outputs
         from iepile_cli.files import refuse_overwriting
 
@@ -286,8 +335,7 @@ class InstructionRecords:
         part, limit = self._reading.part, self._reading.limit
         if part is None:
             return in_blocks(itertools.islice(self._read_file(self._path, on_error), limit))
-        inventory = take_inventory([self._path], self._read_file, limit)
-        pieces, first = inventory.pieces(part)
+        pieces, first = take_inventory([self._path], self._read_file, limit).pieces(part)
         return in_blocks(read_pieces(pieces, self._read_file, on_error), first)
 
     def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
@@ -297,7 +345,7 @@ class InstructionRecords:
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import input_size
 
         size = input_size([self._path])
         known = size is not None and size <= _COUNTED_BYTES

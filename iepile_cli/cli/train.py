@@ -11,7 +11,7 @@ import typer
 
 from iepile_cli.cli import complete, console
 from iepile_cli.cli.options import command, given_values
-from iepile_cli.formatting import plural
+from iepile_cli.formatting import plural, safe
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.reporting import Reporter
 
@@ -65,7 +65,7 @@ def train(
     chosen = _chosen(options, by_file, by_hand, recipe, config)
     if dry_run:
         plan, example = prepare.dry_run(chosen, given=by_hand)
-        console.put(plan.summary() + "\n")
+        console.put(safe(plan.summary()) + "\n")
         _show_example(example)
         return
     if chosen.nproc > 1 and not distributed.launched():
@@ -103,8 +103,8 @@ def _chosen(
     ``--resume`` alone takes those of the run in the output folder.
     """
     from iepile_cli.registry import registry
-    from iepile_cli.training.options import options_from, read_table
     from iepile_cli.training.output import resumed_table
+    from iepile_cli.training.recipes import options_from, read_table
 
     tables: list[Mapping[str, Any]] = [by_file]
     tables += [registry().get("recipe", recipe).table] if recipe else []
@@ -161,4 +161,4 @@ def _show_example(runs: Sequence[tuple[str, bool]]) -> None:
         Console(highlight=False).print(Text.assemble(*parts))
         return
     for text, trained in runs:
-        console.put(f"[{'trained' if trained else 'masked'}] {text}\n")
+        console.put(f"[{'trained' if trained else 'masked'}] {safe(text)}\n")

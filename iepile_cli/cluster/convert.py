@@ -15,7 +15,8 @@ from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_sha
 from iepile_cli.conversion import ConvertOptions, convert
 from iepile_cli.conversion.options import AUTO
 from iepile_cli.errors import UsageError
-from iepile_cli.extraction.inputs import find_files, raise_error
+from iepile_cli.extraction.inputs import raise_error
+from iepile_cli.extraction.paths import find_files
 from iepile_cli.files import atomic_write
 from iepile_cli.shards import Shard
 

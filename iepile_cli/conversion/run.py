@@ -18,6 +18,7 @@ from iepile_cli.conversion.datasets import (
     split_of,
     task_of,
 )
+from iepile_cli.conversion.graphs import GRAPHS
 from iepile_cli.conversion.hard_negatives import write_hard_negatives
 from iepile_cli.conversion.options import AUTO, ConvertOptions
 from iepile_cli.conversion.pipeline import (
@@ -107,7 +108,7 @@ def _check_part(options: ConvertOptions) -> None:
             "--shard: a part can only be taken of files, which are read twice",
             hint="write the stream to a file first",
         )
-    if options.to in ("schema", "brat", *JSON_ARRAYS):
+    if options.to in ("schema", "brat", *JSON_ARRAYS, *GRAPHS):
         raise UsageError(f"--shard: outputs --to {options.to} cannot be joined")
     if options.max_empty_ratio is not None:
         raise UsageError(

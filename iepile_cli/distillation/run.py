@@ -16,7 +16,8 @@ from iepile_cli.distillation.options import DistillOptions, Step
 from iepile_cli.distillation.selection import select
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.extraction.blocks import in_blocks
-from iepile_cli.extraction.inputs import Document, OnError, raise_error, read_documents
+from iepile_cli.extraction.inputs import Document, raise_error, read_documents
+from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.files import read_text, write_atomic
 
@@ -238,7 +239,7 @@ class Distillation:
     def _train(self) -> dict[str, Any]:
         from iepile_cli.registry import registry
         from iepile_cli.training.finetune import train
-        from iepile_cli.training.options import options_from, read_table
+        from iepile_cli.training.recipes import options_from, read_table
 
         options, output = self.options, self.file("model")
         recipe = registry().get("recipe", options.recipe).table if options.recipe else {}

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from iepile_cli.errors import IEPileError
-from iepile_cli.extraction.inputs import Document, OnError
+from iepile_cli.extraction.inputs import Document
+from iepile_cli.extraction.paths import OnError
 from iepile_cli.shards import Shard
 
 # A block ends after so many documents, or so many characters: enough to keep every backend busy,

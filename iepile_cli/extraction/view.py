@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
+from iepile_cli.formatting import one_line, safe
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 
@@ -30,28 +32,8 @@ ROOMY = 60
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
-# C0 and C1 controls become pictures or a mark; line feeds stay; what overrides the direction of
-# writing, and interlinear and tag characters, become a mark.
-_SAFE: dict[int, str] = (
-    {code: chr(0x2400 + code) for code in range(0x20)}
-    | {code: "\ufffd" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F))}
-    | {code: "\ufffd" for code in (*range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC))}
-    | {code: "\ufffd" for code in (*range(0xD800, 0xE000), *range(0xE0000, 0xE0080))}
-    | {ord("\n"): "\n", ord("\t"): " ", ord("\r"): " ", 0x2028: " ", 0x2029: " "}
-)
 
-
-def safe(text: str) -> str:
-    """The text without what a terminal would obey; as long as before."""
-    return text.translate(_SAFE)
-
-
-def one_line(text: str) -> str:
-    """The text, safe and on one line; as long as before."""
-    return safe(text).replace("\n", " ")
-
-
-class View:
+class View(Form):
     """The ``table`` format, as wide and as coloured as standard output is."""
 
     def __init__(self, on_stdout: bool = True) -> None:
@@ -72,10 +54,6 @@ class View:
         )
         self._encoding = (on_stdout and getattr(sys.stdout, "encoding", None)) or "utf-8"
 
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
-
     def result(self, result: Result) -> bytes:
         """One document: where it comes from, its text, what was found."""
         colours = {
@@ -86,10 +64,6 @@ class View:
         self._out.seek(0)
         self._out.truncate()
         return shown.encode(self._encoding, "replace")
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
 
 def show(result: Result, console: Console, colours: dict[str, str]) -> None:
@@ -221,4 +195,4 @@ def _percent(score: float | None) -> str:
     return "-" if score is None else f"{score:.2f}"
 
 
-__all__ = ["View", "columns", "excerpts", "one_line", "row", "safe", "show"]
+__all__ = ["View", "columns", "excerpts", "row", "show"]

@@ -181,7 +181,7 @@ def _load_file(path: Path) -> _Source:
     name = files.display_name(path)
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise DataError(f"is larger than {MAX_BYTES:,} bytes: not a schema", path=name)
-    data = files.read_bytes(path, max_unpacked=MAX_BYTES)
+    data = files.read_bytes(path, max_decompressed=MAX_BYTES)
     try:
         text = files.decode(data)
     except DataError as error:

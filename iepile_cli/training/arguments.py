@@ -10,9 +10,9 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import UsageError, first_line
 from iepile_cli.training.distributed import DEEPSPEED, processes
-from iepile_cli.training.model import first_line, training_library
+from iepile_cli.training.model import training_library
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import CHECKPOINTS
 

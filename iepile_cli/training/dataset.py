@@ -57,7 +57,7 @@ def read_examples(path: Path) -> Iterator[Example]:
             "no such file", path=path, hint="make training data with: iepile convert --split train"
         )
     # Lines are read one by one, however much a compressed file holds.
-    with open_input(path, max_unpacked=None) as source:
+    with open_input(path) as source:
         for number, line in enumerate(source.stream, 1):
             if not line.strip():
                 continue
@@ -143,7 +143,7 @@ def digest(paths: Sequence[Path]) -> str:
         if not path.exists():
             # The same line as when it is read.
             next(read_examples(path), None)
-        with open_input(path, max_unpacked=None) as source:
+        with open_input(path) as source:
             while chunk := source.stream.read(1 << 20):
                 total.update(chunk)
         total.update(b"\x00")

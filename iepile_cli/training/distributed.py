@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from iepile_cli.errors import DataError, IEPileError, ModelError, UsageError
 from iepile_cli.parallel import physical_cores
-from iepile_cli.training.options import TrainOptions, as_toml, check_zero3, flag
+from iepile_cli.training.options import TrainOptions, check_zero3, flag
+from iepile_cli.training.recipes import as_toml
 
 INTERRUPTED = 130
 # A step may be long; the processes finish it and write a checkpoint before they end.

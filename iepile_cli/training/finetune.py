@@ -24,10 +24,9 @@ from iepile_cli.training.distributed import (
     processes,
     sharding_arguments,
 )
-from iepile_cli.training.errors import known_failure
+from iepile_cli.training.failures import known_failure
 from iepile_cli.training.model import (
     empty_model,
-    load_trainable,
     quiet_libraries,
     training_library,
 )
@@ -49,6 +48,7 @@ from iepile_cli.training.plan import (
 )
 from iepile_cli.training.prepare import Prepared, plan, prepare
 from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
+from iepile_cli.training.trainable import load_trainable
 from iepile_cli.training.trainer import Loop, make_trainer
 
 
@@ -278,7 +278,7 @@ def _facts(prepared: Prepared, trainer: Any, seconds: float, best: float | None)
     return {
         "examples": len(prepared.train),
         "report": prepared.train.report,
-        "device": f"{prepared.device.kind}, {prepared.device.dtype}",
+        "device": str(prepared.device),
         "batch": str(prepared.batch),
         "steps": trainer.state.global_step,
         "time": readable_time(seconds),

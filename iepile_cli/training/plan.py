@@ -12,11 +12,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report
 from iepile_cli.training.distributed import Shares, own_gpu
-from iepile_cli.training.model import Base, adapter_config, empty_model, training_library
+from iepile_cli.training.frozen import multiplies_in_bf16
+from iepile_cli.training.model import Base, empty_model, training_library
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -30,11 +32,19 @@ _RUNTIME = 400 << 20
 
 @dataclass(frozen=True)
 class Device:
-    """A device (``cpu``, ``cuda``, ``mps``), a number format, and why that format was chosen."""
+    """A device (``cpu``, ``cuda``, ``mps``), a number format, and why that format was chosen.
+
+    ``rounds_frozen``: weights that are not trained are in bf16, whatever the rest is computed in.
+    """
 
     kind: str
     dtype: str
     reason: str = ""
+    rounds_frozen: bool = False
+
+    def __str__(self) -> str:
+        frozen = ", frozen weights in bf16" if self.rounds_frozen else ""
+        return f"{self.kind}, {self.dtype}{frozen}"
 
     @property
     def torch_dtype(self) -> Any:
@@ -57,8 +67,9 @@ class Device:
 def choose_device(options: TrainOptions) -> Device:
     """The device and number format for some options.
 
-    On CUDA bf16 where the GPU computes with it, otherwise fp16; fp32 elsewhere. Raises
-    ``UsageError`` for a device that is not there or a format it cannot train in.
+    On CUDA bf16 where the GPU computes with it, otherwise fp16; fp32 elsewhere, with LoRA's frozen
+    weights in bf16 on a CPU that multiplies in it. Raises ``UsageError`` for a device that is not
+    there or a format it cannot train in.
     """
     torch = training_library("torch")
     there = {
@@ -77,7 +88,15 @@ def choose_device(options: TrainOptions) -> Device:
                 f"--dtype fp16 cannot train on {kind}", hint="use --dtype bf16 or fp32"
             )
         return Device(kind, options.dtype, "asked for")
+    if kind == "cpu" and _can_round_frozen(options) and multiplies_in_bf16():
+        return Device(kind, "fp32", "this CPU multiplies in bf16", rounds_frozen=True)
     return Device(kind, *_number_format(kind, torch))
+
+
+def _can_round_frozen(options: TrainOptions) -> bool:
+    """Whether frozen weights are neither written with the result, nor quantised or sharded."""
+    sharded = options.deepspeed or options.fsdp
+    return options.method == "lora" and options.bits == 16 and not sharded
 
 
 def _number_format(kind: str, torch: Any) -> tuple[str, str]:
@@ -131,8 +150,13 @@ def estimate(base: Base, options: TrainOptions, device: Device, shares: Shares) 
     ]
     linear = sum(module.weight.numel() for module in in_layers)
     width = 4 if device.dtype == "fp32" or options.method != "lora" else 2
-    of_linear = {4: 0.56, 8: 1.05}.get(options.bits, width)
+    of_linear = {4: 0.56, 8: 1.05}.get(options.bits, 2 if device.rounds_frozen else width)
     weights = (parameters - linear) * width + int(linear * of_linear)
+    if device.rounds_frozen:
+        # The output's own copy where it is tied to the embedding, which stays in 32 bits.
+        tied = output is not None and getattr(config, "tie_word_embeddings", False)
+        head = output.weight.numel() if output is not None else 0
+        weights += 2 * head if tied else -2 * head
     trained = parameters
     if options.method == "lora" and base.adapter:
         trained = adapter_weights(base.adapter)
@@ -334,7 +358,7 @@ class Plan:
         shown = [
             f"model      {self.base.name}, template {self.base.template.name}",
             f"adapter    {self._adapter()}",
-            f"device     {self.device.kind}, {self.device.dtype} ({self.device.reason}){several}",
+            f"device     {self.device} ({self.device.reason}){several}",
             f"training   {self._method()}: {guess.trained:,} of {guess.parameters:,} weights",
             f"batch      {self.batch}",
             f"steps      {self.steps:,}" + ("" if options.max_steps else epochs),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import refuse_overwriting
@@ -27,9 +28,7 @@ from iepile_cli.training.encoding import IGNORED, Encoder, Limits
 from iepile_cli.training.gguf_export import adapter_obstacle
 from iepile_cli.training.model import (
     Base,
-    adapter_config,
     base_to_train,
-    check_continued,
     quiet_libraries,
     tokenizer_digest,
 )
@@ -46,6 +45,7 @@ from iepile_cli.training.plan import (
     estimate,
 )
 from iepile_cli.training.reporting import Reporter
+from iepile_cli.training.trainable import check_continued
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
-"""Recipes: the published pairs of model and settings, as configuration files in the package.
+"""Training options as TOML: configuration files, a run's own, and the published recipes.
 
-Plugins add theirs with ``registry.add("recipe", name, Recipe(name, path))``.
+Recipes are configuration files in the package; plugins add theirs with
+``registry.add("recipe", name, Recipe(name, path))``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.training.options import read_table
+from iepile_cli.config import read_toml
+from iepile_cli.errors import DataError, UsageError
+from iepile_cli.fields import option_fields
+from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from iepile_cli.registry import Registry
@@ -41,3 +47,66 @@ def register(registry: Registry) -> None:
     for path in sorted(_FOLDER.glob("*.toml")):
         recipe = Recipe(path.stem, path)
         registry.add("recipe", recipe.name, recipe, summary=recipe.summary)
+
+
+# ------------------------------------------------------------------------------------------ TOML
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a configuration or recipe file as fields of ``TrainOptions``.
+
+    Keys are option names, ``-`` or ``_`` alike. Raises ``DataError`` that names the file.
+    """
+    try:
+        return typed(read_toml(path))
+    except UsageError as error:
+        raise DataError(error.message, path=path, hint=error.hint) from None
+
+
+def typed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``TrainOptions`` from a table; raises ``UsageError`` for what is not one."""
+    known = {item.name: item for item in option_fields(TrainOptions)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise UsageError(f"no training option is called {key!r}", hint="see iepile train -h")
+        item = known[name]
+        kind = type(item.choices[0]) if item.choices else item.kind
+        values[name] = _value(name, value, kind, many=item.many)
+    return values
+
+
+def _value(name: str, value: Any, kind: type, *, many: bool) -> Any:
+    if many:
+        given = [value] if isinstance(value, str) else value
+        if isinstance(given, (list, tuple)) and all(isinstance(part, str) for part in given):
+            return tuple(given)
+    elif isinstance(value, bool) or kind is bool:
+        if kind is bool and isinstance(value, bool):
+            return value
+    elif (kind is float and isinstance(value, (int, float))) or isinstance(value, kind):
+        return value
+    elif name in ("batch_size", "val_size") and isinstance(value, int):
+        return str(value)
+    raise UsageError(f"{name}: {kind.__name__} is expected, not {value!r}")
+
+
+def options_from(*tables: Mapping[str, Any]) -> TrainOptions:
+    """Options from tables of fields, later ones over earlier ones."""
+    options = TrainOptions()
+    for table in tables:
+        options = replace(options, **typed(table))
+    return options
+
+
+def as_toml(options: TrainOptions) -> str:
+    """The options as a configuration file that ``--config`` reads back."""
+    lines = ["# The configuration of this run: iepile train --config train.toml -o FOLDER"]
+    for name, value in asdict(options).items():
+        if value is None or (isinstance(value, tuple) and not value):
+            continue
+        shown = list(value) if isinstance(value, tuple) else value
+        # TOML's strings, numbers, booleans and lists of strings are written as in JSON.
+        lines.append(f"{name} = {json.dumps(shown, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.extraction import outputs
-from iepile_cli.extraction.forms import FORMATS, RESUMABLE
+from iepile_cli.extraction.forms import FOLDER, FORMATS, RESUMABLE
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.outputs import format_for, holds_results
+from iepile_cli.extraction.outputs import format_for
 from iepile_cli.extraction.results import Result
+from iepile_cli.extraction.resuming import holds_results
 from iepile_cli.task import TASKS, SchemaItem
 
 PERSON = SchemaItem("person")
@@ -327,7 +328,7 @@ def test_a_symbolic_link_stays_one_and_its_target_is_replaced(tmp_path: Path) ->
     assert sources(real, "jsonl") == ["a"]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != FOLDER])
 def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> None:
     path = tmp_path / "out"
     path.write_text("old")
@@ -343,7 +344,7 @@ def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> No
     assert (part.read_bytes(), path.read_text()) == (before, "old")
 
 
-@pytest.mark.parametrize("target", ["out.html", "out.xlsx", "out.txt"])
+@pytest.mark.parametrize("target", ["out.pdf", "out.xlsx", "out.txt"])
 def test_a_suffix_that_is_no_format_is_refused(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         format_for(target)
@@ -437,3 +438,26 @@ def test_csv_is_safe_and_reads_back(tmp_path_factory: pytest.TempPathFactory, te
     assert len(rows) == 1
     assert cell[0] not in "=+-@\t\r\n"
     assert cell.removeprefix("'") == text if text[0] in "=+-@\t\r\n" else cell == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are locked in another way")
+@pytest.mark.parametrize("before", ["", "old\n"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_run_does_not_write_to_the_same_file(
+    before: str, resume: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    if before:
+        path.write_text(before)
+    with open_writer("jsonl", str(path)) as first:
+        first.write(result("a"))
+        if resume and not before:
+            # Another line would be another error.
+            assert sources(path, "jsonl") == ["a"]
+        with pytest.raises(UsageError, match=r"being written by another run|interrupted run"):
+            open_writer("jsonl", str(path), resume=resume)
+        first.write(result("b"))
+    assert sources(path, "jsonl") == ["a", "b"]
+    with open_writer("jsonl", str(path), resume=True) as again:
+        again.write(result("c"))
+    assert sources(path, "jsonl") == ["a", "b", "c"]

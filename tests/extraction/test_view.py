@@ -13,7 +13,8 @@ from rich.console import Console
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
-from iepile_cli.extraction.view import View, columns, counted, excerpts, one_line, safe, show
+from iepile_cli.extraction.view import View, columns, counted, excerpts, show
+from iepile_cli.formatting import one_line, safe
 from iepile_cli.task import TASKS, SchemaItem
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,78 +11,24 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from iepile_cli.task.instruction import answer_json, dumps, instruction_json
-from iepile_cli.task.shape import SchemaItem
-from iepile_cli.task.table import TASKS
-from iepile_cli.training.options import TrainOptions, options_from
+from tiny_llama import tiny_llama, training_rows
 
-PEOPLE = ("Ann", "Bob Lee", "Zoé", "王芳", "Carl")
-PLACES = ("Rome", "New York", "北京", "Oslo")
-ITEMS = (SchemaItem("person"), SchemaItem("location"))
-
-
-def line(random_: random.Random) -> dict[str, str]:
-    """One training line about somebody somewhere."""
-    task = TASKS["NER"]
-    person, place = random_.choice(PEOPLE), random_.choice(PLACES)
-    text = f"{person} went to {place}" + " again" * random_.randrange(4) + "."
-    found = [(ITEMS[0], [(("mention", person),)]), (ITEMS[1], [(("mention", place),)])]
-    return {
-        "task": task.name,
-        "source": "made",
-        "instruction": instruction_json(task, ITEMS, text, "en"),
-        "output": dumps(answer_json(task, found, text)),
-    }
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import options_from
 
 
 @pytest.fixture(scope="session")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 24 training lines of different lengths."""
-    random_ = random.Random(7)
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    rows = [dumps(line(random_)) for _ in range(24)]
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    path.write_text(training_rows(24), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, lines: Path) -> Path:
     """A Llama of two layers with random weights, in safetensors, with a byte-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts = [json.loads(row)["instruction"] for row in lines.read_text("utf-8").splitlines()]
-    tokenizer.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama", lines)
 
 
 @pytest.fixture(autouse=True)

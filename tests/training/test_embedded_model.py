@@ -23,7 +23,8 @@ from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.training.export import export
 from iepile_cli.training.finetune import train
 from iepile_cli.training.model import find_base
-from iepile_cli.training.options import ExportOptions, options_from
+from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.recipes import options_from
 from iepile_cli.training.reporting import Stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]

@@ -19,10 +19,9 @@ from training.runs import run
 
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.backends.gguf_lora import unpack_adapter
-from iepile_cli.backends.gguf_names import paired
-from iepile_cli.backends.llamacpp import LlamaRunner
-from iepile_cli.backends.llamacpp_context import Context, Feed, load_model
+from iepile_cli.backends.gguf_layout import paired, unpack_adapter
+from iepile_cli.backends.llamacpp import Context, LlamaRunner, load_model
+from iepile_cli.backends.scheduler import Feed
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, hf_tokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model
@@ -32,7 +31,8 @@ from iepile_cli.templates import Template, encode
 from iepile_cli.training.export import export
 from iepile_cli.training.gguf_export import Vocabulary
 from iepile_cli.training.model import Base
-from iepile_cli.training.options import ExportOptions, options_from
+from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.recipes import options_from
 
 pytest.importorskip("gguf")
 QUESTIONS = 20
@@ -386,7 +386,7 @@ def test_what_is_trained_on_a_gguf_model_opens_in_llama_cpp_at_once(
     tiny: Path, lines: Path, tmp_path: Path
 ) -> None:
     from iepile_cli.backends.opening import open_model
-    from iepile_cli.training.options import options_from
+    from iepile_cli.training.recipes import options_from
 
     base, out = tmp_path / "base.gguf", tmp_path / "out"
     export(ExportOptions(model=str(tiny), to="gguf", output=str(base), template="alpaca"))

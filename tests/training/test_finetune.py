@@ -21,7 +21,8 @@ from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.training import output
-from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import as_toml, options_from, read_table
 from iepile_cli.training.reporting import Stopped
 
 replace = dataclasses.replace

@@ -18,8 +18,9 @@ from training.runs import run
 from iepile_cli.errors import DataError, ModelError, UsageError
 from iepile_cli.training import output
 from iepile_cli.training.distributed import Shares, deepspeed_config, shares, zero_config
-from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
+from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.prepare import dry_run
+from iepile_cli.training.recipes import as_toml, options_from, read_table
 
 replace = dataclasses.replace
 

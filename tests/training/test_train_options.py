@@ -14,7 +14,8 @@ from iepile_cli.errors import DataError, UnknownName, UsageError
 from iepile_cli.fields import option_fields
 from iepile_cli.models import catalogue_entry
 from iepile_cli.registry import registry
-from iepile_cli.training.options import TrainOptions, as_toml, options_from, read_table
+from iepile_cli.training.options import TrainOptions
+from iepile_cli.training.recipes import as_toml, options_from, read_table
 
 BASE = {"data": "x.jsonl", "output": "out"}
 
