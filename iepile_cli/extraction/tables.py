@@ -2,8 +2,8 @@
 
 One row for each item; for tasks with arguments or attributes, one for each of those. The columns
 follow from the task: where the text is from, the item's number in it and its type, each fixed part
-of the item with its place, one argument or attribute with its place, and the item's score. An item
-without arguments has one row.
+of the item with its place, one argument or attribute with its place, the item's score, and the page
+of its first part in documents that have pages. An item without arguments has one row.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from iepile_cli.task.shape import fixed_roles
 
 _IDENTITY = ("source", "line", "id", "task", "lang", "item", "type")
 # The columns that are not text: numbers of lines and items, places, and scores.
-_NUMBERS = ("line", "item", "start", "end")
+_NUMBERS = ("line", "item", "start", "end", "page")
 _SCORE = "score"
+_LAST = (_SCORE, "page")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # A row of TSV is a line, and tabs part its cells.
 _NOT_IN_TSV = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
@@ -44,10 +45,10 @@ def columns_of(task: Task) -> list[str]:
     """The names of a task's columns."""
     named = [*_IDENTITY, *(key for key, field in task.item_keys if field.endswith("_type"))]
     if is_single(task):
-        return [*named, "text", "start", "end", _SCORE]
+        return [*named, "text", "start", "end", *_LAST]
     for role in fixed_roles(task.shape):
         named += [role, f"{role}_start", f"{role}_end"]
-    return [*named, *(("role", "text", "start", "end") if task.slots else ()), _SCORE]
+    return [*named, *(("role", "text", "start", "end") if task.slots else ()), *_LAST]
 
 
 def rows_of(task: Task, result: Result) -> Iterator[list[Any]]:
@@ -55,8 +56,9 @@ def rows_of(task: Task, result: Result) -> Iterator[list[Any]]:
     document = result.document
     where = [document.source, document.line, document.id, result.task.name, result.language]
     for number, item in enumerate(result.items, 1):
+        page = document.page(item.roles[0][1].start) if item.roles else None
         for cells in _cells(task, item):
-            yield [*where, number, *cells]
+            yield [*where, number, *cells, page]
 
 
 def _cells(task: Task, item: Item) -> Iterator[list[Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from iepile_cli import installation
+from iepile_cli.backends.memory import fits_here, nvidia_gpus
 from iepile_cli.cli.app import run
 from iepile_cli.errors import install_hint
 from iepile_cli.installation import extras, install_lines
@@ -80,6 +81,45 @@ def test_a_broken_installation_is_named_and_exits_with_1(tmp_path: Path) -> None
         "no", str(closed / "cache"), "cannot be written: IEPILE_CACHE names another place",
     ]  # fmt: skip
     assert found["openai"]
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has the driver tell of GPUs."""
+    nvidia_gpus.cache_clear()
+
+    def tell(text: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    yield tell
+    nvidia_gpus.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the driver's stand-in is a script")
+def test_gpus_are_those_that_the_driver_tells_of(
+    gpu: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu("NVIDIA H200, 143771, 143000\nOdd, Name, 8192, 100")
+    first, second = nvidia_gpus()
+    assert first == ("NVIDIA H200", 143771 << 20, 143000 << 20)
+    assert second.name == "Odd, Name"
+    assert [fits_here(need) for need in (None, 10**9, 140 * 10**9)] == ["", "GPU", "GPU"]
+    assert fits_here(10**15) == "no"
+    assert run(["doctor"]) == 0
+    found = {line.split("\t")[0]: line.split("\t") for line in capsys.readouterr().out.splitlines()}
+    assert found["GPU"][1] == "yes"
+    assert "NVIDIA H200" in found["GPU"][2]
+    if "CPU" in found["llama.cpp"][2]:
+        assert "GGML_CUDA" in found["llama.cpp"][3]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the driver's stand-in is a script")
+def test_a_driver_that_says_something_else_has_no_gpus(gpu: Any) -> None:
+    gpu("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
+    assert nvidia_gpus() == ()
 
 
 # --------------------------------------------------------------------------- lines that install

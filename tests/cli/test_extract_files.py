@@ -152,7 +152,7 @@ def test_csv_for_excel(server: Odd, capsysbinary: pytest.CaptureFixture[bytes]) 
     assert extract(server, "a.txt", "--format", "csv", "--bom") == 0
     out = capsysbinary.readouterr().out
     assert out.startswith(
-        "\ufeffsource,line,id,task,lang,item,type,text,start,end,score\n".encode()
+        "\ufeffsource,line,id,task,lang,item,type,text,start,end,score,page\n".encode()
     )
     assert extract(server, "a.txt", "--bom") == 2
 

@@ -254,9 +254,9 @@ def test_csv_of_plain_mentions_has_a_row_for_each(tmp_path: Path) -> None:
         writer.write(result("nothing.txt", ""))
         writer.write(result("b.txt", "Ann", line=3))
     assert path.read_text().split("\n") == [
-        "source,line,id,task,lang,item,type,text,start,end,score",
-        "a.txt,,,NER,en,1,person,Bob,0,3,0.5",
-        "b.txt,3,,NER,en,1,person,Ann,0,3,0.5",
+        "source,line,id,task,lang,item,type,text,start,end,score,page",
+        "a.txt,,,NER,en,1,person,Bob,0,3,0.5,",
+        "b.txt,3,,NER,en,1,person,Ann,0,3,0.5,",
         "",
     ]
 
@@ -276,9 +276,9 @@ def test_csv_of_relations_has_a_row_for_each_relation(tmp_path: Path) -> None:
         writer.write(related)
     assert path.read_text().split("\n") == [
         "source,line,id,task,lang,item,type,subject_type,object_type,"
-        "subject,subject_start,subject_end,object,object_start,object_end,score",
-        "b.jsonl,3,7,SPO,en,1,met,person,animal,Bob,0,3,Ann,8,11,0.5124",
-        "b.jsonl,3,7,SPO,en,2,met,person,animal,Bob,0,3,Ann,8,11,",
+        "subject,subject_start,subject_end,object,object_start,object_end,score,page",
+        "b.jsonl,3,7,SPO,en,1,met,person,animal,Bob,0,3,Ann,8,11,0.5124,",
+        "b.jsonl,3,7,SPO,en,2,met,person,animal,Bob,0,3,Ann,8,11,,",
         "",
     ]
 
@@ -296,11 +296,11 @@ def test_csv_of_events_has_a_row_for_each_argument(tmp_path: Path) -> None:
         writer.write(Result(Document("a", "A hit B"), TASKS["EE"], "en", {}, items))
     assert path.read_text().split("\n") == [
         "source,line,id,task,lang,item,type,trigger,trigger_start,trigger_end,"
-        "role,text,start,end,score",
-        "a,,,EE,en,1,attack,hit,2,5,attacker,A,0,1,0.5",
-        "a,,,EE,en,1,attack,hit,2,5,target,B,6,7,0.5",
-        "a,,,EE,en,2,attack,hit,2,5,,,,,",
-        "a,,,EE,en,3,attack,,,,attacker,A,0,1,",
+        "role,text,start,end,score,page",
+        "a,,,EE,en,1,attack,hit,2,5,attacker,A,0,1,0.5,",
+        "a,,,EE,en,1,attack,hit,2,5,target,B,6,7,0.5,",
+        "a,,,EE,en,2,attack,hit,2,5,,,,,,",
+        "a,,,EE,en,3,attack,,,,attacker,A,0,1,,",
         "",
     ]
 

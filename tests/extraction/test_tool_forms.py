@@ -108,7 +108,20 @@ def test_pandas_reads_each_table(written: Any, form: str) -> None:
     }[form]
     table = read(written(form, [NER, NOTHING, of("NER", item("=1", mention=Span("\tx", 0, 2)))]))
     assert list(table.columns) == (
-        ["source", "line", "id", "task", "lang", "item", "type", "text", "start", "end", "score"]
+        [
+            "source",
+            "line",
+            "id",
+            "task",
+            "lang",
+            "item",
+            "type",
+            "text",
+            "start",
+            "end",
+            "score",
+            "page",
+        ]
     )
     assert list(table.source) == ["a/one.txt"] * 6
     blank = "Ann  Lee"
@@ -119,6 +132,22 @@ def test_pandas_reads_each_table(written: Any, form: str) -> None:
     last = table.iloc[5]
     guarded = {"csv": ("'=1", "'\tx"), "tsv": ("'=1", "' x"), "parquet": ("=1", "\tx")}
     assert (last.type, last.text) == guarded[form]
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "parquet"])
+def test_a_table_has_the_page_of_each_item(written: Any, form: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    document = Document("a.pdf", TEXT, pages=(0, TEXT.index("at IBM")))
+    result = Result(document, TASKS["NER"], "en", {}, ENTITIES)
+    path = written(form, [result])
+    read = (
+        pandas.read_parquet
+        if form == "parquet"
+        else functools.partial(pandas.read_csv, sep="\t" if form == "tsv" else ",")
+    )
+    assert list(read(path).page) == [1, 1, 2, 2, 2]
 
 
 def test_parquet_holds_its_rows_only_for_a_while(written: Any, monkeypatch: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iepile_cli import models
+from iepile_cli.cli.list import listed
 from iepile_cli.errors import DataError
 from iepile_cli.formatting import readable_size
 from iepile_cli.models import ModelEntry, catalogue
@@ -199,3 +200,14 @@ def test_there_are_openly_licensed_general_models_of_three_sizes() -> None:
         )
         assert sizes == [2, 4, 8]
     assert all(len(entry.files) == 1 for entry in open_ones if entry.name.endswith("-gguf"))
+
+
+def test_a_list_says_what_fits_here_and_what_to_expect() -> None:
+    rows = {row.name: row.details for row in listed("model", Registry(built_ins=True))}
+    assert rows["smollm2"]["fits"] in ("yes", "GPU")
+    # What was measured is the adapter's: without it the model is another.
+    assert rows["smollm2"]["expect"] == rows["smollm2-iepile-lora"]["expect"] != "not measured"
+    assert rows["qwen3-8b-gguf"]["fits"] in ("GPU", "yes", "tight", "no")
+    assert rows["qwen3-8b-gguf"]["expect"] == "not measured"
+    assert "fits" not in rows["qwen1.5-14b-iepile-lora"]
+    assert "expect" not in rows["iepile"]
