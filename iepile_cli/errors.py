@@ -85,8 +85,9 @@ def first_line(error: BaseException) -> str:
 
 
 def install_hint(extra: str) -> str:
-    """How to install an extra of this program, which is not on a package index yet."""
-    return (
-        f"in the program's source folder: pip install '.[{extra}]', pipx install --force "
-        f"'.[{extra}]' or uv tool install '.[{extra}]'"
-    )
+    """How to install an extra of this program, in a line; it is not on a package index yet."""
+    from iepile_cli.installation import install_lines, is_source_known
+
+    where = "" if is_source_known() else "in the program's source folder: "
+    *others, last = install_lines(extra).values()
+    return f"{where}{', '.join(others)} or {last}"

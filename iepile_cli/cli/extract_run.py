@@ -16,6 +16,7 @@ import typer
 from iepile_cli.cli.console import Progress, detail, note, print_error
 from iepile_cli.cli.fetching import offer_download
 from iepile_cli.errors import IEPileError, PartialFailure
+from iepile_cli.files import STDIN_NAME
 from iepile_cli.formatting import duration, plural
 
 OnError = Callable[[IEPileError], None]
@@ -65,6 +66,10 @@ class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
     @property
     def resumed(self) -> int:
         """How many items were answered by the earlier run."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the results could not be written, in a line."""
 
     @property
     def path(self) -> str | None:
@@ -130,6 +135,8 @@ def run(
         if failures and not (counts.items or writer.resumed):
             # Raised in here: a file of earlier results is not replaced by an empty one.
             raise IEPileError(f"{failed_inputs}; nothing written")
+    for line in writer.notes:
+        note(line)
     counts.report(output)
     if failures:
         raise PartialFailure(
@@ -153,8 +160,8 @@ def _measured(
 ) -> tuple[int, int] | None:
     """The numbers of items and of characters that are left to do, None where nobody knows."""
     if again is None:
-        # What is read as a whole is there already.
-        alone = getattr(first, "line", 0) is None
+        # A text from standard input is read as a whole: it is there already.
+        alone = getattr(first, "line", 0) is None and getattr(first, "source", "") == STDIN_NAME
         return (1, len(first.text)) if alone else None
     lengths = [len(item.text) for item in again if not writer.done(item)]
     return len(lengths), sum(lengths)

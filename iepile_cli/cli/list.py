@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
-of a backend also what it finds on this machine, of a model also kind, size, memory, licence and
-languages.
+of a backend also what it finds on this machine, of a model also kind, size, memory, licence,
+languages, whether it fits this machine, and what to expect of it.
 
 Examples:
 
@@ -40,6 +40,7 @@ Examples:
 """
 # Why most models are not ready.
 _NOT_HERE = "not here: iepile download "
+_NOT_MEASURED = "not measured"
 
 
 class Kind(str, Enum):
@@ -159,6 +160,7 @@ def _backend(backend: Any, known: Registry) -> _Facts:
 
 
 def _model(entry: ModelEntry, known: Registry) -> _Facts:
+    from iepile_cli.backends.memory import fits_here
     from iepile_cli.models.local import local_path
 
     path = local_path(entry)
@@ -171,6 +173,8 @@ def _model(entry: ModelEntry, known: Registry) -> _Facts:
         "template": entry.template,
         "licence": entry.licence,
         "languages": " ".join(entry.languages),
+        "fits": fits_here(memory),
+        "expect": _expected(entry, known) if entry.kind != "data" else "",
         "path": str(path or ""),
     }
     details = {key: value for key, value in facts.items() if value}
@@ -181,6 +185,14 @@ def _model(entry: ModelEntry, known: Registry) -> _Facts:
     if entry.kind in {"gguf", "base"}:
         return (*_runnable(path, known), details)
     return True, "", details
+
+
+def _expected(entry: ModelEntry, known: Registry) -> str:
+    """What quality was measured of a model, by default with the adapter that goes with it."""
+    if entry.adapter and not entry.expect:
+        adapter: ModelEntry = known.get("model", entry.adapter)
+        return adapter.expect or _NOT_MEASURED
+    return entry.expect or _NOT_MEASURED
 
 
 def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
@@ -227,7 +239,7 @@ def _piped(row: Listed, kind: Kind) -> list[str]:
     if kind is Kind.backends:
         cells.append("; ".join(_facts(row)))
     if kind is Kind.models:
-        columns = ("kind", "size", "memory", "licence", "languages")
+        columns = ("kind", "size", "memory", "licence", "languages", "fits", "expect")
         cells += [row.details.get(column, "") for column in columns]
     return cells
 
@@ -253,9 +265,11 @@ def _show_models(rows: list[Listed]) -> None:
         origin = "" if row.origin == "built-in" else f"from {row.origin}"
         # How to get what is not here is said once, below.
         reason = "" if row.reason.startswith(_NOT_HERE) else row.reason
-        return _lines(row.summary, reason, origin)
+        measured = row.details.get("expect", _NOT_MEASURED)
+        expected = "" if measured == _NOT_MEASURED else f"Expect {measured}."
+        return _lines(row.summary, expected, reason, origin)
 
-    columns = ("size", "memory", "licence", "languages")
+    columns = ("size", "memory", "fits", "licence", "languages")
     corpora = [row for row in rows if row.details.get("kind") == "data"]
     for title, part, shown, verb in (
         ("model", [row for row in rows if row not in corpora], columns, "runs here"),
@@ -277,10 +291,14 @@ def _show_models(rows: list[Listed]) -> None:
                 for row in part
             ],
             right=("size", "memory"),
-            optional=("size", "memory", "licence", "languages"),
+            optional=("fits", "memory", "size", "licence", "languages"),
         )
     if any(row.reason.startswith(_NOT_HERE) for row in rows):
-        lines = wrap("What is not here is fetched with: iepile download NAME", console.width())
+        said = (
+            "What is not here is fetched with: iepile download NAME. Models of which no quality is "
+            "named were not measured: iepile eval does it on texts of yours."
+        )
+        lines = wrap(said, console.width())
         console.put("\n".join(["", *lines, ""]))
 
 

@@ -7,7 +7,8 @@ of passage and schema batch, and the request that puts it to an opened model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,7 +20,7 @@ from iepile_cli.fields import check_fields, option
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
 from iepile_cli.task.language import detect_language
-from iepile_cli.task.passages import Passage, passages
+from iepile_cli.task.passages import Passage, overlapping, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, Tokenizer, encode
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
 
 PASSAGE_TOKENS = 384
+# How often a text is read at most with other passages, and with other orders of the schema.
+MOST_READINGS = 16
 # The group of these options in the help of the command line.
 _ANSWERS = "Decoding"
 # The shortest passage worth putting to a model, in tokens.
@@ -47,7 +50,9 @@ class ExtractOptions:
     below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
-    each. With ``best_type``, of items at one and the same place only the best is kept.
+    each. With ``best_type``, of items at one and the same place only the best is kept. A text is
+    read several times with ``passes`` (its passages begin elsewhere) and ``votes`` (the schema is
+    in another order); ``overlap`` is the number of sentences that a passage shares with the last.
     Raises ``UsageError`` for values that cannot be.
     """
 
@@ -93,6 +98,30 @@ class ExtractOptions:
         "the model. Only a sentence may be longer. Instruction records are cut only where this is "
         "given, or they do not fit.",
     )
+    overlap: int = option(
+        0,
+        group=_ANSWERS,
+        metavar="N",
+        least=0,
+        help="Each passage begins with the last N sentences of the one before.",
+    )
+    passes: int = option(
+        1,
+        group=_ANSWERS,
+        metavar="N",
+        least=1,
+        most=MOST_READINGS,
+        help="Read each text N times, cut into passages at other places; what any of them finds "
+        "is given.",
+    )
+    votes: int = option(
+        1,
+        group=_ANSWERS,
+        metavar="N",
+        least=1,
+        most=MOST_READINGS,
+        help="Put the schema to each text in N orders; what most of them find is given.",
+    )
     answer_tokens: int = option(
         0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
     )
@@ -129,11 +158,15 @@ class ExtractOptions:
 
 @dataclass(frozen=True, slots=True)
 class PassageInstruction:
-    """An instruction about one passage; ``wording`` is its JSON where it is put to the letter."""
+    """An instruction about one passage; ``wording`` is its JSON where it is put to the letter.
+
+    ``vote`` is the number of the schema's order, from 0.
+    """
 
     instruction: Instruction
     passage: Passage
     wording: str
+    vote: int = 0
 
 
 class RequestBuilder:
@@ -211,7 +244,10 @@ class SchemaInstructions:
 
     def __init__(self, task: Task, schema: Sequence[SchemaItem], builder: RequestBuilder) -> None:
         self.task, self.schema, self._builder = task, tuple(schema), builder
-        self.batches = schema_batches(task, schema, builder.options)
+        options = builder.options
+        self._orders = [
+            schema_batches(task, order, options) for order in schema_orders(schema, options.votes)
+        ]
         self._budgets: dict[str, tuple[int, int]] = {}
 
     def language(self, document: Document) -> str:
@@ -226,7 +262,8 @@ class SchemaInstructions:
         if language not in self._budgets:
             room = min(
                 self._builder.room(batch, Instruction(self.task, batch, "", language).json)
-                for batch in self.batches
+                for order in self._orders
+                for batch in order
             )
             wanted = self._builder.options.passage_tokens or PASSAGE_TOKENS
             sentence = max(wanted, PASSAGE_TOKENS)
@@ -239,12 +276,36 @@ class SchemaInstructions:
         Raises ``ModelError`` for a text that cannot be cut.
         """
         budget, sentence = self.passage_budget(language)
-        measure = self._builder.measure
-        cut = list(passages(document.text, budget, measure, sentence_budget=sentence))
-        for batch in self.batches:
-            for passage in cut:
-                asked = Instruction(self.task, batch, passage.text, language)
-                yield PassageInstruction(asked, passage, "")
+        options, measure = self._builder.options, self._builder.measure
+        # What two passes have in common is put once.
+        cut: dict[Passage, None] = {}
+        for number in range(options.passes):
+            found: Iterable[Passage] = passages(
+                document.text,
+                budget,
+                measure,
+                sentence_budget=sentence,
+                first=number / options.passes,
+            )
+            if options.overlap:
+                found = overlapping(document.text, found, options.overlap, sentence, measure)
+            cut |= dict.fromkeys(found)
+        for vote, order in enumerate(self._orders):
+            for batch in order:
+                for passage in cut:
+                    asked = Instruction(self.task, batch, passage.text, language)
+                    yield PassageInstruction(asked, passage, "", vote)
+
+
+def schema_orders(schema: Sequence[SchemaItem], count: int) -> list[tuple[SchemaItem, ...]]:
+    """Different orders of a schema: as it is, backwards, then shuffled; fewer where it is short."""
+    orders = {tuple(schema): None, tuple(reversed(schema)): None}
+    # A few tries more than are needed: two shuffles may be the same.
+    for seed in range(4 * count):
+        shuffled = list(schema)
+        random.Random(seed).shuffle(shuffled)
+        orders.setdefault(tuple(shuffled))
+    return list(orders)[:count]
 
 
 def schema_batches(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 KINDS = ("base", "gguf", "adapter", "data")
 
+# Stands for more languages than are listed (ISO 639-2).
+MANY = "mul"
 # Python, libraries and tokenizer, in bytes.
 _PROGRAM = 300_000_000
 # A name is a folder's name too.
@@ -67,9 +69,11 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows. ``min_scores`` has for each task the score
-    (0..1) below which its answers are not worth showing, and ``passage_tokens`` is the longest
-    passage, in tokens, that it answers well, both as found on development data (0: not known).
+    answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each
+    task the score (0..1) below which its answers are not worth showing, and ``passage_tokens`` is
+    the longest passage, in tokens, that it answers well, both as found on development data (0: not
+    known).
+    ``expect`` says what quality was measured; for a model with an adapter the adapter says it.
     ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
     the model needs the publisher's own code.
     """
@@ -99,6 +103,7 @@ class ModelEntry:
     context: int | None = None
     min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
+    expect: str = ""
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:
