@@ -178,7 +178,7 @@ class Csv:
     With ``bom``, a byte order mark tells Excel that this is UTF-8.
     """
 
-    _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+    _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", *"＝＋－＠")
 
     def __init__(self, task: Task, *, bom: bool = False) -> None:
         self._task, self._bom = task, bom
