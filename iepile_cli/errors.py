@@ -78,9 +78,16 @@ class PartialFailure(IEPileError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, without control characters."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
 def install_hint(extra: str) -> str:
-    """How to install an extra of this program, which is not on a package index yet."""
-    return (
-        f"in the program's source folder: pip install '.[{extra}]', pipx install --force "
-        f"'.[{extra}]' or uv tool install '.[{extra}]'"
-    )
+    """How to install an extra of this program, in a line; it is not on a package index yet."""
+    from iepile_cli.installation import install_lines, is_source_known
+
+    where = "" if is_source_known() else "in the program's source folder: "
+    *others, last = install_lines(extra).values()
+    return f"{where}{', '.join(others)} or {last}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -223,6 +224,22 @@ def read_adapter(path: Path) -> tuple[Factors, float]:
     except KeyError as error:
         raise ModelError(f"{path}: not a LoRA adapter in GGUF: {error} is missing") from None
     return pairs, float(alpha)
+
+
+def adapter_file(adapter: Path) -> Path:
+    """The GGUF file of an adapter: itself, or the one that training left in its folder.
+
+    Raises ``ModelError`` for a folder without one.
+    """
+    if not adapter.is_dir():
+        return adapter
+    file = adapter / GGUF_ADAPTER
+    if not file.is_file():
+        raise ModelError(
+            f"{adapter}: llama.cpp needs the adapter as GGUF",
+            hint=f"iepile export --adapter {adapter} --to gguf-adapter -o {file}",
+        )
+    return file
 
 
 def padded(size: int, alignment: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.extraction.forms import OutputOptions
-    from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.inputs import Document, InputOptions, OnNote
+    from iepile_cli.extraction.outputs import ResultWriter, Writer
+    from iepile_cli.extraction.paths import OnError, OnSkip
     from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.extraction.saved_texts import SavedTexts
     from iepile_cli.extraction.summary import SummaryOptions
     from iepile_cli.task import SchemaItem, Task
 
@@ -64,15 +67,17 @@ class Texts:
         self.paths = paths or ["-"]
         self._reading = reading
         self._exclude: tuple[str, ...] = ()
+        self._saved: SavedTexts | None = None
         self.resumable = False
 
-    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> ResultWriter:
         """The writer of the results; raises ``UsageError`` for an output that is an input.
 
         Where stdout is for a summary alone, results go nowhere.
         """
         from iepile_cli.extraction import outputs
-        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.extraction.forms import FOLDER, RESUMABLE
+        from iepile_cli.extraction.resuming import SETTINGS
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
@@ -80,15 +85,21 @@ class Texts:
         if writing.summary and output is None:
             output = os.devnull
         format_ = writing.format or outputs.format_for(output)
+        if format_ == "html" and output in (None, "-") and sys.stdout.isatty():
+            raise UsageError("a page is not for a terminal", hint="-o page.html")
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
-            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            notes = (output + SETTINGS, part + SETTINGS)
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
+            if format_ == FOLDER:
+                self._refuse_folder_inside(output)
         self.resumable = format_ in RESUMABLE
         # Wrong options are said before a file is made.
-        self._documents(lambda error: None, lambda path: None)
+        self._quiet_documents()
+        if self._reading.save_text is not None:
+            self._save_texts(self._reading.save_text)
         settings = {
             "task": self.task.name,
             "schema": schema_json(self.task, self.schema),
@@ -106,8 +117,8 @@ class Texts:
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
-        from iepile_cli.extraction.inputs import find_files
-        from iepile_cli.extraction.outputs import holds_results
+        from iepile_cli.extraction.paths import find_files
+        from iepile_cli.extraction.resuming import holds_results
         from iepile_cli.files import is_same_file, suffix
 
         if not os.path.isfile(output) or holds_results(output):
@@ -120,21 +131,39 @@ class Texts:
                 f"{output} would overwrite what is read from it", hint="name another output"
             )
 
+    def _save_texts(self, folder: str) -> None:
+        """Prepare ``--save-text``; raises ``UsageError`` for a folder where something else is."""
+        from iepile_cli.extraction.saved_texts import SavedTexts
+
+        self._saved = SavedTexts(folder, [*self.paths, *self._schema_files()])
+        self._exclude = (*self._exclude, folder)
+
+    def _refuse_folder_inside(self, output: str) -> None:
+        """Refuse a folder of results in one that is read: what is written would be read too."""
+        inside = os.path.realpath(output)
+        for path in filter(os.path.isdir, self.paths):
+            if os.path.commonpath([inside, os.path.realpath(path)]) == os.path.realpath(path):
+                raise UsageError(f"{output} is in {path}, which is read", hint="name another -o")
+
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""
         skipped: list[str] = []
-        yield from self._documents(on_error, skipped.append)
+        documents = self._documents(on_error, skipped.append, console.note)
+        yield from self._saved.saving(documents) if self._saved else documents
         _name_skipped(skipped)
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size(self.paths, exclude=self._exclude)
+        size = reading_cost(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
-        return self._documents(lambda error: None, lambda path: None) if known else None
+        return self._quiet_documents() if known else None
 
-    def _documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+    def _quiet_documents(self) -> Iterator[Document]:
+        return self._documents(lambda error: None, lambda path: None, lambda note: None)
+
+    def _documents(self, on_error: OnError, on_skip: OnSkip, on_note: OnNote) -> Iterator[Document]:
         from iepile_cli.extraction.inputs import read_documents
 
         return read_documents(
@@ -142,10 +171,12 @@ class Texts:
             encoding=self._reading.encoding,
             lines=self._reading.lines,
             text_field=self._reading.text_field,
+            input_format=self._reading.input_format,
             limit=self._reading.limit,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,
+            on_note=on_note,
         )
 
     def check_room(
@@ -238,9 +269,9 @@ class InstructionRecords:
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size([self._path])
+        size = reading_cost([self._path])
         known = size is not None and size <= _COUNTED_BYTES
         return self.read(lambda error: None) if known else None
 

@@ -24,7 +24,19 @@ Form = Literal[
     "results",
 ]
 Output = Literal[
-    "rows", "records", "schema", "bio", "brat", "spacy", "prodigy", "doccano", "label-studio"
+    "rows",
+    "records",
+    "schema",
+    "bio",
+    "conll",
+    "brat",
+    "spacy",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "graphml",
+    "cypher",
+    "turtle",
 ]
 
 
@@ -44,7 +56,8 @@ class ConvertOptions:
     )
     to: Output = option(
         "rows",
-        help="What to make: rows (instructions), unified records, a schema, or a tool's format.",
+        help="What to make: rows (instructions), unified records, a schema, a tool's format, or "
+        "a graph.",
         group="Output",
     )
     form: Form = option("auto", help="Format of SRC.", flags=("--from",), group=_SCHEMA)

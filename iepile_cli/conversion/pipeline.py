@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
+from iepile_cli.conversion.annotation import annotation_of
 from iepile_cli.conversion.chunk_work import (
     Done,
     chunk_records,
@@ -21,11 +22,12 @@ from iepile_cli.conversion.chunk_work import (
 from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.empty_rows import EmptyLimit
 from iepile_cli.conversion.gold import PART_LOST, SAME_ID, Problem
+from iepile_cli.conversion.graphs import GRAPHS, GraphFile
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
 from iepile_cli.conversion.report import Counts, Report
-from iepile_cli.conversion.writers import JSON_ARRAYS, write_brat
+from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import atomic_folder, atomic_write, display_name, is_device
 from iepile_cli.parallel import WorkerPool
@@ -88,7 +90,13 @@ def write_records(
     """Write what a file holds as unified records or in a tool's form."""
     plan = Plan(task_name or "", (), strict=strict)
     report = Report(name=display_name(path))
+    graph = GraphFile(to) if to in GRAPHS else None
     with open_chunks(path, form, task_name, progress) as chunks:
+        if graph is not None:
+            _add_to_graph(chunks, graph, renames, report, strict=strict)
+            with atomic_write(output) as file:
+                file.write(graph.written())
+            return report
         if to == "brat":
             assert output is not None
             _write_documents(chunks, output, renames, report, strict=strict)
@@ -120,7 +128,8 @@ def _write_documents(
     """Write a folder of brat's documents; it appears when it is complete."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="name a new folder with -o")
-    with atomic_folder(output) as folder:
+    with atomic_folder(output) as made:
+        folder = BratFolder(made)
         for chunk in chunks:
             counts = Counts()
             for line, record in chunk_records(chunk, renames, counts):
@@ -129,10 +138,37 @@ def _write_documents(
                     counts.note(Problem(line, PART_LOST, what))
 
                 counts.rows += 1
-                write_brat(record, folder / f"{report.rows + counts.rows:06d}", lost)
+                number = report.rows + counts.rows
+                folder.write(annotation_of(record, lost), f"{number:06d}", lost)
             if strict:
                 report.refuse(counts)
             report.add(counts)
+        folder.close()
+
+
+def _add_to_graph(
+    chunks: Iterable[Chunk],
+    graph: GraphFile,
+    renames: dict[str, str],
+    report: Report,
+    *,
+    strict: bool,
+) -> None:
+    """Add what records are annotated with to a graph."""
+    for chunk in chunks:
+        counts = Counts()
+        for line, record in chunk_records(chunk, renames, counts):
+
+            def lost(what: str, line: int = line, counts: Counts = counts) -> None:
+                counts.note(Problem(line, PART_LOST, what))
+
+            counts.rows += 1
+            found = annotation_of(record, lost)
+            known = {} if "source" in record else {"source": report.name, "line": line}
+            graph.add(found._replace(identity=known | record))
+        if strict:
+            report.refuse(counts)
+        report.add(counts)
 
 
 def survey_files(

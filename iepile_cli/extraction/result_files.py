@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from iepile_cli import record_files
 from iepile_cli.errors import DataError
-from iepile_cli.extraction.inputs import OnError, placed
+from iepile_cli.extraction.inputs import placed
+from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.results import is_single
 from iepile_cli.files import STDIN, decoded_lines, display_name, open_input, suffix
 from iepile_cli.task import Task
