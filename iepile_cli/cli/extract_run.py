@@ -16,6 +16,7 @@ import typer
 from iepile_cli.cli.console import Progress, detail, note, print_error
 from iepile_cli.cli.fetching import offer_download
 from iepile_cli.errors import IEPileError, PartialFailure
+from iepile_cli.files import STDIN_NAME
 from iepile_cli.formatting import duration, plural
 
 OnError = Callable[[IEPileError], None]
@@ -159,8 +160,8 @@ def _measured(
 ) -> tuple[int, int] | None:
     """The numbers of items and of characters that are left to do, None where nobody knows."""
     if again is None:
-        # What is read as a whole is there already.
-        alone = getattr(first, "line", 0) is None
+        # A text from standard input is read as a whole: it is there already.
+        alone = getattr(first, "line", 0) is None and getattr(first, "source", "") == STDIN_NAME
         return (1, len(first.text)) if alone else None
     lengths = [len(item.text) for item in again if not writer.done(item)]
     return len(lengths), sum(lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ class Texts:
         if writing.summary and output is None:
             output = os.devnull
         format_ = writing.format or outputs.format_for(output)
+        if format_ == "html" and output in (None, "-") and sys.stdout.isatty():
+            raise UsageError("a page is not for a terminal", hint="-o page.html")
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
@@ -151,9 +154,9 @@ class Texts:
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.paths import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size(self.paths, exclude=self._exclude)
+        size = reading_cost(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
         return self._quiet_documents() if known else None
 
@@ -266,9 +269,9 @@ class InstructionRecords:
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.paths import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size([self._path])
+        size = reading_cost([self._path])
         known = size is not None and size <= _COUNTED_BYTES
         return self.read(lambda error: None) if known else None
 

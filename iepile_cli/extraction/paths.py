@@ -24,6 +24,9 @@ _TEXT = ".txt .text .rst .adoc .org .tex .log .srt .vtt .xml"
 _RECORDS = ".jsonl .ndjson .json .csv .tsv .parquet .arrow .feather"
 TEXT_SUFFIXES = frozenset(f"{_TEXT} {_RECORDS}".split())
 
+# A byte of a document takes as long to read as so many of plain text.
+_DOCUMENT_COST = 20
+
 OnError: TypeAlias = Callable[[IEPileError], None]
 OnSkip: TypeAlias = Callable[[str], None]
 
@@ -137,12 +140,18 @@ def _inside(folder: str, on_error: OnError, pattern: str | None, skip: OnSkip) -
         )
 
 
-def input_size(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int | None:
-    """The bytes of all inputs together; None where one of them cannot be read twice."""
+def reading_cost(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int | None:
+    """What it costs to read all inputs, in bytes of plain text that would take as long.
+
+    None where one of them cannot be read twice.
+    """
+    from iepile_cli.documents import SUFFIXES
+
     size = 0
     for path in find_files(paths, lambda error: None, exclude=exclude):
         if path == STDIN or is_remote(path) or files.is_device(path):
             return None
         with suppress(OSError):
-            size += os.path.getsize(path)
+            factor = _DOCUMENT_COST if files.suffix(path) in SUFFIXES else 1
+            size += os.path.getsize(path) * factor
     return size

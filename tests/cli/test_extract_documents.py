@@ -67,6 +67,14 @@ def test_documents_give_pages_and_saved_texts_and_failures_are_named(
     assert said.count("in/locked.pdf: is encrypted: it opens only with a password") == 1
 
 
+def test_tables_have_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pypdfium2")
+    Path("a.pdf").write_bytes(make.pdf([["x"], ["Ada Keller in Lisbon"]]))
+    assert run("a.pdf", "-f", "csv") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.rpartition(",")[2] for row in rows] == ["page", "2", "2"]
+
+
 def test_tables_of_parquet_and_arrow(capsys: pytest.CaptureFixture[str]) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import feather, ipc, parquet
