@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import scheduler
 from iepile_cli.backends.gguf import SLOW_FORMATS, adapter_file
+from iepile_cli.backends.memory import readable_memory
 from iepile_cli.backends.merging import merged_form
 from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells
 from iepile_cli.errors import ModelError, UsageError
-from iepile_cli.formatting import readable_memory
 from iepile_cli.parallel import physical_cores
 
 if TYPE_CHECKING:

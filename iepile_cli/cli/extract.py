@@ -195,6 +195,9 @@ def _answer(
         raise source.named(error) from None
 
 
+_OTHERS = "`iepile list models` has others"
+
+
 class _Remarks:
     """What is said once of a run: what its model is not good for, options that do nothing."""
 
@@ -203,6 +206,7 @@ class _Remarks:
         self._tasks = opened.model.tasks if opened.model else ()
         self._languages = opened.model.languages if opened.model else ()
         self._min_score = how.min_score
+        self._usual = how.suiting(opened)
         self._said: set[str] = set()
 
     def about(self, result: Result) -> None:
@@ -213,7 +217,10 @@ class _Remarks:
         task, text = result.task, result.document.text
         if self._tasks and task.name not in self._tasks:
             best = ", ".join(task_named(name).title for name in self._tasks)
-            self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
+            hidden = self._min_score is None and self._usual.least_score(task) > 0
+            more = ", and --min-score 0 shows what scores low" if hidden else ""
+            weak = f"{self._name} is best at {best}, and weak at {task.title}"
+            self._say("task", weak, f"{_OTHERS}{more}")
         if self._languages and MANY not in self._languages and "language" not in self._said:
             language = "" if seems_foreign(text) else detect_language(text)
             if language not in self._languages:
@@ -226,9 +233,7 @@ class _Remarks:
         if self._min_score and result.items and all(item.score is None for item in result.items):
             self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
 
-    def _say(
-        self, what: str, message: str, way_out: str = "`iepile list models` has others"
-    ) -> None:
+    def _say(self, what: str, message: str, way_out: str = _OTHERS) -> None:
         if what not in self._said:
             self._said.add(what)
             console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))
