@@ -315,7 +315,9 @@ def _wrapped_lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[int, 
         # A decoder works in blocks: neither the line nor the byte it counts is the file's.
         raise DataError(f"is not {name} after line {number}", hint=failed.hint) from None
     finally:
-        wrapped.detach()
+        # Whoever stops in the middle may have closed the file before.
+        with suppress(ValueError):
+            wrapped.detach()
 
 
 def utf8_stream(stream: io.BufferedReader) -> io.BufferedReader:

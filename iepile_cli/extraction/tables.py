@@ -27,7 +27,7 @@ _IDENTITY = ("source", "line", "id", "task", "lang", "item", "type")
 _NUMBERS = ("line", "item", "start", "end", "page")
 _SCORE = "score"
 _LAST = (_SCORE, "page")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", *"＝＋－＠")
 # A row of TSV is a line, and tabs part its cells.
 _NOT_IN_TSV = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # Rows of Parquet that are held before they are written.

@@ -165,7 +165,9 @@ def test_relations_are_cards(window: Browser, tmp_path: Path) -> None:
         relation(text, "lives in", "Ann", "Rome", 0.9),
         relation(text, "knows", "Ann", "Bob", 0.4),
     ]
+    items[1]["page"] = 3
     show(window, tmp_path, ({"source": "a", "task": "SPO", "items": items}, text, ""))
+    assert texts(window, ".card header span") == ["0.90", "page 3", "0.40"]
     assert texts(window, ".card .pair") == ["Ann→Rome", "Ann→Bob"]
     assert texts(window, ".card .kind") == ["person -lives in-> any", "person -knows-> any"]
     assert "[Rome|→ lives in]" in text_of(window)
@@ -205,6 +207,7 @@ def test_filters_hold_for_all_views(window: Browser, tmp_path: Path) -> None:
     # A name leads to the documents that have it.
     window.click("#summary-body .link")
     assert texts(window, ".entry .name") == ["1.txt", "2.txt"]
+    assert texts(window, ".here") == ["Ann"]
     window.click("#entity-filter")
     assert len(texts(window, ".entry")) == 3
 
