@@ -39,14 +39,6 @@ def readable_size(size: int | None) -> str:
     return f"{amount:.{digits}f} {unit}"
 
 
-def readable_memory() -> str:
-    """The machine's memory: how much is available, of how much."""
-    import psutil
-
-    known = psutil.virtual_memory()
-    return f"{known.available / 2**30:.1f} of {known.total / 2**30:.1f} GiB available"
-
-
 # C0 and C1 controls become pictures or a mark; line feeds stay; what overrides the direction of
 # writing, and interlinear and tag characters, become a mark.
 _SAFE: dict[int, str] = (

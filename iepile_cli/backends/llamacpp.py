@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import scheduler
 from iepile_cli.backends.gguf import SLOW_FORMATS, adapter_file
+from iepile_cli.backends.memory import readable_memory
 from iepile_cli.backends.merging import merged_form
 from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells
 from iepile_cli.errors import ModelError, UsageError
+<<<<<<< HEAD
 from iepile_cli.files import display_name
 from iepile_cli.formatting import one_line, readable_memory
+=======
+>>>>>>> main
 from iepile_cli.parallel import physical_cores
 
 if TYPE_CHECKING:
@@ -67,6 +71,8 @@ LLAMA_CPP = LlamaCpp()
 
 class LlamaRunner(Runner):
     """A GGUF model that answers requests, several at a time."""
+
+    reproducible = True
 
     def __init__(self, path: Path, options: Options) -> None:
         self.parallel = options.parallel or _PARALLEL

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from iepile_cli.backends.memory import bytes_per_token, free_memory, readable_memory
 from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.scheduler import Job
 from iepile_cli.backends.tokenizers import leading_space, spells
@@ -19,7 +20,6 @@ from iepile_cli.backends.transformers_loading import (
     prepare_libraries,
 )
 from iepile_cli.errors import ModelError, install_hint
-from iepile_cli.formatting import readable_memory
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
 # tokens.
@@ -61,6 +61,8 @@ TRANSFORMERS = Transformers()
 class TransformersRunner(Runner):
     """An opened model that answers requests, a batch at a time."""
 
+    reproducible = True
+
     def __init__(self, path: Path, options: Options) -> None:
         prepare_libraries(options.threads)
         self._loaded = load(path, options)
@@ -84,6 +86,7 @@ class TransformersRunner(Runner):
         the same is halved, and so are those after it. Raises ``ModelError`` for a prompt that
         leaves no room for its answer, and when even one answer does not fit into memory.
         """
+        self._decoder.forget()
         coming = iter(requests)
         while window := list(islice(coming, self.batch * _AHEAD)):
             jobs = [self._job(request) for request in window]
@@ -159,39 +162,6 @@ def _by_length(window: list[Request], jobs: list[Job]) -> list[int]:
         for n, asked in enumerate(request.instruction for request in window)
     ]
     return sorted(range(len(jobs)), key=lambda n: (kinds[n], -len(jobs[n].prompt), n))
-
-
-# ------------------------------------------------------------ memory
-
-
-def free_memory(devices: Iterable[Any]) -> int | None:
-    """Bytes that a model may still take on the devices that it is on; None if not known."""
-    import psutil
-    import torch
-
-    total = 0
-    for device in set(devices):
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            # What torch holds for later it can use as well.
-            total += free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        elif device.type == "mps":
-            held = torch.mps.driver_allocated_memory()
-            total += max(0, int(torch.mps.recommended_max_memory()) - int(held))
-        elif device.type == "cpu":
-            total += int(psutil.virtual_memory().available)
-        else:
-            return None
-    return total
-
-
-def bytes_per_token(model: Any) -> int:
-    """Bytes that the keys and values of one token take in the cache of a model."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    pairs = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * config.num_hidden_layers * pairs * width * model.dtype.itemsize)
 
 
 # ------------------------------------------------------------ what there is

@@ -12,9 +12,11 @@ import typer
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
+from iepile_cli.cli.cluster_run import extract_on_cluster
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
 from iepile_cli.cli.view import summarising
+from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
@@ -81,6 +83,7 @@ def extract(
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     opening: Options = Options(),  # noqa: B008
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
@@ -90,6 +93,13 @@ def extract(
         console.note(_FIRST_USE.format(files=named_files))
         raise typer.Exit(UsageError.exit_code)
     source = _source(files, schema, task, instructions, reading, writing, how)
+    if cluster.ray is not None:
+        if not isinstance(source, Texts):
+            raise UsageError("--ray reads texts: --instructions cannot be used with it")
+        extract_on_cluster(
+            source, writing, how, cluster, model, adapter, backend, template, opening
+        )
+        return
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
 
     def open_model_for_schema() -> Opened:
@@ -185,6 +195,9 @@ def _answer(
         raise source.named(error) from None
 
 
+_OTHERS = "`iepile list models` has others"
+
+
 class _Remarks:
     """What is said once of a run: what its model is not good for, options that do nothing."""
 
@@ -193,6 +206,7 @@ class _Remarks:
         self._tasks = opened.model.tasks if opened.model else ()
         self._languages = opened.model.languages if opened.model else ()
         self._min_score = how.min_score
+        self._usual = how.suiting(opened)
         self._said: set[str] = set()
 
     def about(self, result: Result) -> None:
@@ -203,7 +217,10 @@ class _Remarks:
         task, text = result.task, result.document.text
         if self._tasks and task.name not in self._tasks:
             best = ", ".join(task_named(name).title for name in self._tasks)
-            self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
+            hidden = self._min_score is None and self._usual.least_score(task) > 0
+            more = ", and --min-score 0 shows what scores low" if hidden else ""
+            weak = f"{self._name} is best at {best}, and weak at {task.title}"
+            self._say("task", weak, f"{_OTHERS}{more}")
         if self._languages and MANY not in self._languages and "language" not in self._said:
             language = "" if seems_foreign(text) else detect_language(text)
             if language not in self._languages:
@@ -216,9 +233,7 @@ class _Remarks:
         if self._min_score and result.items and all(item.score is None for item in result.items):
             self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
 
-    def _say(
-        self, what: str, message: str, way_out: str = "`iepile list models` has others"
-    ) -> None:
+    def _say(self, what: str, message: str, way_out: str = _OTHERS) -> None:
         if what not in self._said:
             self._said.add(what)
             console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))

@@ -55,9 +55,9 @@ class Annotation(NamedTuple):
     identity: dict[str, Any]
     scores: dict[LabelledSpan, float]
 
-    def label_at(self, span: Span) -> str:
-        """The label of the entity at a place."""
-        return next((one.label for one in self.spans if one[:2] == span), UNTYPED)
+    def labels(self) -> dict[Span, str]:
+        """The label of the first entity at each place."""
+        return {one[:2]: one.label for one in reversed(self.spans)}
 
     def in_order(self) -> Annotation:
         """The same with each span once, in text order."""
@@ -72,6 +72,7 @@ def annotation_of(record: Mapping[str, Any], lost: Lost) -> Annotation:
     places = _Places(text)
     for task in _SPANNED:
         problems: list[str] = []
+        known_labels = made.labels()
         for gold, known in gold_items(task, record.get(task.layout.field, []), text, problems):
             found = [
                 span or places.next(gold.type, mention)
@@ -81,7 +82,7 @@ def annotation_of(record: Mapping[str, Any], lost: Lost) -> Annotation:
             if len(spans) < len(found):
                 lost(f"a {gold.type!r} that is not in the text")
             else:
-                _add(made, task, gold, spans, None)
+                _add(made, task, gold, spans, None, known_labels)
         for problem in problems:
             lost(problem)
     return made.in_order()
@@ -96,7 +97,7 @@ def annotation_of_items(
     """The annotation that a task's items make, each with its score; all their places are known."""
     made = Annotation(text, [], [], [], identity, {})
     for (gold, spans), score in items:
-        _add(made, task, gold, [span for span in spans if span], score)
+        _add(made, task, gold, [span for span in spans if span], score, {})
     return made.in_order()
 
 
@@ -128,7 +129,15 @@ class _Places:
         return at, at + len(mention)
 
 
-def _add(made: Annotation, task: Task, gold: Gold, spans: list[Span], score: float | None) -> None:
+def _add(
+    made: Annotation,
+    task: Task,
+    gold: Gold,
+    spans: list[Span],
+    score: float | None,
+    labels: Mapping[Span, str],
+) -> None:
+    """Add an item; ``labels`` are those of places whose entities relations may be between."""
     fixed = fixed_roles(task.shape)
     names = [role for role, _ in gold.roles]
     if task.layout.by_head:
@@ -151,7 +160,7 @@ def _add(made: Annotation, task: Task, gold: Gold, spans: list[Span], score: flo
         if score is not None:
             made.scores[one] = max(score, made.scores.get(one, 0.0))
     else:
-        head = LabelledSpan(*spans[0], gold.subject_type or made.label_at(spans[0]))
-        tail = LabelledSpan(*spans[1], gold.object_type or made.label_at(spans[1]))
+        head = LabelledSpan(*spans[0], gold.subject_type or labels.get(spans[0], UNTYPED))
+        tail = LabelledSpan(*spans[1], gold.object_type or labels.get(spans[1], UNTYPED))
         made.spans.extend((head, tail))
         made.relations.append(Relation(head, gold.type, tail, score))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from iepile_cli.conversion.annotation import Annotation
+from iepile_cli.conversion.annotation import UNTYPED, Annotation
 from iepile_cli.conversion.readers.spans import LabelledSpan
 from iepile_cli.errors import UsageError, install_hint
 
@@ -90,15 +90,16 @@ class Graph:
                 for one in (relation.head, relation.tail)
             )
             self._edge(head, relation.label, tail, document, relation.score)
+        labels = found.labels()
         for event in found.events:
             name = event.label if event.trigger is None else _named(found, event.trigger)
             self._events[document] += 1
             node = Node("event", event.label, name, document, self._events[document])
             self._mention(page, node, document, event.score)
             for one in event.arguments:
-                span = LabelledSpan(one.start, one.end, found.label_at(one[:2]))
-                filler = Node("entity", span.label, _named(found, span))
-                if span not in found.spans:
+                label = labels.get(one[:2], UNTYPED)
+                filler = Node("entity", label, _named(found, one))
+                if one[:2] not in labels:
                     self._mention(page, filler, document, None)
                 self._edge(node, one.label, filler, document, event.score)
 

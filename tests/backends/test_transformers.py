@@ -14,7 +14,7 @@ from questions import TEXTS, agreement, answers, asks, check, requests, start
 
 from iepile_cli.backends import Runner
 from iepile_cli.backends import transformers as backend
-from iepile_cli.backends.transformers import bytes_per_token, free_memory
+from iepile_cli.backends.memory import bytes_per_token, free_memory
 from iepile_cli.backends.transformers_loading import max_memory
 from iepile_cli.cli.app import run
 from iepile_cli.errors import ModelError, UsageError

@@ -13,6 +13,7 @@ from odd_server import Odd
 
 from iepile_cli.backends import openai
 from iepile_cli.cli.app import run
+from iepile_cli.extraction.forms import FOLDER, FORMATS
 from iepile_cli.task.instruction import instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
@@ -155,6 +156,30 @@ def test_csv_for_excel(server: Odd, capsysbinary: pytest.CaptureFixture[bytes]) 
         "\ufeffsource,line,id,task,lang,item,type,text,start,end,score,page\n".encode()
     )
     assert extract(server, "a.txt", "--bom") == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_written_to_a_file_and_all_but_folders_to_stdout(
+    server: Odd, form: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for library in {"parquet": ["pyarrow"], "graphml": ["networkx"], "turtle": ["rdflib"]}.get(
+        form, []
+    ):
+        pytest.importorskip(library)
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text(TEXT)
+    assert extract(server, "a.txt", "b.txt", "--format", form, "-o", "out") == 0
+    said = capsysbinary.readouterr().err.decode()
+    assert "2 documents with 4 items written to out in" in said
+    code = extract(server, "a.txt", "b.txt", "--format", form)
+    shown, said_then = capsysbinary.readouterr()
+    if form == FOLDER:
+        assert len(os.listdir("out")) == 5
+        assert (code, shown) == (2, b"")
+        assert b"name a new folder with -o" in said_then
+    elif form != "table":
+        # What people look at is as wide as the terminal.
+        assert (code, shown) == (0, Path("out").read_bytes())
 
 
 # ------------------------------------------------------------------------------------- resuming
