@@ -23,11 +23,8 @@ from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Reques
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells
 from iepile_cli.errors import ModelError, UsageError
-<<<<<<< HEAD
 from iepile_cli.files import display_name
-from iepile_cli.formatting import one_line, readable_memory
-=======
->>>>>>> main
+from iepile_cli.formatting import one_line
 from iepile_cli.parallel import physical_cores
 
 if TYPE_CHECKING:
