@@ -3,8 +3,9 @@
     python tests/refresh_pages.py                    all pages
     python tests/refresh_pages.py docs/biologist.md  these
 
-What still agrees, ``...`` included, stays as it is. Blocks marked ``<!-- refreshed -->`` go on where
-a page's walk ends, and are run only here: they train. Read the difference before it is committed.
+What still agrees, ``...`` included, stays as it is. Blocks marked ``<!-- refreshed -->`` go on
+where the walk of a page ends, and are run only here: they train. Read the difference before it is
+committed.
 """
 
 from __future__ import annotations
