@@ -7,6 +7,7 @@ Tree (exit code in brackets)::
     ├── UnknownName          [2]  a name that the registry does not hold
     ├── DataError            [1]  a file or record that cannot be used; names path and line
     ├── ModelError           [1]  a model, adapter or backend that cannot be opened or run
+    │   └── NoAnswer         [1]  a text that a model gave no answer to; names source and line
     ├── DownloadError        [1]  a hub or file that cannot be fetched
     └── PartialFailure       [3]  some inputs failed and the rest was written
 
@@ -66,6 +67,14 @@ class DataError(IEPileError):
 
 class ModelError(IEPileError):
     """A model, adapter, tokenizer or backend that cannot be opened or run."""
+
+
+class NoAnswer(ModelError):
+    """A text that the model could not answer; ``path`` is its source."""
+
+    def __init__(self, reason: str, *, path: str, line: int | None = None) -> None:
+        super().__init__(path + (f":{line}" if line else "") + f": no answer: {reason}")
+        self.path, self.line, self.reason = path, line, f"no answer: {reason}"
 
 
 class DownloadError(IEPileError):

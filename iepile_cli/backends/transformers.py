@@ -61,6 +61,8 @@ TRANSFORMERS = Transformers()
 class TransformersRunner(Runner):
     """An opened model that answers requests, a batch at a time."""
 
+    reproducible = True
+
     def __init__(self, path: Path, options: Options) -> None:
         prepare_libraries(options.threads)
         self._loaded = load(path, options)
@@ -84,6 +86,7 @@ class TransformersRunner(Runner):
         the same is halved, and so are those after it. Raises ``ModelError`` for a prompt that
         leaves no room for its answer, and when even one answer does not fit into memory.
         """
+        self._decoder.forget()
         coming = iter(requests)
         while window := list(islice(coming, self.batch * _AHEAD)):
             jobs = [self._job(request) for request in window]

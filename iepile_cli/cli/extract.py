@@ -12,9 +12,11 @@ import typer
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
+from iepile_cli.cli.cluster_run import extract_on_cluster
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
 from iepile_cli.cli.view import summarising
+from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
@@ -81,6 +83,7 @@ def extract(
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     opening: Options = Options(),  # noqa: B008
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
@@ -90,6 +93,13 @@ def extract(
         console.note(_FIRST_USE.format(files=named_files))
         raise typer.Exit(UsageError.exit_code)
     source = _source(files, schema, task, instructions, reading, writing, how)
+    if cluster.ray is not None:
+        if not isinstance(source, Texts):
+            raise UsageError("--ray reads texts: --instructions cannot be used with it")
+        extract_on_cluster(
+            source, writing, how, cluster, model, adapter, backend, template, opening
+        )
+        return
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
 
     def open_model_for_schema() -> Opened:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from iepile_cli.fields import option
+from iepile_cli.shards import Shard, parse_shard
 
 AUTO = "auto"
 _SCHEMA, _TYPES, _LABELS = "Schema and task", "Types asked", "Labels"
@@ -118,6 +119,12 @@ class ConvertOptions:
     source: str | None = option(
         None, help="Name of the dataset. Default: the folder's name.", group=_LABELS
     )
+    shard: str | None = option(
+        None,
+        metavar="I/N",
+        help="Only part I of N of each file's records, for job arrays; `cat` joins the outputs.",
+        group="Output",
+    )
     sample: float = option(
         1.0, help="Convert only this share of the records, drawn.", group="Output"
     )
@@ -136,3 +143,8 @@ class ConvertOptions:
     workers: int | None = option(
         None, help="Worker processes. Default: one per processor, at most 8.", group="Output"
     )
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of each file's records that is asked for, None for the whole."""
+        return None if self.shard is None else parse_shard(self.shard)

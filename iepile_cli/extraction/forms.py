@@ -103,6 +103,26 @@ class Form:
         return b""
 
 
+class WithoutHeader(Form):
+    """A form that goes on with another output: what that begins with is not repeated."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of the form."""
+        return self._form.notes
+
+    def result(self, result: Result) -> bytes:
+        """One result, as the form has it."""
+        return self._form.result(result)
+
+    def end(self) -> bytes:
+        """The end, as the form has it."""
+        return self._form.end()
+
+
 def form_of(
     format_: str,
     task: Task | None,

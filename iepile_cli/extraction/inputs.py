@@ -12,7 +12,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +23,7 @@ from iepile_cli.extraction.paths import OnError, OnSkip, find_files
 from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, display_name
 from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
+from iepile_cli.shards import Shard, parse_shard
 
 # A record file whose first records are all unusable is something else: it is given up.
 UNUSABLE_RECORDS = 20
@@ -65,9 +66,22 @@ class InputOptions:
         help="Write each text there as it was read: offsets count its characters.",
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
+    shard: str | None = option(
+        None,
+        group=_INPUT,
+        metavar="I/N",
+        help="Only part I of N of all texts, for job arrays; `cat` joins the outputs.",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part that is asked for, None for the whole."""
+        return None if self.shard is None else parse_shard(self.shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,8 @@ class Document:
     ``source`` is the file's path or address, or ``stdin``; ``line`` (from 1) and ``id`` say which
     of the file's texts it is, where it holds several. Offsets count characters of ``text``, in
     which line ends of plain text are as they are in the file; a byte order mark is no part of it.
-    ``pages`` are the offsets at which pages or slides begin, where it has such.
+    ``pages`` are the offsets at which pages or slides begin, where it has such. Documents of one
+    ``block`` are answered together (see ``blocks.py``).
     """
 
     source: str
@@ -85,6 +100,7 @@ class Document:
     id: str = ""
     line: int | None = None
     pages: tuple[int, ...] = ()
+    block: int = field(default=0, compare=False)
 
     @property
     def key(self) -> Any:
@@ -94,6 +110,11 @@ class Document:
     def page(self, offset: int) -> int | None:
         """The number (from 1) of the page or slide that holds a character; None without pages."""
         return bisect_right(self.pages, offset) if self.pages else None
+
+
+def document_of(text: str | Document, number: int) -> Document:
+    """A text, or a document as it is, as the ``number``-th (from 1) of a caller's texts."""
+    return text if isinstance(text, Document) else Document("text", text, line=number)
 
 
 Found: TypeAlias = Document | IEPileError
@@ -145,6 +166,25 @@ def read_documents(
         document for path in found for document in read_file(path, reading.reader(path), on_error)
     )
     return itertools.islice(documents, limit)
+
+
+def file_reader(
+    reading: InputOptions, on_note: OnNote | None = None
+) -> Callable[[str, OnError], Iterator[Document]]:
+    """A function that gives the documents of one file, whatever ``limit`` and ``shard`` say."""
+
+    def read(path: str, on_error: OnError) -> Iterator[Document]:
+        return read_documents(
+            [path],
+            encoding=reading.encoding,
+            lines=reading.lines,
+            text_field=reading.text_field,
+            input_format=reading.input_format,
+            on_error=on_error,
+            on_note=on_note,
+        )
+
+    return read
 
 
 # ---------------------------------------------------------------------------------- reading files

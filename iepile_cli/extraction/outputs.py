@@ -24,6 +24,7 @@ from iepile_cli.extraction.forms import (
     RESUMABLE,
     Form,
     InstructionLines,
+    WithoutHeader,
     form_of,
 )
 from iepile_cli.extraction.inputs import Document
@@ -298,13 +299,15 @@ def open_writer(
     bom: bool = False,
     counting: SummaryOptions | None = None,
     settings: Mapping[str, Any] | None = None,
+    header: bool = True,
 ) -> ResultWriter:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
     off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``,
-    ``counting`` as for ``form_of``. Raises ``UsageError`` for what cannot be, and ``DataError`` for
-    a file that cannot be written or resumed.
+    ``counting`` as for ``form_of``. Without ``header``, CSV has no names of its columns. Raises
+    ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
+    resumed.
     """
     resumable = format_ in RESUMABLE
     if resume and not resumable:
@@ -317,16 +320,24 @@ def open_writer(
         return FolderWriter(target, format_)
     target = _destination(target, resume=resume)
     form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
+    form = form if header else WithoutHeader(form)
     return Writer(
         form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
     )
 
 
-def open_record_writer(target: str | None = None, *, resume: bool = False) -> Writer:
+def open_record_writer(
+    target: str | None = None, *, resume: bool = False, settings: Mapping[str, Any] | None = None
+) -> Writer:
     """A writer of instruction records with their answers; as ``open_writer`` otherwise."""
-    target = _destination(target, resume=resume)
-    key_of = record_key()
-    return Writer(InstructionLines(), target, resume=resume, key_of=key_of, resumable=True)
+    return Writer(
+        InstructionLines(),
+        _destination(target, resume=resume),
+        resume=resume,
+        key_of=record_key(),
+        resumable=True,
+        settings=settings,
+    )
 
 
 def _destination(target: str | None, *, resume: bool) -> str | None:

@@ -8,6 +8,7 @@ and no more is held than the documents under way.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
-from iepile_cli.errors import DataError, ModelError
+from iepile_cli.errors import DataError, ModelError, NoAnswer
 from iepile_cli.extraction.grounding import Item, ground, read_answer
 from iepile_cli.extraction.inputs import Document, raise_error
 from iepile_cli.extraction.instructions import InstructionRecord
@@ -150,7 +151,20 @@ def _plan(
 def _answered(
     planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
 ) -> Iterator[_Extraction]:
-    """Put the instructions to the model; gives each document once all its answers are in."""
+    """Put the instructions to the model; gives each document once all its answers are in.
+
+    Where an answer depends on those computed beside it, each block of documents is by itself.
+    """
+    if not getattr(builder.runner, "reproducible", False):
+        yield from _answered_together(planned, builder, on_answer)
+        return
+    for _, block in itertools.groupby(planned, key=lambda one: one.document.block):
+        yield from _answered_together(block, builder, on_answer)
+
+
+def _answered_together(
+    planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
+) -> Iterator[_Extraction]:
     waiting: deque[_Extraction] = deque()
 
     def requests() -> Iterator[Request]:
@@ -179,8 +193,7 @@ def _results(
     for extraction in extractions:
         document = extraction.document
         if extraction.failed:
-            where = document.source + (f":{document.line}" if document.line else "")
-            on_error(ModelError(f"{where}: no answer: {extraction.failed}"))
+            on_error(NoAnswer(extraction.failed, path=document.source, line=document.line))
             continue
         items = voted(list(extraction.items.values()))
         merged = merge(extraction.task, extraction.schema, items, document.text, options)

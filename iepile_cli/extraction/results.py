@@ -108,7 +108,8 @@ def merge(
 def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
     """What most of several readings of one text found, each item with the mean of its scores.
 
-    A reading that did not find it counts as 0. One reading is left as it is.
+    A reading that did not find it counts as 0, and one that found it without a score, as answers
+    of servers have none, as 1. One reading is left as it is.
     """
     if len(readings) < 2:
         return [item for items in readings for item in items]
@@ -118,15 +119,22 @@ def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
             found.setdefault((item.item, _place(item)), []).append(item)
     count = len(readings)
     return [
-        replace(same[0], score=_mean([item.score for item in same], count))
+        _scored(same[0], _mean([item.score for item in same], count))
         for same in found.values()
         if 2 * len(same) > count
     ]
 
 
-def _mean(scores: Sequence[float | None], count: int) -> float | None:
-    known = [score for score in scores if score is not None]
-    return sum(known) / count if known else None
+def _scored(item: Item, score: float) -> Item:
+    """The item with another score; of an item that is a single mention, this is the mention's."""
+    roles = item.roles
+    if len(roles) == 1:
+        roles = tuple((role, replace(span, score=score)) for role, span in roles)
+    return replace(item, roles=roles, score=score)
+
+
+def _mean(scores: Sequence[float | None], count: int) -> float:
+    return sum(1.0 if score is None else score for score in scores) / count
 
 
 def distinct(items: Iterable[Item]) -> list[Item]:

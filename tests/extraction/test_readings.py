@@ -86,8 +86,9 @@ def test_what_most_readings_find_is_kept_with_its_mean_score() -> None:
     kept = voted(readings)
     assert [(one.item.type, one.roles[0][1].start, one.score) for one in kept] == [
         ("a", 0, pytest.approx(0.5)),
-        ("b", 0, None),
+        ("b", 0, pytest.approx(2 / 3)),
     ]
+    assert [one.roles[0][1].score for one in kept] == [one.score for one in kept]
     assert voted(readings[:1]) == readings[0]
     assert voted([]) == []
 
