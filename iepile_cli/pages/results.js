@@ -51,7 +51,7 @@ function partsOf(item, task) {
 
 const typeOf = (item) =>
   item.subject_type || item.object_type
-    ? `${item.subject_type} -${item.type}-> ${item.object_type}`
+    ? `${item.subject_type || ''} -${item.type}-> ${item.object_type || ''}`
     : item.type;
 
 const types = new Map(); // type -> {name, count, shown, colour, more}
@@ -552,6 +552,7 @@ function showNames(found, one, items) {
     const type = typeOf(item);
     if (!byType.has(type)) byType.set(type, new Map());
     const groups = byType.get(type);
+    if (!one.groups[number].length) continue;
     const group = root(one.groups[number][0]);
     if (!groups.has(group)) groups.set(group, []);
     groups.get(group).push(number);
