@@ -19,7 +19,7 @@ from io import BufferedReader
 from typing import Any, TypeAlias
 
 from iepile_cli import files, record_files
-from iepile_cli.errors import DataError, IEPileError, UsageError
+from iepile_cli.errors import DataError, IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
@@ -174,7 +174,7 @@ def _expand(path: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> 
                 yield match
     else:
         hint = "to read standard input, write -" if path == STDIN_NAME else ""
-        on_error(DataError("no such file or folder", path=display_name(path), hint=hint))
+        on_error(NoSuchFile(display_name(path), hint=hint))
 
 
 def _inside(folder: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> Iterator[str]:

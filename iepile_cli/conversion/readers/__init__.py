@@ -41,7 +41,7 @@ from iepile_cli.conversion.readers.published import is_row, read_published
 from iepile_cli.conversion.readers.results import ResultReader, result_sources
 from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
 from iepile_cli.conversion.readers.spans import RecordReader, read_records
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, NoSuchFile, UsageError
 from iepile_cli.files import Input, StrPath, display_name, open_input, suffix, utf8_stream
 from iepile_cli.task.table import TASKS, Task
 
@@ -264,7 +264,7 @@ def read_gold(path: StrPath, form: str = "auto", task: Task | None = None) -> It
     """
     place = Path(path)
     if not place.exists():
-        raise DataError("no such file or folder", path=display_name(path))
+        raise NoSuchFile(display_name(path))
     first: dict[str, Task] = {}
     for one in TASKS.values():
         first.setdefault(one.layout.field, one)
