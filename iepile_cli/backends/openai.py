@@ -26,8 +26,7 @@ from iepile_cli.backends.protocol import (
     Runner,
     ServerModel,
 )
-from iepile_cli.backends.server_prompts import GuessedTokenizer
-from iepile_cli.backends.servers import find_out
+from iepile_cli.backends.servers import GuessedTokenizer, find_out
 from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.templates import Tokenizer
 

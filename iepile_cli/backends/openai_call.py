@@ -15,8 +15,7 @@ from typing import Any
 
 from iepile_cli.backends.constraint import AnswerReader
 from iepile_cli.backends.protocol import Answer, Request
-from iepile_cli.backends.server_prompts import Shield, messages, written
-from iepile_cli.backends.servers import Found, structure
+from iepile_cli.backends.servers import Found, Shield, messages, structure, written
 from iepile_cli.templates import Tokenizer, encode
 
 # What an answer's tokens are limited by: as OpenAI calls it now, and as others do.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.results import Result, is_single, to_json
 from iepile_cli.extraction.summary import Summary, SummaryOptions
 from iepile_cli.formatting import one_line
@@ -24,7 +25,7 @@ _DOCUMENTS = "\x00documents\x00"
 _SUMMARY = "\x00summary\x00"
 
 
-class Page:
+class Page(Form):
     """The ``html`` format: a form of results, as those in ``forms.py``."""
 
     def __init__(self, title: str = TITLE, options: SummaryOptions | None = None) -> None:
@@ -66,6 +67,8 @@ class Page:
         kept = ("source", "line", "id", "task", "items", "truncated")
         shown = {key: result[key] for key in kept if key in result}
         shown |= {"text": text, "groups": self._summary.add(result)}
+        if "id" in shown:
+            shown["id"] = str(shown["id"])
         if remark:
             shown["remark"] = remark
         return f"{'' if first else ','}\n{json_text(shown)}".encode()

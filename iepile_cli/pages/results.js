@@ -51,7 +51,7 @@ function partsOf(item, task) {
 
 const typeOf = (item) =>
   item.subject_type || item.object_type
-    ? `${item.subject_type} -${item.type}-> ${item.object_type}`
+    ? `${item.subject_type || ''} -${item.type}-> ${item.object_type || ''}`
     : item.type;
 
 const types = new Map(); // type -> {name, count, shown, colour, more}
@@ -302,7 +302,7 @@ function marksOf(one) {
       before.score = Math.max(before.score ?? -1, score ?? -1);
       return;
     }
-    found.set(key, { from: start, to: end, start: units(start), end: units(end), type, role, score, items: [item], also, lane: 0, key: one.items[item].type });
+    found.set(key, { from: start, to: end, start: units(start), end: units(end), type, role, score, items: [item], also, lane: 0, key: one.items[item].type, page: one.items[item].page });
   };
   one.items.forEach((item, number) => {
     if (!passes(item)) return;
@@ -314,6 +314,7 @@ function marksOf(one) {
     }
   });
   const sorted = [...found.values()].sort((a, b) => a.start - b.start || b.end - a.end);
+  sorted.forEach((mark, number) => { mark.number = number; });
   setLanes(sorted);
   return sorted;
 }
@@ -391,8 +392,17 @@ function showDocument() {
   }
   showFound(one);
   if (shown !== state.current) { $('main').scrollTop = 0; shown = state.current; }
+  if (one && state.entity !== null) toEntity(one);
 }
 let shown = -1;
+
+// Where the name that documents are reduced to stands first.
+function toEntity(one) {
+  const items = one.items.map((item, number) => number).filter((number) =>
+    passes(one.items[number]) && one.groups[number].some((group) => root(group) === state.entity));
+  const at = marks.findIndex((found) => found.items.some((number) => items.includes(number)));
+  if (at >= 0) { toMention(at, false); hideTip(); }
+}
 
 // Put a block's marks into it: nested ones into one another, crossing ones in pieces.
 function mark(block) {
@@ -428,7 +438,7 @@ function mark(block) {
   block.node.replaceChildren(content);
 
   function push(found, from) {
-    const node = el('span', { class: `m ${colourClass(found.type)}${found.also ? ' also' : ''}`, 'data-m': marks.indexOf(found) });
+    const node = el('span', { class: `m ${colourClass(found.type)}${found.also ? ' also' : ''}`, 'data-m': found.number });
     if (found.lane) node.style.setProperty('--lane', String(found.lane));
     if (from === found.start) node.dataset.first = '';
     (nodes[nodes.length - 1] || content).append(node);
@@ -489,7 +499,7 @@ function showTip(node) {
     el('span', { class: 'score', text: typeof found.score === 'number' && found.score >= 0 ? found.score.toFixed(2) : '' }),
     el('span', { class: 'detail' },
       el('bdi', { dir: 'auto', text: `“${shortened(one.text.slice(found.start, found.end))}”` }), ` ${found.from}–${found.to}`,
-      found.items.length > 1 ? `, in ${found.items.length} items` : ''))));
+      found.page ? `, page ${found.page}` : '', found.items.length > 1 ? `, in ${found.items.length} items` : ''))));
   tip.hidden = false;
   const box = node.getBoundingClientRect();
   const own = tip.getBoundingClientRect();
@@ -542,8 +552,10 @@ function showNames(found, one, items) {
     const type = typeOf(item);
     if (!byType.has(type)) byType.set(type, new Map());
     const groups = byType.get(type);
+    if (!one.groups[number].length) continue;
     const group = root(one.groups[number][0]);
-    groups.set(group, [...(groups.get(group) || []), number]);
+    if (!groups.has(group)) groups.set(group, []);
+    groups.get(group).push(number);
   }
   for (const [type, groups] of byType) {
     const sorted = [...groups].sort((a, b) => b[1].length - a[1].length);
@@ -587,6 +599,7 @@ function card(one, item, number) {
   const made = el('article', { class: `card ${colourClass(type)}`, 'data-item': number,
     on: { pointerenter: () => light([number]), pointerleave: () => light([]) } },
     el('header', {}, el('bdi', { class: 'kind', text: type }),
+      item.page ? el('span', { text: `page ${item.page}` }) : null,
       typeof item.score === 'number' ? el('span', { title: 'score', text: item.score.toFixed(2) }) : null));
   const parts = partsOf(item, one.task);
   const button = (part, role) => el('button', { type: 'button', class: 'link', dir: 'auto', text: part.text,

@@ -17,11 +17,7 @@ from pathlib import Path
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.backends.merging import FORMATS, merge_adapters
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
-from iepile_cli.backends.transformers_weights import (
-    adapter_config,
-    load_weights,
-    merge_adapter,
-)
+from iepile_cli.backends.transformers_loading import adapter_config, load_weights, merge_adapter
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import refuse_overwriting

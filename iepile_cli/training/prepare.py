@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
-from iepile_cli.backends.transformers_weights import adapter_config
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import refuse_overwriting

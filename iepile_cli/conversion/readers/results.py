@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli import record_files
+from iepile_cli import arrow_files, record_files
 from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.gold import UNFIT, Unusable
 from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
+from iepile_cli.documents import read_text
+from iepile_cli.encodings import stream_encoding
 from iepile_cli.errors import DataError
-from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, read_text, suffix
+from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, suffix
 from iepile_cli.record_files import TABLES, TEXT_FIELD
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import fixed_roles, slot_role
@@ -86,7 +88,7 @@ class ResultReader:
         """The unified record of one result; raises ``Unusable``."""
         task = task_named(str(value["task"]))
         text = self._texts.of(value)
-        items = [_item(task, one, text) for one in value["items"]]
+        items = [result_item(task, one, text) for one in value["items"]]
         named = {key: value[key] for key in ("id", "source", "line") if value.get(key) is not None}
         yield {**named, "text": text, task.layout.field: entries_of(task, items)}
 
@@ -110,8 +112,13 @@ def result_sources(chunks: Iterable[Chunk], folder: Path) -> Iterator[Path]:
 def _numbered_texts(path: Path, text_field: str, encoding: str | None) -> Iterator[tuple[int, str]]:
     """The texts of a source with their numbers, as ``extract`` reads it."""
     with open_input(path) as source:
-        lines = decoded_lines(source.stream, encoding)
         ending = suffix(path)
+        if ending in arrow_files.SUFFIXES:
+            for number, row in arrow_files.rows(source.stream, [text_field]):
+                with contextlib.suppress(DataError):
+                    yield number, record_files.text_of(row, text_field)[0]
+            return
+        lines = decoded_lines(source.stream, encoding or stream_encoding(source.stream))
         if ending not in _RECORDS and ending not in TABLES:
             for number, line in lines:
                 if isinstance(line, str):
@@ -128,7 +135,8 @@ def _numbered_texts(path: Path, text_field: str, encoding: str | None) -> Iterat
                     yield number, record_files.text_of(record, text_field)[0]
 
 
-def _item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+def result_item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
+    """One item of a result, with its places; raises ``Unusable`` where the text differs."""
     fixed = fixed_roles(task.shape)
     roles: list[tuple[str, str]] = []
     spans: list[Span | None] = []
