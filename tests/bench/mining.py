@@ -5,8 +5,9 @@
 A corpus is a folder with ``train.json``. Odd records teach a naive Bayes classifier which label a
 mention has, from its words and its neighbours; on even records it confuses some. A row says which
 share of these confusions is between a label and one of its three nearest, where nearness is a
-signal alone, all signals, or all but one. ``names`` (words that the labels' names share) and
-``overlap`` (mentions on the same words of a record) are signals that convert had once.
+signal alone, all that convert takes, all but one of these, or one more. ``names`` (words that the
+labels' names share), ``overlap`` (mentions on the same words of a record) and ``cooccurrence``
+(records that hold both) are signals that convert had once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from iepile_cli.task.records import read_annotations
 from iepile_cli.task.table import task_named
 
 NEAREST = 3
-OLD = {"names": 0.5, "overlap": 0.6}
-NOW = frozenset(mining.WEIGHTS)
+OLD = {"names": 0.5, "overlap": 0.6, "cooccurrence": 0.3}
+ALL = (*mining.WEIGHTS, *OLD)
+NOW = dict.fromkeys(mining.WEIGHTS).keys()
 Pairs = Mapping[mining.Pair, Mapping[str, float]]
 Example = tuple[str, list[str]]
 
@@ -59,11 +61,14 @@ def confusions(train: list[Example], test: list[Example]) -> Counter[mining.Pair
 
 
 def with_old_signals(pairs: Pairs, records: list[dict[str, Any]]) -> Pairs:
-    """The signals of each pair, and the two that are gone."""
+    """The signals of each pair, and the three that are gone."""
     overlap: Counter[mining.Pair] = Counter()
+    both: Counter[mining.Pair] = Counter()
     count: Counter[str] = Counter()
     for record in records:
-        count.update({entry["entity_type"] for entry in record["entity"]})
+        present = sorted({entry["entity_type"] for entry in record["entity"]})
+        count.update(present)
+        both.update((one, other) for at, one in enumerate(present) for other in present[at + 1 :])
         held = [(entry["entity"], entry["entity_type"]) for entry in record["entity"]]
         overlap.update(
             {
@@ -82,6 +87,8 @@ def with_old_signals(pairs: Pairs, records: list[dict[str, Any]]) -> Pairs:
         (one, other): {
             **signals,
             "names": names(one, other),
+            "cooccurrence": max(0.0, both[one, other] - count[one] * count[other] / len(records))
+            / (min(count[one], count[other]) + 2),
             "overlap": overlap[one, other] / (min(count[one], count[other]) + 2),
         }
         for (one, other), signals in pairs.items()
@@ -131,8 +138,8 @@ def main() -> None:
                 f"without {one}": lambda signal, one=one: signal in NOW - {one}
                 for one in mining.WEIGHTS
             },
-            **{f"with {one}": lambda signal, one=one: signal in NOW | {one} for one in OLD},
-            "all three": lambda signal: signal in NOW,
+            **{f"with {one}": lambda name, one=one: name in NOW | {one} for one in OLD},
+            "all": lambda name: name in NOW,
         }
         chance = min(1.0, NEAREST / max(len(labels) - 1, 1))
         rows.setdefault("labels, confusions", []).append(f"{len(labels)}, {sum(found.values())}")

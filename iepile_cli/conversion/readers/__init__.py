@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, get_args
 
+from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import Chunk, json_chunks, numbered_chunks
 from iepile_cli.conversion.gold import (
     BAD_GOLD,
@@ -56,7 +57,6 @@ _BY_SUFFIX = {
     ".spacy": "spacy",
     ".ann": "brat",
 }
-_PARQUET = ".parquet"
 _DOC_BIN = ".spacy"
 # So many bytes of a file show whether it holds columns of tokens and tags.
 _HEAD = 1 << 13
@@ -211,8 +211,8 @@ def _record_reader(form: str, path: Path | None) -> RecordReader:
 
 @contextmanager
 def _open_source(path: Path | None) -> Iterator[Input | None]:
-    """A file as UTF-8; None for a Parquet file."""
-    if path is not None and suffix(path) == _PARQUET:
+    """A file as UTF-8; None for a Parquet or Arrow file."""
+    if path is not None and suffix(path) in arrow_files.SUFFIXES:
         yield None
         return
     with open_input(path) as opened:
