@@ -33,7 +33,9 @@ def write_texts(folder: Path, count: int, files: int = 10) -> Path:
     for number in range(files):
         with (folder / f"{number}.jsonl").open("w") as file:
             for n in range(number * count // files, (number + 1) * count // files):
-                text = f"Person{n} of Company{n % 97} met Ann{n % 1013} in Oslo{n % 31}, and later Rome."
+                text = (
+                    f"Person{n} of Firm{n % 97} met Ann{n % 1013} in Oslo{n % 31}, later in Rome."
+                )
                 file.write(json.dumps({"id": f"d{n}", "text": text}) + "\n")
     return folder
 
