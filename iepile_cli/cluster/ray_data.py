@@ -139,7 +139,8 @@ def connected(address: str, *, verbose: bool = False) -> Iterator[None]:
 def _library() -> Any:
     for name, value in (
         ("RAY_USAGE_STATS_ENABLED", "0"),
-        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
+        # A replica that asks for no GPU sees none.
+        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1"),
         ("RAY_AIR_NEW_OUTPUT", "0"),
         # Ray Data would write its own log to the terminal.
         ("RAY_DATA_LOG_LEVEL", "ERROR"),
