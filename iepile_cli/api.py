@@ -19,6 +19,7 @@ from iepile_cli.errors import IEPileError
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
     from iepile_cli.conversion.report import Report
+    from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.results import Result
     from iepile_cli.extraction.summary import Entry
     from iepile_cli.task.shape import SchemaItem
@@ -169,7 +170,7 @@ class Extractor:
 
     def extract_all(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | Document],
         schema: SchemaLike,
         *,
         task: str | None = None,
@@ -178,18 +179,17 @@ class Extractor:
     ) -> Iterator[Extraction]:
         """Extract from many texts, lazily and in their order; several are under way at once.
 
-        A text without an answer raises ``ModelError``, or is left out and reported to
-        ``on_error``.
+        A text may be a document, as ``read_documents`` gives it. One without an answer raises
+        ``ModelError``, or is left out and reported to ``on_error``.
         """
-        from iepile_cli.extraction.inputs import Document, raise_error
+        from iepile_cli.extraction.inputs import document_of, raise_error
         from iepile_cli.extraction.pipeline import extract
         from iepile_cli.extraction.requests import ExtractOptions
 
         wanted = read_schema(schema, task)
         given = ExtractOptions(**options).suiting(self._opened)
-        documents = (Document("text", text, line=number) for number, text in enumerate(texts, 1))
         results = extract(
-            documents,
+            (document_of(text, number) for number, text in enumerate(texts, 1)),
             self._opened.runner,
             self._opened.template,
             given,
@@ -240,6 +240,26 @@ def load(
         options=Options(**_tuples(options)),
     )
     return Extractor(opened)
+
+
+def read_documents(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    on_error: Callable[[IEPileError], None] | None = None,
+    **options: Any,
+) -> Iterator[Document]:
+    """The texts in files, folders, globs and addresses, as ``iepile extract`` reads them.
+
+    Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
+    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format``, ``limit``,
+    ``pattern``, and ``on_note``, which hears of guessed encodings and parts that were not read.
+    What cannot be read raises ``DataError``, or goes to ``on_error`` and the rest goes on.
+    """
+    from iepile_cli.extraction.inputs import raise_error
+    from iepile_cli.extraction.inputs import read_documents as reading
+
+    named = [paths] if isinstance(paths, (str, PathLike)) else paths
+    return reading([fspath(path) for path in named], on_error=on_error or raise_error, **options)
 
 
 def _extraction(result: Result) -> Extraction:

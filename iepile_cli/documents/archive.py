@@ -42,8 +42,10 @@ class Archive:
             raise DataError("is encrypted", hint="save it without a password first")
         try:
             return self._zip.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             raise DataError(f"is damaged: {error}") from None
+        except NotImplementedError as error:
+            raise DataError(f"cannot be unpacked: {error}") from None
 
     def xml(self, name: str) -> Any:
         """The root element of an XML file; entities are left alone and nothing is fetched."""

@@ -8,8 +8,8 @@ from typing import Any
 from iepile_cli.documents.text import Extracted, not_read, of_pages
 from iepile_cli.errors import DataError
 
-# PDFium's sign for a hyphen at the end of a line, of a word that goes on in the next.
-_HYPHEN = re.compile("[\x02\ufffe](?:\r?\n)?")
+# PDFium's sign for a hyphen at the end of a line, and the sign after it.
+_HYPHEN = re.compile("[\x02\ufffe](?:\r?\n)?(.?)")
 # A line at least this long, in shares of the page's long lines, goes on in the next one.
 _FULL = 0.75
 _LIST_ITEM = re.compile(
@@ -73,7 +73,8 @@ def unwrapped(page: str) -> str:
     A PDF does not say where paragraphs end. A line that is nearly as long as the page's long ones
     goes on in the next, unless that begins like an item of a list.
     """
-    lines = _HYPHEN.sub("", page).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    page = _HYPHEN.sub(_without_hyphen, page)
+    lines = page.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lengths = sorted(len(line) for line in lines if line.strip())
     if not lengths:
         return ""
@@ -84,6 +85,12 @@ def unwrapped(page: str) -> str:
         goes_on = len(line) >= full and following.strip() and not _LIST_ITEM.match(following)
         parts.append(_joint(line, following) if goes_on else "\n")
     return "".join(parts)
+
+
+def _without_hyphen(found: re.Match[str]) -> str:
+    """What follows a hyphen, which belongs to names and numbers (``M-52``, ``Rhône-Alpes``)."""
+    following = found.group(1)
+    return following if following.islower() else f"-{following}"
 
 
 def _joint(line: str, following: str) -> str:

@@ -112,6 +112,11 @@ class Document:
         return bisect_right(self.pages, offset) if self.pages else None
 
 
+def document_of(text: str | Document, number: int) -> Document:
+    """A text, or a document as it is, as the ``number``-th (from 1) of a caller's texts."""
+    return text if isinstance(text, Document) else Document("text", text, line=number)
+
+
 Found: TypeAlias = Document | IEPileError
 
 

@@ -67,6 +67,8 @@ class Page(Form):
         kept = ("source", "line", "id", "task", "items", "truncated")
         shown = {key: result[key] for key in kept if key in result}
         shown |= {"text": text, "groups": self._summary.add(result)}
+        if "id" in shown:
+            shown["id"] = str(shown["id"])
         if remark:
             shown["remark"] = remark
         return f"{'' if first else ','}\n{json_text(shown)}".encode()

@@ -66,9 +66,22 @@ def check_result(value: Any) -> None:
         for part in parts_of(task, item):
             if not isinstance(part, dict) or not isinstance(part.get("text"), str):
                 raise DataError(f"its item {number} has a part without a text")
-            places = (part.get("start"), part.get("end"))
-            if not all(place is None or type(place) is int for place in places):
-                raise DataError(f"its item {number} has a place that is no number")
+            others = part.get("occurrences", [])
+            if not _is_place(part.get("start"), part.get("end")) or not (
+                isinstance(others, list) and all(map(_is_pair, others))
+            ):
+                raise DataError(f"its item {number} has a place that is none")
+
+
+def _is_place(start: Any, end: Any) -> bool:
+    """Whether two values are a place in a text, or both are not given."""
+    if start is None and end is None:
+        return True
+    return type(start) is int and type(end) is int and 0 <= start <= end
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and None not in value and _is_place(*value)
 
 
 def parts_of(task: Task, item: dict[str, Any]) -> Iterator[Any]:

@@ -196,7 +196,8 @@ def _mention(
 
 def _type(item: dict[str, Any]) -> str:
     if item.get("subject_type") or item.get("object_type"):
-        return f"{item['subject_type']} -{item['type']}-> {item['object_type']}"
+        ends = item.get("subject_type") or "", item.get("object_type") or ""
+        return f"{ends[0]} -{item['type']}-> {ends[1]}"
     return str(item["type"])
 
 

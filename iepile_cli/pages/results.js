@@ -51,7 +51,7 @@ function partsOf(item, task) {
 
 const typeOf = (item) =>
   item.subject_type || item.object_type
-    ? `${item.subject_type} -${item.type}-> ${item.object_type}`
+    ? `${item.subject_type || ''} -${item.type}-> ${item.object_type || ''}`
     : item.type;
 
 const types = new Map(); // type -> {name, count, shown, colour, more}
@@ -392,8 +392,17 @@ function showDocument() {
   }
   showFound(one);
   if (shown !== state.current) { $('main').scrollTop = 0; shown = state.current; }
+  if (one && state.entity !== null) toEntity(one);
 }
 let shown = -1;
+
+// Where the name that documents are reduced to stands first.
+function toEntity(one) {
+  const items = one.items.map((item, number) => number).filter((number) =>
+    passes(one.items[number]) && one.groups[number].some((group) => root(group) === state.entity));
+  const at = marks.findIndex((found) => found.items.some((number) => items.includes(number)));
+  if (at >= 0) { toMention(at, false); hideTip(); }
+}
 
 // Put a block's marks into it: nested ones into one another, crossing ones in pieces.
 function mark(block) {
@@ -543,6 +552,7 @@ function showNames(found, one, items) {
     const type = typeOf(item);
     if (!byType.has(type)) byType.set(type, new Map());
     const groups = byType.get(type);
+    if (!one.groups[number].length) continue;
     const group = root(one.groups[number][0]);
     if (!groups.has(group)) groups.set(group, []);
     groups.get(group).push(number);

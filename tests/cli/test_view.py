@@ -121,11 +121,12 @@ def test_bad_lines_are_named_and_the_rest_is_shown(capsys: pytest.CaptureFixture
     with open("r.jsonl", "a") as file:
         file.write("{\n")
         file.write(json.dumps(result("a", {"type": "x", "text": 5})) + "\n")
-        file.write(json.dumps(result("a", {**entity("Bob", 0), "start": "0"})) + "\n")
+        for odd in ({"start": "0"}, {"start": -3}, {"end": None}, {"occurrences": [[1]]}):
+            file.write(json.dumps(result("a", {**entity("Bob", 0), **odd})) + "\n")
     assert run(["view", "r.jsonl"]) == 3
     err = capsys.readouterr().err
-    assert [int(found) for found in re.findall(r"r\.jsonl:(\d)", err)] == [2, 3, 4, 5, 6]
-    assert "5 lines could not be read" in err
+    assert [int(found) for found in re.findall(r"r\.jsonl:(\d)", err)] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert "8 lines could not be read" in err
     assert len(documents("r.html")) == 1
 
 

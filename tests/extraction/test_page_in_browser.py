@@ -143,6 +143,25 @@ def test_hostile_data_is_shown_as_it_is(window: Browser, tmp_path: Path) -> None
     assert window.complaints() == []
 
 
+def test_odd_results_are_shown(window: Browser, tmp_path: Path) -> None:
+    half = {"subject": mention("Ann", "Ann"), "object": mention("Ann", "Ann")}
+    documents: list[dict[str, Any]] = [
+        {"task": "NER", "id": 7, "items": [{"type": "x", "text": "", "start": 0, "end": 0}]},
+        {"task": "NER", "items": [{"type": "x", "text": "Ann", "start": None, "end": None}]},
+        {"task": "SPO", "items": [{"type": "x", "subject_type": "y", "score": "z", **half}]},
+        {"task": "EE", "items": [{"type": "x", "trigger": None}]},
+    ]
+    show(window, tmp_path, *(({"source": "a", **one}, "Ann", "") for one in documents))
+    for _ in documents:
+        window.press("j", "n")
+    window.click("#find")
+    window.press("7")
+    window.wait(
+        "return document.querySelector('#totals').textContent === '1 of 4 documents, 1 item'"
+    )
+    assert window.complaints() == []
+
+
 def test_what_should_break_in_would_be_refused(window: Browser, tmp_path: Path) -> None:
     show(window, tmp_path, entities("a.txt", "Ann", ("person", "Ann")))
     tried = "const made = document.createElement('script'); made.textContent = 'document.title=1';"
@@ -207,6 +226,7 @@ def test_filters_hold_for_all_views(window: Browser, tmp_path: Path) -> None:
     # A name leads to the documents that have it.
     window.click("#summary-body .link")
     assert texts(window, ".entry .name") == ["1.txt", "2.txt"]
+    assert texts(window, ".here") == ["Ann"]
     window.click("#entity-filter")
     assert len(texts(window, ".entry")) == 3
 
