@@ -23,6 +23,8 @@ from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Reques
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells
 from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.files import display_name
+from iepile_cli.formatting import one_line
 from iepile_cli.parallel import physical_cores
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ _CACHE_BYTES = 1 << 30
 # Of enum ggml_log_level.
 _WARNING, _ERROR = 3, 4
 
-_log: dict[str, Any] = {"verbose": False, "errors": [], "callback": None}
+_log: dict[str, Any] = {"verbose": False, "errors": [], "callback": None, "loading": ""}
 
 
 def library(*, verbose: bool | None = None) -> Any:
@@ -156,6 +158,8 @@ def library(*, verbose: bool | None = None) -> Any:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Without it, an abort calls a debugger, which writes to stdout.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     # NumPy's own threads, which wait busily too, have nothing to do here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -170,7 +174,24 @@ def library(*, verbose: bool | None = None) -> Any:
         _log["callback"] = llama_cpp.llama_log_callback(_on_log)
         llama_cpp.llama_log_set(_log["callback"], ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
+        # Older builds have no such function.
+        on_abort = getattr(llama_cpp.llama_cpp._lib, "ggml_set_abort_callback", None)
+        if on_abort is not None:
+            _log["abort"] = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
+            on_abort(_log["abort"])
     return llama_cpp
+
+
+def _on_abort(message: bytes) -> None:
+    """Make a line and an exit code of what would be a core dump.
+
+    llama.cpp takes some facts for granted, such as a vocabulary without repetitions, and ends the
+    process where a file breaks them; nothing can be saved then but the line.
+    """
+    reason = " ".join(message.decode("utf-8", "replace").rpartition(": ")[2].split())
+    named = f"{_log['loading']}: " if _log["loading"] else ""
+    os.write(2, one_line(f"iepile: {named}llama.cpp gave up: {reason}").encode() + b"\n")
+    os._exit(1)
 
 
 def _on_log(level: int, text: bytes, _: Any) -> None:
@@ -193,6 +214,7 @@ def load_model(path: Path, *, vocab_only: bool = False, verbose: bool = False) -
     params = lib.llama_model_default_params()
     params.vocab_only = vocab_only
     _log["errors"].clear()
+    _log["loading"] = display_name(path)
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise ModelError(f"{path}: llama.cpp cannot load it: {_last_error()}")
