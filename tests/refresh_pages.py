@@ -3,7 +3,9 @@
     python tests/refresh_pages.py                    all pages
     python tests/refresh_pages.py docs/biologist.md  these
 
-What still agrees, ``...`` included, stays as it is. Read the difference before it is committed.
+What still agrees, ``...`` included, stays as it is. Blocks marked ``<!-- refreshed -->`` go on
+where the walk of a page ends, and are run only here: they train. Read the difference before it is
+committed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from test_docs import PAGES, ROOT, Block, agrees, blocks, shell_in, steps, written_by
+from test_docs import ESTIMATE, PAGES, ROOT, Block, agrees, blocks, shell_in, steps, written_by
 
 # How long something took is another time each time.
 _TIME = re.compile(r"\bin [\d.]+ s\b|\bin \d+ min \d+ s\b")
@@ -24,8 +26,11 @@ def refreshed(block: Block, shell: dict[str, str]) -> str:
     made = []
     for step in steps(block.text):
         written = written_by(step, shell)
-        kept = agrees(step, written)
-        made.append(f"$ {step.shown}\n{step.expected if kept else _TIME.sub('in ... s', written)}")
+        if agrees(step, written):
+            made.append(f"$ {step.shown}\n{step.expected}")
+        else:
+            lasting = _TIME.sub("in ... s", ESTIMATE.sub("", written))
+            made.append(f"$ {step.shown}\n{lasting}")
     return "".join(made)
 
 
@@ -36,10 +41,10 @@ def refresh(page: str) -> bool:
     with tempfile.TemporaryDirectory() as walked:
         shell = shell_in(Path(walked))
         for block in blocks():
-            if block.page != page or block.mark not in ("transcript", "walk"):
+            if block.page != page or block.mark not in ("transcript", "walk", "refreshed"):
                 continue
             with tempfile.TemporaryDirectory() as alone:
-                used = shell if block.mark == "walk" else shell_in(Path(alone))
+                used = shell_in(Path(alone)) if block.mark == "transcript" else shell
                 content = content.replace(block.text, refreshed(block, used), 1)
     path.write_text(content, encoding="utf-8")
     return content != before

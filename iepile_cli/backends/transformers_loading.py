@@ -243,12 +243,21 @@ def load_weights(folder: Path, **how: Any) -> Any:
     raises when memory runs out.
     """
     import transformers
+    from safetensors import SafetensorError
 
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **how
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{folder}: cannot be opened: {first_line(error)}") from None

@@ -34,7 +34,6 @@ _PARAGRAPHS = _names(
 _LINES = _names("br li dt dd tr option legend")
 _CELLS = _names("td th")
 _HIDDEN = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
-_WHITE = re.compile(r"[ \t\n\r\f]+")
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _DECLARED_WITHIN = 2048
 _LATIN = ("iso-8859-1", "latin1", "latin-1", "us-ascii", "utf-8")
@@ -103,7 +102,7 @@ def _text(root: Any, *, skip_around: bool) -> str:
     preformatted = in_cells = 0
 
     def add(words: str | None) -> None:
-        text.run((words or "") if preformatted else _WHITE.sub(" ", words or ""))
+        (text.run if preformatted else text.words)(words or "")
 
     for event, element in walk:
         name = element.tag if isinstance(element.tag, str) else ""

@@ -6,8 +6,14 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
-# What a text cannot use and terminals obey: controls but tab and line feed, and non-characters.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+# What a text cannot use and terminals obey: controls but tab and line feed, and non-characters;
+# signs that say where a line may or may not end.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufdd0-\ufdef\ufffe\uffff]"
+)
+# Spaces of all widths, but that of East Asian writing.
+_WIDTHS = re.compile("[\u00a0\u2000-\u200a\u202f\u205f]")
+_WHITE = re.compile(r"[ \t\n\r\f]+")
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _SPACES = re.compile("[ \t]+(?=\n)")
 _BLANK_LINES = re.compile("\n{3,}")
@@ -28,8 +34,11 @@ class Extracted:
 
 
 def tidy(text: str) -> str:
-    """The text with line feeds alone as line ends, at most one blank line, and no controls."""
-    text = _CONTROLS.sub("", _LINE_ENDS.sub("\n", text))
+    """The text with line feeds alone as line ends, at most one blank line, and no controls.
+
+    Spaces are of one kind.
+    """
+    text = _WIDTHS.sub(" ", _CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
     return _BLANK_LINES.sub("\n\n", _SPACES.sub("", text)).strip("\n")
 
 
@@ -68,6 +77,13 @@ class Paragraphs:
         """Add to the line."""
         if text:
             self._line.append(text)
+
+    def words(self, text: str) -> None:
+        """Add to the line, with each run of white space as one blank."""
+        text = _WHITE.sub(" ", text)
+        if text[:1] == " " and (not self._line or self._line[-1][-1:].isspace()):
+            text = text[1:]
+        self.run(text)
 
     def line(self) -> None:
         """End the line; the next one follows below it."""

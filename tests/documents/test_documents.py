@@ -10,6 +10,7 @@ from pathlib import Path
 import document_files as make
 import pytest
 
+from iepile_cli.conversion.readers.results import SourceTexts
 from iepile_cli.documents import FORMATS, Extracted, read, read_text
 from iepile_cli.documents.archive import MAX_XML
 from iepile_cli.errors import DataError
@@ -93,6 +94,12 @@ def test_a_page_gives_its_main_text_with_entities_decoded() -> None:
     assert read_bytes(PAGE.encode(), ".html").text == (
         "Turbines\n\nLéa Lefèvre & Ada Keller\nin Lisbon.\n\none\ntwo\n\nName\tAda\n\na\n  b"
     )
+
+
+def test_white_space_of_pages_is_that_of_browsers() -> None:
+    needs("lxml")
+    page = "<p>Ada <b> Kel\u00adler</b> ,\n 10\u202f000\u00a0km\u200b <i>north</i> </p>\u3000李"
+    assert read_bytes(page.encode(), ".html").text == "Ada Keller , 10 000 km north\n\n李"
 
 
 def test_a_page_without_a_main_part_and_one_that_a_script_fills() -> None:
@@ -316,3 +323,13 @@ def test_a_folder_of_documents_is_read(tmp_path: Path) -> None:
     assert [document.text for document in documents] == ["Ada", "Tom", "Eve", "Bob"]
     assert [Path(path).name for path in skipped] == ["d.png"]
     assert read_text(tmp_path / "b.docx") == "Tom"
+
+
+def test_texts_of_results_are_read_as_extract_reads_them(tmp_path: Path) -> None:
+    needs("lxml")
+    (tmp_path / "a.docx").write_bytes(make.docx(make.paragraph("Ada")))
+    rows = "text\nLéa Lefèvre à Besançon était très étonnée\n"
+    (tmp_path / "b.csv").write_bytes(rows.encode("cp1252"))
+    texts = SourceTexts(tmp_path)
+    assert texts.of({"source": "a.docx"}) == "Ada"
+    assert texts.of({"source": "b.csv", "line": 2}) == rows.split("\n")[1]
