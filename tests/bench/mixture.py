@@ -156,7 +156,7 @@ class Set:
         self.records = [json.loads(line) for line in lines if line.strip()]
         self.by_label = defaultdict(list)
         for number, record in enumerate(self.records):
-            for type_ in {item[label] for item in record.get(key, ())}:
+            for type_ in sorted({item[label] for item in record.get(key, ())}):
                 self.by_label[type_].append(number)
         self.empty = [n for n, record in enumerate(self.records) if not record.get(key)]
         self.labels = sorted(self.by_label)
