@@ -170,8 +170,10 @@ def _measured(
 class _Counts:
     """What a run has done so far, its bar, and how long it will take."""
 
-    # A run without a bar gets an estimate after so many seconds, if it takes longer than a minute.
+    # A run without a bar gets an estimate after so many seconds, if it takes longer than a minute,
+    # and so many answers: several are computed at once, and the first tell little.
     ESTIMATE_AFTER = 10
+    ESTIMATE_ANSWERS = 16
     LONG = 60
 
     def __init__(
@@ -183,7 +185,7 @@ class _Counts:
         self._of = ""
         self._estimated = False
         self.items = self._found = self._ungrounded = 0
-        self._tokens = 0
+        self._tokens = self._answers = 0
         self._characters = 0.0
 
     def begin(self) -> None:
@@ -201,7 +203,9 @@ class _Counts:
         self._characters += characters
         self._bar.advance(characters)
         self._show()
-        if not self._estimated and time.monotonic() - self._opened >= self.ESTIMATE_AFTER:
+        self._answers += 1
+        waited = time.monotonic() - self._opened >= self.ESTIMATE_AFTER
+        if waited and self._answers >= self.ESTIMATE_ANSWERS and not self._estimated:
             self._estimated = True
             self._estimate()
 

@@ -163,7 +163,8 @@ def passed(path: Path, tree: ast.Module, tests: Sequence[str], limit: float) -> 
     sys.meta_path.insert(0, _Mutated(name, path, tree))
     import pytest
 
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+    options = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
+    code = pytest.main(["-x", "-q", "-p", "no:xdist", *options, *tests])
     os._exit(int(code))
 
 

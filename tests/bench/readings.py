@@ -28,8 +28,7 @@ from iepile_cli.task import TASKS, SchemaItem
 
 SETS = ("UNER-EWT", "WNUT17", "re3d")
 SENTENCES = 8
-ORDERS = 5
-SHIFTS = (1 / 2, 1 / 3, 2 / 3)
+ORDERS = 3
 # A reading: of each document its mentions (type, start, words) with their scores; its seconds.
 Mention = tuple[str, int, str]
 Reading = tuple[list[dict[Mention, float]], float]
@@ -76,10 +75,8 @@ def readings(opened: Opened, folder: Path, texts: list[Document]) -> dict[str, R
     types = json.loads((folder / "schema.json").read_text("utf-8").splitlines()[0])
     orders = schema_orders([SchemaItem(name) for name in types], ORDERS)
     made = {f"order {n}": read(opened, texts, order, 0) for n, order in enumerate(orders)}
-    for first in SHIFTS:
-        made[f"shift {first:.2f}"] = read(opened, texts, orders[0], first)
-    for overlap in (1, 2):
-        made[f"overlap {overlap}"] = read(opened, texts, orders[0], 0, overlap=overlap)
+    made["shift"] = read(opened, texts, orders[0], 1 / 2)
+    made["overlap"] = read(opened, texts, orders[0], 0, overlap=1)
     return made
 
 
@@ -125,21 +122,14 @@ def scored(
 
 
 def options_of(made: dict[str, Reading]) -> dict[str, Any]:
-    orders = [made[f"order {n}"] for n in range(ORDERS) if f"order {n}" in made]
-    base, half = orders[0], made["shift 0.50"]
-    thirds = [base, made["shift 0.33"], made["shift 0.67"]]
+    orders = [made[f"order {n}"] for n in range(ORDERS)]
     shown = {
-        "none": (base[0], base[1]),
-        "--overlap 1": made["overlap 1"],
-        "--overlap 2": made["overlap 2"],
-        "--passes 2": merged([base, half], best),
-        "--passes 3": merged(thirds, best),
+        "none": orders[0],
+        "--overlap 1": made["overlap"],
+        "--passes 2": merged([orders[0], made["shift"]], best),
     }
-    for count in (3, 5):
-        for way in (majority, mean_of_majority, mean, best):
-            shown[f"--votes {count} ({way.__name__})"] = merged(orders[:count], way)
-    for way in (majority, mean):
-        shown[f"passes 3 ({way.__name__})"] = merged(thirds, way)
+    for way in (majority, mean_of_majority, mean, best):
+        shown[f"--votes {ORDERS} ({way.__name__})"] = merged(orders, way)
     return shown
 
 
