@@ -368,6 +368,6 @@ def name_skipped(skipped: list[str]) -> None:
     shown = skipped if console.verbosity.verbose else skipped[:_NAMED_FILES]
     more = f" and {len(skipped) - len(shown)} more (-v names all)" if skipped[len(shown) :] else ""
     console.note(
-        f"passed over {plural(len(skipped), 'file')} that are not of a kind that is read: "
+        f"passed over {plural(len(skipped), 'file')} of a kind that is not read: "
         f"{', '.join(map(display_name, shown))}{more}; to read one all the same, name it"
     )
