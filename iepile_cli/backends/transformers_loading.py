@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +23,12 @@ from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
 from iepile_cli.backends.tokenizers import open_tokenizer
 from iepile_cli.backends.transformers_weights import (
     apply_adapter,
-    foreign_failure,
     is_out_of_memory,
     load_weights,
+    longest_sequence,
     merge_adapter,
     quantisation,
+    refuse_foreign_code,
 )
 from iepile_cli.errors import ModelError, UsageError
 
@@ -62,8 +61,8 @@ def load(path: Path, options: Options) -> Loaded:
             hint="leave it out, or --device cuda",
         )
     gguf = path.suffix == ".gguf"
-    if not gguf:
-        _refuse_foreign_code(path, options)
+    if not gguf and not options.trust_remote_code:
+        refuse_foreign_code(path)
     # The libraries' bars go there whatever they are told; errors come as exceptions.
     unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
     with unseen, warnings.catch_warnings():
@@ -162,15 +161,9 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
         how["trust_remote_code"] = options.trust_remote_code
     try:
         return load_weights(path, **how)
-    except ModelError as error:
-        if options.trust_remote_code and not gguf:
-            raise foreign_failure(path, error) from None
-        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
-        if options.trust_remote_code and not gguf:
-            raise foreign_failure(path, error) from None
         raise
 
 
@@ -204,34 +197,10 @@ def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
 def _limits(model: Any) -> tuple[int, frozenset[int]]:
     """The longest sequence in tokens, and the tokens that end an answer."""
     config = model.config.get_text_config()
-    lengths = [
-        getattr(config, name, None)
-        for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
-    ]
-    longest = next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = config.eos_token_id if ends is None else ends
     listed = ends if isinstance(ends, list) else [ends]
-    return longest, frozenset(end for end in listed if isinstance(end, int))
-
-
-def _refuse_foreign_code(path: Path, options: Options) -> None:
-    """Refuse a model that comes with code of its own, unless that is trusted."""
-    if options.trust_remote_code:
-        return
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if not isinstance(config, Mapping) or "auto_map" not in config:
-        return
-    from transformers import CONFIG_MAPPING
-
-    if config.get("model_type") not in CONFIG_MAPPING:
-        raise ModelError(
-            f"{path}: this model ({config.get('model_type')}) runs code that comes with it",
-            hint="--trust-remote-code runs it; do so only if you trust its publisher",
-        )
+    return longest_sequence(config), frozenset(end for end in listed if isinstance(end, int))
 
 
 def _no_memory(path: Path, bits: int) -> ModelError:

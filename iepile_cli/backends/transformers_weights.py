@@ -30,12 +30,46 @@ def load_weights(folder: Path, **how: Any) -> Any:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **how
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if is_out_of_memory(error):
+            raise
+        if how.get("trust_remote_code") and "auto_map" in _written_config(folder):
+            raise foreign_failure(folder, error) from None
+        if not isinstance(error, (OSError, ValueError, KeyError, ImportError, RuntimeError)):
             raise
         raise ModelError(f"{folder}: cannot be opened: {first_line(error)}") from None
     check_loaded(folder, info)
     return model
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Raise ``ModelError`` for a model that cannot be opened without code that comes with it."""
+    config = _written_config(folder)
+    if "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder}: this model ({config.get('model_type')}) runs code that comes with it",
+            hint="--trust-remote-code runs it; do so only if you trust its publisher",
+        )
+
+
+def _written_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder as it is written; empty where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def longest_sequence(config: Any) -> int:
+    """The longest sequence of a model in tokens, by its configuration."""
+    names = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    lengths = [getattr(config, name, None) for name in (*names, "model_max_length")]
+    return next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

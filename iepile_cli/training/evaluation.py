@@ -75,7 +75,7 @@ class F1Scorer:
         if not self.base.is_gguf:
             return str(self.base.source), (str(folder),)
         written = folder / "adapter.gguf"
-        write_gguf_adapter(self.base, folder, written)
+        write_gguf_adapter(self.base.layout(), folder, written)
         return str(self.base.source), (str(written),)
 
     def _requests(self, runner: Runner) -> Iterable[Request]:

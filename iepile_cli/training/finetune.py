@@ -19,6 +19,7 @@ from iepile_cli.training.dataset import (
     EncodedDataset,
     read_examples,
 )
+from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import (
     join_deepspeed,
     processes,
@@ -42,10 +43,7 @@ from iepile_cli.training.output import (
     take_up,
 )
 from iepile_cli.training.packing import PackedCollator
-from iepile_cli.training.plan import (
-    Device,
-    readable_time,
-)
+from iepile_cli.training.plan import readable_time
 from iepile_cli.training.prepare import Prepared, plan, prepare
 from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
 from iepile_cli.training.trainable import load_trainable

@@ -24,7 +24,7 @@ from iepile_cli.backends.gguf_names import Layout
 from iepile_cli.backends.gguf_weights import unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.backends.tokenizers import open_tokenizer
-from iepile_cli.backends.transformers_weights import first_line
+from iepile_cli.backends.transformers_weights import first_line, refuse_foreign_code
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
@@ -125,6 +125,8 @@ def find_base(
         training_library("gguf")
         with quiet_libraries():
             folder = unpacked(found.path, on_note=on_note)
+    elif not remote:
+        refuse_foreign_code(folder)
     tokenizer = open_tokenizer(found.path, remote_code=remote)
     form = settled_template(found, tokenizer, template)
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)

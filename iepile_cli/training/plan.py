@@ -1,4 +1,4 @@
-"""What a run will do, settled before it starts: device, number format, memory, batch, steps.
+"""What a run will do, settled before it starts: memory, batch, steps.
 
 Memory is counted on a model without weights (torch's ``meta`` device). Activations are estimated
 for a decoder of the Llama kind: per token and layer about twelve values of hidden and four of
@@ -16,9 +16,9 @@ from iepile_cli.backends.transformers_weights import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report
-from iepile_cli.training.distributed import Shares, own_gpu
-from iepile_cli.training.frozen import multiplies_in_bf16
-from iepile_cli.training.model import Base, empty_model, training_library
+from iepile_cli.training.device import Device
+from iepile_cli.training.distributed import Shares
+from iepile_cli.training.model import Base, empty_model
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -28,87 +28,6 @@ if TYPE_CHECKING:
 _CPU_TOKENS = 4096
 # What the libraries themselves take.
 _RUNTIME = 400 << 20
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device (``cpu``, ``cuda``, ``mps``), a number format, and why that format was chosen.
-
-    ``rounds_frozen``: weights that are not trained are in bf16, whatever the rest is computed in.
-    """
-
-    kind: str
-    dtype: str
-    reason: str = ""
-    rounds_frozen: bool = False
-
-    def __str__(self) -> str:
-        frozen = ", frozen weights in bf16" if self.rounds_frozen else ""
-        return f"{self.kind}, {self.dtype}{frozen}"
-
-    @property
-    def torch_dtype(self) -> Any:
-        """The format as torch names it."""
-        import torch
-
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.dtype]
-
-    def free_memory(self) -> int:
-        """Bytes that are free on the device."""
-        if self.kind == "cuda":
-            import torch
-
-            return int(torch.cuda.mem_get_info(own_gpu())[0])
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-
-
-def choose_device(options: TrainOptions) -> Device:
-    """The device and number format for some options.
-
-    On CUDA bf16 where the GPU computes with it, otherwise fp16; fp32 elsewhere, with LoRA's frozen
-    weights in bf16 on a CPU that multiplies in it. Raises ``UsageError`` for a device that is not
-    there or a format it cannot train in.
-    """
-    torch = training_library("torch")
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind: str = options.device
-    if kind == "auto":
-        kind = next(name for name, is_there in there.items() if is_there)
-    if not there[kind]:
-        raise UsageError(f"--device {kind}: there is none on this machine")
-    if options.dtype != "auto":
-        if options.dtype == "fp16" and kind != "cuda":
-            raise UsageError(
-                f"--dtype fp16 cannot train on {kind}", hint="use --dtype bf16 or fp32"
-            )
-        return Device(kind, options.dtype, "asked for")
-    if kind == "cpu" and _can_round_frozen(options) and multiplies_in_bf16():
-        return Device(kind, "fp32", "this CPU multiplies in bf16", rounds_frozen=True)
-    return Device(kind, *_number_format(kind, torch))
-
-
-def _can_round_frozen(options: TrainOptions) -> bool:
-    """Whether frozen weights are neither written with the result, nor quantised or sharded."""
-    sharded = options.deepspeed or options.fsdp
-    return options.method == "lora" and options.bits == 16 and not sharded
-
-
-def _number_format(kind: str, torch: Any) -> tuple[str, str]:
-    if kind == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "this GPU computes in bf16"
-        return "fp16", "this GPU does not compute in bf16"
-    if kind == "mps":
-        return "fp32", "training on MPS is stable in fp32"
-    # Autocast to bf16 makes a whole step no faster even on a CPU that has it, and rounds away what
-    # LoRA adds to large values: measured, after one step the loss was 1.29 with it, 1.20 without.
-    return "fp32", "bf16 is no faster on a CPU and learns worse"
 
 
 # ---------------------------------------------------------------------------------------- memory

@@ -263,7 +263,7 @@ def test_held_out_examples_are_scored_and_not_trained_on(options: TrainOptions) 
 def test_a_batch_that_does_not_fit_is_refused_with_what_would(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.training.plan import Device
+    from iepile_cli.training.device import Device
 
     monkeypatch.setattr(Device, "free_memory", lambda self: 450 << 20)
     with pytest.raises(ModelError, match="of memory with 4000 examples") as caught:
