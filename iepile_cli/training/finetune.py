@@ -267,7 +267,7 @@ def _scorer(prepared: Prepared) -> Callable[[Path], dict[str, float]] | None:
     wanted = set(numbers[: options.eval_f1])
     every = itertools.chain.from_iterable(read_examples(Path(file)) for file in files)
     examples = (example for number, example in enumerate(every) if number in wanted)
-    return F1Scorer.of(prepared.base, examples, options.system)
+    return F1Scorer.of(prepared.base, examples, options)
 
 
 def _facts(prepared: Prepared, trainer: Any, seconds: float, best: float | None) -> dict[str, Any]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CPU_TOKENS = 4096
 # What the libraries themselves take.
 _RUNTIME = 400 << 20
+# The share of answers' tokens where no data has been read.
+_USUAL_SHARE = 0.2
 
 
 # ---------------------------------------------------------------------------------------- memory
@@ -47,54 +49,114 @@ class Estimate:
     per_token: int
     per_answer_token: int
 
-    def total(self, tokens: int, report: Report) -> int:
-        """Bytes of everything with a batch of so many tokens."""
-        share = report.answer_tokens / max(1, report.tokens)
-        batch = int(tokens * (self.per_token + share * self.per_answer_token))
+    def total(self, tokens: int, answers: float) -> int:
+        """Bytes of everything with a batch of so many tokens, of which a share are answers'."""
+        batch = int(tokens * (self.per_token + answers * self.per_answer_token))
         return self.weights + self.training + _RUNTIME + batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model its memory depends on: numbers of weights, widths and layers.
+
+    ``linear`` counts the weights of the layers' linear modules, ``widths`` the values that go into
+    and out of them, ``output`` the weights of the output; it may be ``tied`` to the embedding.
+    """
+
+    parameters: int
+    linear: int
+    widths: int
+    output: int
+    tied: bool
+    hidden: int
+    inner: int
+    layers: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """The shape of a model, with weights or without."""
+        import torch
+
+        config, output = model.config, model.get_output_embeddings()
+        in_layers = [
+            module
+            for module in model.modules()
+            if isinstance(module, torch.nn.Linear) and module is not output
+        ]
+        hidden = int(config.hidden_size)
+        return cls(
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            linear=sum(module.weight.numel() for module in in_layers),
+            widths=sum(module.in_features + module.out_features for module in in_layers),
+            output=output.weight.numel() if output is not None else 0,
+            tied=bool(getattr(config, "tie_word_embeddings", False)),
+            hidden=hidden,
+            inner=int(getattr(config, "intermediate_size", 4 * hidden)),
+            layers=max(1, int(config.num_hidden_layers)),
+            vocabulary=int(config.vocab_size),
+        )
+
+    @classmethod
+    def guessed(cls, parameters: int) -> Shape:
+        """The shape of a model of which only the size is known: that of a Llama in proportion."""
+        # Layers of 12.1 hidden**2 weights, and a layer for each 128 of hidden width, as in 7B, 13B.
+        hidden = max(1, round((128 * parameters / 12.1) ** (1 / 3)))
+        layers, inner = max(1, hidden // 128), hidden * 27 // 10
+        vocabulary = 32_000
+        return cls(
+            parameters=parameters,
+            linear=max(0, parameters - 2 * vocabulary * hidden),
+            widths=layers * (11 * hidden + 3 * inner),
+            output=vocabulary * hidden,
+            tied=False,
+            hidden=hidden,
+            inner=inner,
+            layers=layers,
+            vocabulary=vocabulary,
+        )
 
 
 def estimate(base: Base, options: TrainOptions, device: Device, shares: Shares) -> Estimate:
     """The memory that a process of a run takes, from the model's configuration alone."""
-    import torch
+    shape = Shape.of(empty_model(base.folder, base.remote_code))
+    trained = adapter_weights(base.adapter) if base.adapter else None
+    return estimate_of(shape, options, device, shares, trained)
 
-    model = empty_model(base.folder, base.remote_code)
-    config = model.config
-    parameters = sum(weight.numel() for weight in model.parameters())
-    output = model.get_output_embeddings()
-    in_layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module is not output
-    ]
-    linear = sum(module.weight.numel() for module in in_layers)
+
+def estimate_of(
+    shape: Shape, options: TrainOptions, device: Device, shares: Shares, trained: int | None = None
+) -> Estimate:
+    """The same from a shape; ``trained`` are the weights of an adapter that is gone on from."""
     width = 4 if device.dtype == "fp32" or options.method != "lora" else 2
     of_linear = {4: 0.56, 8: 1.05}.get(options.bits, 2 if device.rounds_frozen else width)
-    weights = (parameters - linear) * width + int(linear * of_linear)
+    weights = (shape.parameters - shape.linear) * width + int(shape.linear * of_linear)
     if device.rounds_frozen:
         # The output's own copy where it is tied to the embedding, which stays in 32 bits.
-        tied = output is not None and getattr(config, "tie_word_embeddings", False)
-        head = output.weight.numel() if output is not None else 0
-        weights += 2 * head if tied else -2 * head
-    trained = parameters
-    if options.method == "lora" and base.adapter:
-        trained = adapter_weights(base.adapter)
-    elif options.method == "lora":
-        sizes = (module.in_features + module.out_features for module in in_layers)
-        trained = options.lora_r * sum(sizes)
+        weights += 2 * shape.output if shape.tied else -2 * shape.output
+    if options.method == "full":
+        trained = shape.parameters
     elif options.method == "freeze":
-        layers = max(1, int(config.num_hidden_layers))
-        trained = linear * min(layers, abs(options.trainable_layers)) // layers
+        part = min(shape.layers, abs(options.trainable_layers)) / shape.layers
+        trained = int(shape.linear * part)
+    elif trained is None:
+        trained = options.lora_r * shape.widths
     # LoRA's own weights come on top; a gradient and two moments for each trained weight.
     own = 4 * trained if options.method == "lora" else 0
     return Estimate(
-        parameters=parameters,
+        parameters=shape.parameters,
         trained=trained,
         weights=int(weights * shares.weights),
         training=int((own + 12 * trained) * shares.training),
-        per_token=_per_token(config, options, device),
-        per_answer_token=3 * 4 * int(config.vocab_size),
+        per_token=_per_token(shape, options, device),
+        per_answer_token=3 * 4 * shape.vocabulary,
     )
+
+
+def rough_memory(parameters: int, options: TrainOptions, device: Device, shares: Shares) -> int:
+    """Bytes that a process of a run takes with the smallest batch, by the model's size alone."""
+    guess = estimate_of(Shape.guessed(parameters), options, device, shares)
+    return guess.total((options.fixed_batch or 1) * options.max_length, _USUAL_SHARE)
 
 
 def adapter_weights(folder: Path) -> int:
@@ -108,14 +170,12 @@ def adapter_weights(folder: Path) -> int:
         return 0
 
 
-def _per_token(config: Any, options: TrainOptions, device: Device) -> int:
-    hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    inner = int(getattr(config, "intermediate_size", 4 * hidden))
+def _per_token(shape: Shape, options: TrainOptions, device: Device) -> int:
     value = 4 if device.dtype == "fp32" else 2.5
-    one_layer = (12 * hidden + 4 * inner) * value
+    one_layer = (12 * shape.hidden + 4 * shape.inner) * value
     if options.grad_checkpointing:
-        return int(layers * hidden * value + one_layer)
-    return int(layers * one_layer)
+        return int(shape.layers * shape.hidden * value + one_layer)
+    return int(shape.layers * one_layer)
 
 
 # ----------------------------------------------------------------------------------------- batch
@@ -173,7 +233,7 @@ def choose_batch(
         batch = Batch(options.fixed_batch, options.grad_accum or 1, processes)
     else:
         batch = _shared_out(guess, options, device, report, processes, free)
-    if guess.total(batch.largest(report), report) > free:
+    if guess.total(batch.largest(report), report.answers) > free:
         raise _too_large(guess, options, device, report, batch, free)
     return batch
 
@@ -210,7 +270,7 @@ def _suits(guess: Estimate, size: int, report: Report, device: Device, free: int
     tokens = size * report.longest
     if device.kind == "cpu" and tokens > _CPU_TOKENS:
         return False
-    return guess.total(tokens, report) <= 0.9 * free
+    return guess.total(tokens, report.answers) <= 0.9 * free
 
 
 def _too_large(
@@ -222,9 +282,9 @@ def _too_large(
     free: int,
 ) -> ModelError:
     def needed(examples: int) -> int:
-        return guess.total(examples * report.longest, report)
+        return guess.total(examples * report.longest, report.answers)
 
-    size, whole = batch.examples or 1, guess.total(batch.largest(report), report)
+    size, whole = batch.examples or 1, guess.total(batch.largest(report), report.answers)
     ways = []
     if options.method != "lora":
         ways.append("--method lora")
@@ -273,7 +333,7 @@ class Plan:
         options, guess = self.options, self.guess
         epochs = f" ({options.epochs:g} epochs of {self.examples:,} examples)"
         several = f", {self.batch.processes} processes" if self.batch.processes > 1 else ""
-        memory = readable_size(guess.total(self.batch.largest(self.report), self.report))
+        memory = readable_size(guess.total(self.batch.largest(self.report), self.report.answers))
         shown = [
             f"model      {self.base.name}, template {self.base.template.name}",
             f"adapter    {self._adapter()}",

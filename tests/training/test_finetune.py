@@ -17,6 +17,7 @@ import pytest
 from training.runs import Recorder, run
 
 from iepile_cli.cli.app import run as run_command
+from iepile_cli.cli.app import run as run_command
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
@@ -108,7 +109,9 @@ def test_a_checkpoint_cut_off_while_written_is_not_gone_on_from(options: TrainOp
     assert min(rest.losses) == 11
 
 
-def test_a_finished_run_is_not_trained_on(options: TrainOptions) -> None:
+def test_a_finished_run_is_not_trained_on(
+    options: TrainOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = replace(options, max_steps=4, save_every=2)
     run(options)
     weights = Path(options.output, "adapter_model.safetensors")
@@ -117,6 +120,10 @@ def test_a_finished_run_is_not_trained_on(options: TrainOptions) -> None:
     result, seen = run(replace(options, resume=True))
     assert (result.steps, seen.losses) == (4, {})
     assert weights.read_bytes() == made
+    assert run_command(["train", "--resume", "-o", options.output]) == 0
+    said = capsys.readouterr().err
+    assert "4 steps, last loss" in said
+    assert "tokens/s" not in said
 
 
 def test_the_log_counts_on_after_a_resume(options: TrainOptions) -> None:
