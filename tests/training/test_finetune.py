@@ -17,7 +17,6 @@ import pytest
 from training.runs import Recorder, run
 
 from iepile_cli.cli.app import run as run_command
-from iepile_cli.cli.app import run as run_command
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry
