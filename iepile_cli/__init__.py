@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         convert,
         evaluate,
         load,
+        read_documents,
         read_schema,
+        summarise,
         train,
+        write_page,
     )
     from iepile_cli.errors import (
         DataError,
@@ -57,8 +60,11 @@ __all__ = [
     "convert",
     "evaluate",
     "load",
+    "read_documents",
     "read_schema",
+    "summarise",
     "train",
+    "write_page",
 ]
 
 _HOMES = {"Registry": "registry"}

@@ -19,7 +19,9 @@ from iepile_cli.errors import IEPileError
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
     from iepile_cli.conversion.report import Report
+    from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.results import Result
+    from iepile_cli.extraction.summary import Entry
     from iepile_cli.task.shape import SchemaItem
     from iepile_cli.task.table import Task
     from iepile_cli.training.finetune import Result as TrainResult
@@ -168,7 +170,7 @@ class Extractor:
 
     def extract_all(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | Document],
         schema: SchemaLike,
         *,
         task: str | None = None,
@@ -177,18 +179,17 @@ class Extractor:
     ) -> Iterator[Extraction]:
         """Extract from many texts, lazily and in their order; several are under way at once.
 
-        A text without an answer raises ``ModelError``, or is left out and reported to
-        ``on_error``.
+        A text may be a document, as ``read_documents`` gives it. One without an answer raises
+        ``ModelError``, or is left out and reported to ``on_error``.
         """
-        from iepile_cli.extraction.inputs import Document, raise_error
+        from iepile_cli.extraction.inputs import document_of, raise_error
         from iepile_cli.extraction.pipeline import extract
         from iepile_cli.extraction.requests import ExtractOptions
 
         wanted = read_schema(schema, task)
         given = ExtractOptions(**options).suiting(self._opened)
-        documents = (Document("text", text, line=number) for number, text in enumerate(texts, 1))
         results = extract(
-            documents,
+            (document_of(text, number) for number, text in enumerate(texts, 1)),
             self._opened.runner,
             self._opened.template,
             given,
@@ -241,6 +242,26 @@ def load(
     return Extractor(opened)
 
 
+def read_documents(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    on_error: Callable[[IEPileError], None] | None = None,
+    **options: Any,
+) -> Iterator[Document]:
+    """The texts in files, folders, globs and addresses, as ``iepile extract`` reads them.
+
+    Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
+    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format``, ``limit``,
+    ``pattern``, and ``on_note``, which hears of guessed encodings and parts that were not read.
+    What cannot be read raises ``DataError``, or goes to ``on_error`` and the rest goes on.
+    """
+    from iepile_cli.extraction.inputs import raise_error
+    from iepile_cli.extraction.inputs import read_documents as reading
+
+    named = [paths] if isinstance(paths, (str, PathLike)) else paths
+    return reading([fspath(path) for path in named], on_error=on_error or raise_error, **options)
+
+
 def _extraction(result: Result) -> Extraction:
     from iepile_cli.extraction.results import to_json
 
@@ -270,9 +291,53 @@ def _extraction(result: Result) -> Extraction:
     )
 
 
-# -------------------------------------------------------------- conversion, training, scores
+# ------------------------------------------------------------------------ pages and summaries
 
 Source: TypeAlias = "str | PathLike[str]"
+ResultLike: TypeAlias = "Extraction | Mapping[str, Any]"
+
+
+def summarise(results: Iterable[ResultLike], **options: Any) -> list[Entry]:
+    """The names in results, counted over all of them, as ``iepile view --summary``.
+
+    ``options`` are fields of ``extraction.summary.SummaryOptions``.
+    """
+    from iepile_cli.extraction.summary import SummaryOptions
+    from iepile_cli.extraction.summary import summarise as count
+
+    return count((_record_and_text(one)[0] for one in results), SummaryOptions(**options))
+
+
+def write_page(
+    results: Iterable[ResultLike], output: Source, *, title: str | None = None, **options: Any
+) -> None:
+    """Write results as a page for browsers, as ``iepile view RESULTS -o OUTPUT``.
+
+    A text is that of the ``Extraction``, or the object's ``text``. Raises ``DataError`` for a file
+    that cannot be written, and for objects that are no results.
+    """
+    from iepile_cli.extraction.page import TITLE, page_of
+    from iepile_cli.extraction.summary import SummaryOptions
+    from iepile_cli.files import atomic_write
+
+    documents = ((*_record_and_text(one), "") for one in results)
+    with atomic_write(fspath(output)) as file:
+        for piece in page_of(documents, title=title or TITLE, options=SummaryOptions(**options)):
+            file.write(piece)
+
+
+def _record_and_text(result: ResultLike) -> tuple[dict[str, Any], str | None]:
+    from iepile_cli.extraction.result_files import check_result
+
+    if isinstance(result, Extraction):
+        return result.record or {}, result.text
+    record = dict(result)
+    check_result(record)
+    text = record.get("text")
+    return record, text if isinstance(text, str) else None
+
+
+# -------------------------------------------------------------- conversion, training, scores
 
 
 def convert(source: Source, output: Source, **options: Any) -> list[Report]:

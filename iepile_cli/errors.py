@@ -7,6 +7,7 @@ Tree (exit code in brackets)::
     ├── UnknownName          [2]  a name that the registry does not hold
     ├── DataError            [1]  a file or record that cannot be used; names path and line
     ├── ModelError           [1]  a model, adapter or backend that cannot be opened or run
+    │   └── NoAnswer         [1]  a text that a model gave no answer to; names source and line
     ├── DownloadError        [1]  a hub or file that cannot be fetched
     └── PartialFailure       [3]  some inputs failed and the rest was written
 
@@ -68,6 +69,14 @@ class ModelError(IEPileError):
     """A model, adapter, tokenizer or backend that cannot be opened or run."""
 
 
+class NoAnswer(ModelError):
+    """A text that the model could not answer; ``path`` is its source."""
+
+    def __init__(self, reason: str, *, path: str, line: int | None = None) -> None:
+        super().__init__(path + (f":{line}" if line else "") + f": no answer: {reason}")
+        self.path, self.line, self.reason = path, line, f"no answer: {reason}"
+
+
 class DownloadError(IEPileError):
     """Something that cannot be fetched or whose content is not what was promised."""
 
@@ -78,9 +87,16 @@ class PartialFailure(IEPileError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, without control characters."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
 def install_hint(extra: str) -> str:
-    """How to install an extra of this program, which is not on a package index yet."""
-    return (
-        f"in the program's source folder: pip install '.[{extra}]', pipx install --force "
-        f"'.[{extra}]' or uv tool install '.[{extra}]'"
-    )
+    """How to install an extra of this program, in a line; it is not on a package index yet."""
+    from iepile_cli.installation import install_lines, is_source_known
+
+    where = "" if is_source_known() else "in the program's source folder: "
+    *others, last = install_lines(extra).values()
+    return f"{where}{', '.join(others)} or {last}"

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from iepile_cli.errors import DataError, UsageError
+from iepile_cli.remote import is_remote, open_remote, path_of
 
 STDIN = "-"
 STDIN_NAME = "stdin"
@@ -53,6 +54,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SNIFFED = 8192
+# So much of a file can be looked at before it is read.
+_BUFFER = 1 << 18
 # What people point text tools at, by how it begins.
 _NOT_TEXT = (
     (b"%PDF", "is a PDF", "make text of it first, e.g. with pdftotext"),
@@ -66,6 +69,7 @@ _NOT_TEXT = (
 def suffix(path: StrPath) -> str:
     """The lower-case suffix that tells a file's format; a compression suffix is left aside."""
     name = os.fspath(path).lower()
+    name = path_of(name) if is_remote(name) else name
     for ending in COMPRESSED_SUFFIXES:
         name = name.removesuffix(ending)
     return os.path.splitext(name)[1]
@@ -93,6 +97,7 @@ class Input(NamedTuple):
 def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> Iterator[Input]:
     """Open a file, or stdin for ``-`` and None, as bytes; gz, zst, bz2 and xz are decompressed.
 
+    An address (``https://``, ``s3://`` ...) is a file elsewhere, which is copied first.
     The compression is recognised by content. What a compressed file may hold is bounded by
     ``max_decompressed`` bytes; None takes the user's bound, else ``MAX_DECOMPRESSED`` or
     ``MAX_RATIO`` times the size of the file. Raises ``DataError`` naming the file for anything
@@ -103,8 +108,10 @@ def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> 
         try:
             if path is None or path == STDIN:
                 raw, size = _standard_input(), 0
+            elif is_remote(path):
+                raw, size = stack.enter_context(open_remote(os.fspath(path))), 0
             else:
-                raw = stack.enter_context(open(path, "rb"))
+                raw = stack.enter_context(io.BufferedReader(io.FileIO(path), _BUFFER))
                 facts = os.fstat(raw.fileno())
                 size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
             tell = raw.tell if size else lambda: 0
@@ -112,6 +119,10 @@ def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> 
             yield Input(_decompressed(raw, bound), size, tell)
         except BrokenPipeError:
             raise
+        except DataError as error:
+            if error.path or not is_remote(path):
+                raise
+            raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
         except _TooLarge as error:
             raise DataError(
                 f"holds more than {error.bound:,} bytes when decompressed",
@@ -167,7 +178,7 @@ def _decompressed(raw: io.BufferedReader, bound: float) -> io.BufferedReader:
     head = raw.peek(6)[:6]
     for magic, decompress in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            return io.BufferedReader(_Bounded(decompress(raw), bound))
+            return io.BufferedReader(_Bounded(decompress(raw), bound), _BUFFER)
     return raw
 
 
@@ -304,7 +315,9 @@ def _wrapped_lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[int, 
         # A decoder works in blocks: neither the line nor the byte it counts is the file's.
         raise DataError(f"is not {name} after line {number}", hint=failed.hint) from None
     finally:
-        wrapped.detach()
+        # Whoever stops in the middle may have closed the file before.
+        with suppress(ValueError):
+            wrapped.detach()
 
 
 def utf8_stream(stream: io.BufferedReader) -> io.BufferedReader:
@@ -472,6 +485,47 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def open_alone(path: StrPath, *, keep: bool = False) -> IO[bytes]:
+    """Open a file to write to, unbuffered, as long as no other run of this program writes to it.
+
+    What it holds stays with ``keep``. A pipe or a device is opened as it is. Raises ``UsageError``
+    where another run has it open, and ``OSError``.
+    """
+    if is_device(path):
+        return open(path, "wb", buffering=0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    stream = open(handle, "wb", buffering=0)  # noqa: SIM115
+    try:
+        lock(stream, path)
+        if not keep:
+            stream.truncate(0)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def lock(stream: IO[bytes], path: StrPath) -> None:
+    """Keep other runs from writing to an open file until it is closed, where the platform can.
+
+    Raises ``UsageError`` where another run has done so.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"{display_name(path)} is being written by another run",
+            hint="wait for it, or name another -o",
+        ) from None
+    except OSError:
+        # A file system without locks.
+        return
 
 
 @contextmanager

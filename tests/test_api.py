@@ -16,10 +16,10 @@ import iepile_cli as iepile
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    *("load", "convert", "train", "evaluate", "read_schema", "__version__"),
+    *("load", "convert", "train", "evaluate", "read_schema", "read_documents", "__version__"),
     *("Extractor", "Extraction", "Item", "Mention", "Schema", "Registry"),
     *("IEPileError", "UsageError", "UnknownName", "DataError", "ModelError"),
-    *("DownloadError", "PartialFailure"),
+    *("DownloadError", "PartialFailure", "summarise", "write_page"),
 }
 
 

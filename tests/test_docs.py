@@ -1,9 +1,11 @@
 """The documentation does what it says: transcripts are run, commands are parsed, links lead on.
 
 ``<!-- transcript -->`` before a ``console`` block has its commands run in a folder with the
-examples, and what they write compared (``...`` stands for anything); ``<!-- runs -->`` has the
-commands of a block run. Every other command of the program, those that need a network, a GPU or
-minutes, is parsed: its options and choices exist. ``pycon`` blocks are run as doctests.
+examples, and what they write compared (``...`` stands for anything); those of all ``<!-- walk -->``
+blocks of a page are run one after the other in one folder. ``tests/refresh_pages.py`` writes both
+anew. ``<!-- runs -->`` has the commands of a block run. Every other command of the program, those
+that need a network, a GPU or minutes, is parsed: its options and choices exist. ``pycon`` blocks
+are run as doctests.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ _INDENTED = re.compile(r"^    (?:\$ )?((?:srun|torchrun|iepile) .*)$", re.MULTIL
 
 
 _SCORE = re.compile(r"\b0\.\d+")
+ESTIMATE = re.compile(r"^[\d,]+ \w+: about .* left\n", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -168,15 +171,21 @@ def write_what_pages_speak_of(folder: Path) -> None:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """A folder with the examples, and an environment in which the program is called ``iepile``."""
-    folder = tmp_path / "here"
+    """The environment of a shell in a folder with the examples."""
+    return shell_in(tmp_path)
+
+
+def shell_in(place: Path) -> dict[str, str]:
+    """Make a folder with the examples, and an environment that calls the program ``iepile``."""
+    folder = place / "here"
     folder.mkdir()
     shutil.copytree(ROOT / "examples", folder / "examples")
     write_what_pages_speak_of(folder)
-    link = tmp_path / "bin" / "iepile"
-    link.parent.mkdir()
-    link.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m iepile_cli "$@"\n')
-    link.chmod(0o755)
+    (place / "bin").mkdir()
+    for name, words in (("iepile", "-m iepile_cli "), ("python3", "")):
+        link = place / "bin" / name
+        link.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
+        link.chmod(0o755)
     return {
         **os.environ,
         "PATH": f"{link.parent}{os.pathsep}{os.environ['PATH']}",
@@ -187,30 +196,74 @@ def shell(tmp_path: Path) -> dict[str, str]:
     }
 
 
+class Step(NamedTuple):
+    """A command of a transcript, as it is shown, and what it is to write."""
+
+    shown: str
+    expected: str
+
+    @property
+    def command(self) -> str:
+        # A command goes on after a backslash.
+        return self.shown.replace("\\\n", "")
+
+
+def steps(text: str) -> Iterator[Step]:
+    """The commands of a transcript."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        shown = re.match(r"(?:.*\\\n)*.*\n", part)
+        assert shown
+        yield Step(shown.group()[:-1], part[shown.end() :])
+
+
+def written_by(step: Step, shell: dict[str, str]) -> str:
+    """What a command writes, to stdout and to stderr."""
+    return subprocess.run(
+        ["bash", "-c", step.command],
+        env=shell,
+        cwd=shell["PWD"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
+
+
+def agrees(step: Step, written: str) -> bool:
+    """Whether a command wrote what it is to write.
+
+    Scores differ from processor to processor, and only slow ones are told how long it takes.
+    """
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    shown, wanted = (_SCORE.sub("0.#", ESTIMATE.sub("", text)) for text in (written, step.expected))
+    return doctest.OutputChecker().check_output(wanted, shown, flags)
+
+
 TRANSCRIPTS = [block for block in blocks() if block.mark == "transcript"]
+WALKS = {
+    page: [block for block in blocks() if block.page == page and block.mark == "walk"]
+    for page in PAGES
+}
 
 
 @pytest.mark.model
 @pytest.mark.skipif(sys.platform == "win32", reason="the transcripts are those of a Unix shell")
 @pytest.mark.parametrize("block", TRANSCRIPTS, ids=lambda block: f"{block.page}:{block.line}")
 def test_transcripts_are_true(block: Block, shell: dict[str, str]) -> None:
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-        # A command goes on after a backslash.
-        command, _, expected = re.sub(r"\\\n", "", part).partition("\n")
-        done = subprocess.run(
-            ["bash", "-c", command],
-            env=shell,
-            cwd=shell["PWD"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        check = doctest.OutputChecker()
-        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        # Scores differ in the last digits between processors.
-        shown, wanted = (_SCORE.sub("0.#", text) for text in (done.stdout, expected))
-        assert check.check_output(wanted, shown, flags), done.stdout
+    for step in steps(block.text):
+        written = written_by(step, shell)
+        assert agrees(step, written), written
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.skipif(sys.platform == "win32", reason="the transcripts are those of a Unix shell")
+@pytest.mark.parametrize("page", [page for page in PAGES if WALKS[page]])
+def test_walks_are_true(page: str, shell: dict[str, str]) -> None:
+    for block in WALKS[page]:
+        for step in steps(block.text):
+            written = written_by(step, shell)
+            assert agrees(step, written), f"line {block.line}: {step.command}\n{written}"
 
 
 RUNNING = [block for block in blocks() if block.mark == "runs"]

@@ -178,3 +178,12 @@ def test_suffix_leaves_compression_aside() -> None:
     assert files.suffix("a/B.JSONL.gz") == ".jsonl"
     assert files.suffix("a.txt") == ".txt"
     assert files.display_name(None) == files.display_name("-") == "stdin"
+
+
+def test_lines_may_be_left_when_their_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "wide.txt"
+    path.write_text("one\ntwo\n", encoding="utf-16")
+    with files.open_input(path) as source:
+        lines = files.decoded_lines(source.stream)
+        assert next(lines) == (1, "one\n")
+    lines.close()  # type: ignore[attr-defined]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from iepile_cli.backends import Answer
-from iepile_cli.extraction.answers import read_answer
-from iepile_cli.extraction.grounding import ground
+from iepile_cli.extraction.grounding import ground, read_answer
 from iepile_cli.extraction.results import item_json, merge
 from iepile_cli.task import TASKS
 from iepile_cli.task.grammar import lark_grammar

@@ -61,11 +61,6 @@ class Constraint:
         self._probs: list[float] = []
         self._force()
 
-    @property
-    def left(self) -> int:
-        """How many more tokens the answer may have."""
-        return self._budget - len(self.tokens)
-
     def allowed(self) -> NDArray[np.intp]:
         """The ids of the tokens that may come next, ascending; never empty before ``done``."""
         import numpy as np
@@ -261,16 +256,6 @@ class AnswerReader:
             if repeat is not None:
                 return repeat
         return None
-
-    @property
-    def depth(self) -> int:
-        """How many brackets are open."""
-        return len(self._stack)
-
-    @property
-    def keys(self) -> int:
-        """How many keys of the answer have begun."""
-        return len(self._stack[0].seen) if self._stack else 0
 
     def closed(self, empties: Sequence[str]) -> tuple[bytes, bytes]:
         """The answer closed here: what is complete of it, and what ends it.

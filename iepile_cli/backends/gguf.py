@@ -10,12 +10,14 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +37,16 @@ _SCALARS[12] = "d"
 _ALIGNMENT = 32
 _SAMPLES, _SAMPLE = 64, 1 << 16
 _FACTORS = (".lora_a", ".lora_b")
+# What reading a header raises that is none, or damaged.
+_BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    ArithmeticError,
+    RecursionError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class GgufFile:
             with path.open("rb") as file:
                 self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
-        except (OSError, ValueError, KeyError, struct.error, IndexError) as error:
+        except _BROKEN as error:
             raise ModelError(f"{path}: not a GGUF file: {error}") from None
 
     def __enter__(self) -> GgufFile:
@@ -86,28 +98,40 @@ class GgufFile:
 
     def context_length(self, usual: int = 4096) -> int:
         """The longest sequence that the model was trained with, in tokens."""
-        return int(self.value(f"{self.value('general.architecture')}.context_length", usual))
+        found = self.value(f"{self.value('general.architecture')}.context_length", usual)
+        return found if isinstance(found, int) else usual
 
     def raw(self, tensor: Tensor) -> NDArray[np.uint8]:
-        """The bytes of a weight."""
-        import numpy as np
-
-        start = self.data + tensor.offset
-        return np.frombuffer(self.bytes, np.uint8, stored_size(tensor.type, tensor.shape), start)
+        """The bytes of a weight; raises ``ModelError`` for one that the file does not hold."""
+        with self._naming(tensor):
+            return self._raw(tensor)
 
     def weights(self, tensor: Tensor) -> Weights:
-        """A weight in 32 bits."""
+        """A weight in 32 bits; raises ``ModelError`` as ``raw`` does."""
         import gguf
         import numpy as np
 
-        kind = gguf.GGMLQuantizationType(tensor.type)
-        raw = self.raw(tensor)
-        if kind.name in ("F32", "F16"):
-            plain = raw.view(np.float32 if kind.name == "F32" else np.float16)
-            return plain.reshape(tensor.shape).astype(np.float32)
-        rows = raw.reshape(-1, stored_size(tensor.type, tensor.shape[-1:]))
-        whole: Weights = gguf.dequantize(rows, kind)
-        return whole.reshape(tensor.shape)
+        with self._naming(tensor):
+            raw, kind = self._raw(tensor), gguf.GGMLQuantizationType(tensor.type)
+            if kind.name in ("F32", "F16"):
+                plain = raw.view(np.float32 if kind.name == "F32" else np.float16)
+                return plain.reshape(tensor.shape).astype(np.float32)
+            rows = raw.reshape(-1, stored_size(tensor.type, tensor.shape[-1:]))
+            whole: Weights = gguf.dequantize(rows, kind)
+            return whole.reshape(tensor.shape)
+
+    def _raw(self, tensor: Tensor) -> NDArray[np.uint8]:
+        import numpy as np
+
+        start, size = self.data + tensor.offset, stored_size(tensor.type, tensor.shape)
+        return np.frombuffer(self.bytes, np.uint8, size, start)
+
+    @contextmanager
+    def _naming(self, tensor: Tensor) -> Iterator[None]:
+        try:
+            yield
+        except (*_BROKEN, NotImplementedError) as error:
+            raise ModelError(f"{self.path}: its weight {tensor.name} is broken: {error}") from None
 
     def formats(self) -> dict[str, int]:
         """How many weights the matrices of each format hold."""
@@ -140,29 +164,37 @@ class GgufFile:
             (count,) = struct.unpack_from("<I", self.bytes, at)
             *shape, kind, offset = struct.unpack_from(f"<{count}QIQ", self.bytes, at + 4)
             at += 4 + 8 * count + 12
+            if not all(0 < size <= 8 * len(self.bytes) for size in shape):
+                raise ValueError(f"its weight {name} has an impossible shape")
             self.tensors.append(Tensor(name, tuple(reversed(shape)), kind, offset))
         self.alignment = int(self.value("general.alignment", _ALIGNMENT))
         self.data = padded(at, self.alignment)
 
     def _string(self, at: int) -> tuple[str, int]:
         (size,) = struct.unpack_from("<Q", self.bytes, at)
-        end = at + 8 + size
+        end = self._inside(at + 8 + size)
         return self.bytes[at + 8 : end].decode("utf-8", "replace"), end
+
+    def _inside(self, at: int) -> int:
+        """The place, if it is in the file; raises ``ValueError``."""
+        if at > len(self.bytes):
+            raise ValueError("its header goes on after the end of the file")
+        return at
 
     def _skip(self, kind: int, at: int) -> int:
         """Where a value ends."""
         if kind == STRING:
             (size,) = struct.unpack_from("<Q", self.bytes, at)
-            return at + 8 + int(size)
+            return self._inside(at + 8 + int(size))
         if kind != _ARRAY:
-            return at + struct.calcsize(_SCALARS[kind])
+            return self._inside(at + struct.calcsize(_SCALARS[kind]))
         inner, count = struct.unpack_from("<IQ", self.bytes, at)
         at += 12
         if inner in (STRING, _ARRAY):
             for _ in range(count):
                 at = self._skip(inner, at)
             return at
-        return at + int(count) * struct.calcsize(_SCALARS[inner])
+        return self._inside(at + int(count) * struct.calcsize(_SCALARS[inner]))
 
 
 def stored_size(type_: int, shape: Sequence[int]) -> int:
@@ -192,6 +224,22 @@ def read_adapter(path: Path) -> tuple[Factors, float]:
     except KeyError as error:
         raise ModelError(f"{path}: not a LoRA adapter in GGUF: {error} is missing") from None
     return pairs, float(alpha)
+
+
+def adapter_file(adapter: Path) -> Path:
+    """The GGUF file of an adapter: itself, or the one that training left in its folder.
+
+    Raises ``ModelError`` for a folder without one.
+    """
+    if not adapter.is_dir():
+        return adapter
+    file = adapter / GGUF_ADAPTER
+    if not file.is_file():
+        raise ModelError(
+            f"{adapter}: llama.cpp needs the adapter as GGUF",
+            hint=f"iepile export --adapter {adapter} --to gguf-adapter -o {file}",
+        )
+    return file
 
 
 def padded(size: int, alignment: int) -> int:

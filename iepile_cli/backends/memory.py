@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import subprocess
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def free_memory(devices: Iterable[Any]) -> int | None:
@@ -59,3 +62,47 @@ def readable_memory() -> str:
 
     known = psutil.virtual_memory()
     return f"{known.available / 2**30:.1f} of {known.total / 2**30:.1f} GiB available"
+
+
+class Gpu(NamedTuple):
+    """An NVIDIA GPU: its name, and its memory and what of it is free, in bytes."""
+
+    name: str
+    memory: int
+    free: int
+
+
+@functools.cache
+def nvidia_gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs of this machine as its driver tells, without torch; empty without any."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    asked = [program, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout
+        rows = [line.rsplit(",", 2) for line in told.splitlines() if line.strip()]
+        return tuple(
+            Gpu(name.strip(), int(all_) << 20, int(free) << 20) for name, all_, free in rows
+        )
+    # A driver that does not answer is none; what it says of a part of a GPU is no number.
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+
+
+def fits_here(need: int | None) -> str:
+    """Whether a model that takes ``need`` bytes fits this machine: where, or why not.
+
+    ``GPU`` (in one), ``yes`` (in free memory), ``tight`` (in memory of which a part is in use),
+    ``no``, or nothing where the need is not known.
+    """
+    import psutil
+
+    if need is None:
+        return ""
+    memory = psutil.virtual_memory()
+    if any(need <= gpu.free for gpu in nvidia_gpus()):
+        return "GPU"
+    if need <= memory.available:
+        return "yes"
+    return "tight" if need <= memory.total else "no"

@@ -52,6 +52,12 @@ def has_merged_form(found: Resolved, adapters: Sequence[str] = ()) -> bool:
     return found.entry is not None and found.entry.embedded and not adapters
 
 
+def merged_file(base: Path, adapters: Sequence[Path]) -> Path:
+    """Where the merged file of a model and its adapters is kept, made or not."""
+    hashes = "-".join(map(fingerprint, (base, *adapters)))
+    return config.cache_folder() / "merged" / f"{base.stem}-{hashes}-{FAST_FORMAT}.gguf"
+
+
 def merged_form(
     base: Path, adapters: Sequence[Path], on_note: Callable[[str], None] = lambda _: None
 ) -> Path | None:
@@ -61,8 +67,7 @@ def merged_form(
     """
     from filelock import FileLock
 
-    hashes = "-".join(map(fingerprint, (base, *adapters)))
-    merged = config.cache_folder() / "merged" / f"{base.stem}-{hashes}-{FAST_FORMAT}.gguf"
+    merged = merged_file(base, adapters)
     if merged.is_file():
         return merged
     try:

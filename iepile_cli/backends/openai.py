@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from importlib import metadata, util
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from iepile_cli.backends.openai_call import Caller
 from iepile_cli.backends.protocol import (
@@ -23,8 +26,7 @@ from iepile_cli.backends.protocol import (
     Runner,
     ServerModel,
 )
-from iepile_cli.backends.server_prompts import GuessedTokenizer
-from iepile_cli.backends.servers import find_out
+from iepile_cli.backends.servers import GuessedTokenizer, find_out
 from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.templates import Tokenizer
 
@@ -39,6 +41,8 @@ _PATIENCE = 120
 _AHEAD = 4
 # The context of a server that does not say how much it has.
 _CONTEXT = 4096
+# Far above what an answer is; a server that sends without end must not fill the memory.
+_LONGEST = 1 << 26
 # So many failures in a row, and no answer at all between them, are the server's fault.
 _HOPELESS = 8
 
@@ -85,13 +89,18 @@ class OpenAIRunner(Runner):
         if not base.startswith(("http://", "https://")):
             said = f"--base-url {base!r} is no address" if base else "no --base-url: which server?"
             raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
-        self._url = base.rstrip("/")
+        address = base.rstrip("/")
+        key = _key(options.api_key_env, address)
+        # What messages name: the address without the password that it may hold.
+        self._url = re.sub(r"(?<=://)[^/@]*@", "", address)
+        self._secrets = [part for part in (key, *_credentials(address)) if len(part) >= 4]
         self.concurrency = options.concurrency or _CONCURRENCY
         self._client = openai.AsyncOpenAI(
-            base_url=self._url,
-            api_key=_key(options.api_key_env, self._url),
+            base_url=address,
+            api_key=key,
             timeout=options.timeout or _TIMEOUT,
             max_retries=_RETRIES,
+            http_client=_bounded_client(address, options.timeout or _TIMEOUT),
         )
         self._loop = _Background()
         self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
@@ -104,7 +113,7 @@ class OpenAIRunner(Runner):
         takes_prompts = found.server.takes_prompts and model.writes
         takes_ids = found.server.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
-        self._caller = Caller(self._client, found, self.tokenizer, self.context, form)
+        self._caller = Caller(self._client, found, self.tokenizer, self.context, form, self._hide)
         self.notes = self._caller.notes
         self._failures = 0
 
@@ -163,7 +172,7 @@ class OpenAIRunner(Runner):
                 pass
             return None
 
-        root = self._url.removesuffix("/v1")
+        root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
         found = await find_out(fetch, root, asked, model)
         if gone:
             raise self._gone(gone[0])
@@ -174,7 +183,7 @@ class OpenAIRunner(Runner):
         if unready:
             # llama-server, for one, says so while it loads its model.
             raise ModelError(
-                f"{self._url}: the server is not ready: {_said(unready[0])}",
+                f"{self._url}: the server is not ready: {self._said(unready[0])}",
                 hint="try again when it is",
             )
         if not found.model:
@@ -201,18 +210,18 @@ class OpenAIRunner(Runner):
             except openai.APIStatusError as error:
                 if error.status_code in (401, 403, 404):
                     raise self._refused(error) from None
-                return Answer("", failed=_said(error))
+                return Answer("", failed=self._said(error))
             except openai.APIConnectionError as error:
                 # Some servers close the connection over one text, and are there for the others.
                 if not await self._is_there():
                     raise self._gone(error) from None
-                return Answer("", failed=f"the server gave no answer: {_cause(error)}")
+                return Answer("", failed=f"the server gave no answer: {self._cause(error)}")
             # A stream that breaks off, or that holds something else than what was agreed upon.
             except Exception as error:
                 if not _is_transport(error):
                     raise
                 failed = f"the server's answer broke off: {error or type(error).__name__}"
-        return Answer("", failed=" ".join(failed.split())[:300])
+        return Answer("", failed=self._hide(" ".join(failed.split()))[:300])
 
     async def _is_there(self) -> bool:
         """Whether the server answers anything at all."""
@@ -235,7 +244,7 @@ class OpenAIRunner(Runner):
 
     def _gone(self, error: Exception) -> ModelError:
         return ModelError(
-            f"{self._url}: no server answers there: {_cause(error)}", hint="see iepile serve"
+            f"{self._url}: no server answers there: {self._cause(error)}", hint="see iepile serve"
         )
 
     def _refused(self, error: Any) -> ModelError:
@@ -245,15 +254,31 @@ class OpenAIRunner(Runner):
             404: f"see --model{place}",
         }
         return ModelError(
-            f"{self._url}: the server refuses: {_said(error)}", hint=hint.get(error.status_code, "")
+            f"{self._url}: the server refuses: {self._said(error)}",
+            hint=hint.get(error.status_code, ""),
         )
 
+    def _hide(self, text: str) -> str:
+        """A text without the key and the password: servers repeat what they were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
-def _cause(error: Exception) -> str:
-    """What an error of the connection says, in one line."""
-    # Some, that it took too long for one, have no text.
-    said = " ".join(str(error.__cause__ or "").split()) or " ".join(str(error).split())
-    return said or type(error).__name__
+    def _cause(self, error: Exception) -> str:
+        """What an error of the connection says, in one line."""
+        # Some, that it took too long for one, have no text.
+        said = " ".join(str(error.__cause__ or "").split()) or " ".join(str(error).split())
+        return self._hide(said)[:300] or type(error).__name__
+
+    def _said(self, error: Any) -> str:
+        """What a server says of a request that it refuses, in one line."""
+        body = error.body
+        said = body.get("message") if isinstance(body, dict) else None
+        line = self._hide(" ".join(f"{error.status_code} {said or error.message}".split()))[:300]
+        wait = str(error.response.headers.get("retry-after", ""))
+        # The client waits as long as it is asked to, but not for hours.
+        patience = wait.isdigit() and int(wait) > _PATIENCE
+        return f"{line} (it asks to wait {wait} s)" if patience else line
 
 
 def _saved(waiting: Iterable[Future[Answer]], reason: str) -> list[Answer]:
@@ -307,14 +332,38 @@ def _key(variable: str, url: str) -> str:
     return own or "none"
 
 
-def _said(error: Any) -> str:
-    body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    line = " ".join(f"{error.status_code} {said or error.message}".split())[:300]
-    wait = str(error.response.headers.get("retry-after", ""))
-    # The client waits as long as it is asked to, but not for hours.
-    patience = wait.isdigit() and int(wait) > _PATIENCE
-    return f"{line} (it asks to wait {wait} s)" if patience else line
+def _credentials(address: str) -> list[str]:
+    """The password of an address that holds one, as it is written and as it is meant."""
+    password = urlsplit(address).password or ""
+    return [password, unquote(password)]
+
+
+def _bounded_client(address: str, timeout: float) -> Any:
+    """An HTTP client whose responses end with an error after ``_LONGEST`` bytes."""
+    import openai
+
+    kind = openai.DefaultAsyncHttpxClient
+    library: Any = importlib.import_module(kind.__mro__[1].__module__.partition(".")[0])
+
+    class Bounded(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            count = 0
+            async for block in self._stream:
+                count += len(block)
+                if count > _LONGEST:
+                    raise ValueError(f"it is longer than {_LONGEST:,} bytes")
+                yield block
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    async def bound(response: Any) -> None:
+        response.stream = Bounded(response.stream)
+
+    return kind(base_url=address, timeout=timeout, event_hooks={"response": [bound]})
 
 
 def _is_transport(error: Exception) -> bool:

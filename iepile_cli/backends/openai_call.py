@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from iepile_cli.backends.constraint import AnswerReader
 from iepile_cli.backends.protocol import Answer, Request
-from iepile_cli.backends.server_prompts import Shield, messages, written
-from iepile_cli.backends.servers import Found, structure
+from iepile_cli.backends.servers import Found, Shield, messages, structure, written
 from iepile_cli.templates import Tokenizer, encode
 
 # What an answer's tokens are limited by: as OpenAI calls it now, and as others do.
@@ -36,6 +35,9 @@ _REFUSALS = 2
 _REPEATS = 3
 # Stop words that servers take at most.
 _STOPS = 4
+# A server counts tokens in its own way, and may send a few bytes at a time; one that goes on after
+# so many pieces for each token that the answer may have does not count them at all.
+_PIECES_A_TOKEN = 16
 
 
 class BrokenOff(ValueError):
@@ -47,7 +49,7 @@ class Caller:
     """Puts requests to a server.
 
     ``form`` is ``ids``, ``text`` or ``chat``: what a prompt is sent as. ``notes`` says what the
-    server turned out not to take.
+    server turned out not to take; ``hide`` takes out of that what nobody should see.
     """
 
     client: Any
@@ -55,6 +57,7 @@ class Caller:
     tokenizer: Tokenizer
     context: int
     form: str
+    hide: Callable[[str], str] = str
     notes: list[str] = field(default_factory=list)
     _structures: list[str] = field(default_factory=list)
     """The ways that answers are kept in form, the best first."""
@@ -101,7 +104,7 @@ class Caller:
         ]
         if left:
             self._structures = [how for how in self._structures if how not in left]
-            self.notes.append(f"{_NOTES[instead]}: the server says {_short(refusal)}")
+            self.notes.append(f"{_NOTES[instead]}: the server says {self._short(refusal)}")
 
     async def _in_form(self, request: Request, ids: list[int], budget: int, how: str) -> Answer:
         """An answer that is kept in form in one way."""
@@ -120,7 +123,7 @@ class Caller:
                 reason = why or reason
                 for byte in piece.encode("utf-8", errors="replace"):
                     repeats += reader.feed(bytes([byte])) is not None
-                if guided and repeats >= _REPEATS:
+                if (guided and repeats >= _REPEATS) or count > _PIECES_A_TOKEN * budget:
                     reason = "length"
                     break
         finally:
@@ -184,14 +187,13 @@ class Caller:
             if name == _LIMITS[0]:
                 self._common[_LIMITS[1]] = 0
             else:
-                self.notes.append(f"{name} is left to the server, which says {_short(error)}")
+                self.notes.append(f"{name} is left to the server, which says {self._short(error)}")
         return True
+
+    def _short(self, error: Exception) -> str:
+        return self.hide(" ".join(str(error).split()))[:200]
 
 
 def _is_refusal(error: Exception) -> bool:
     """Whether a server says that it does not take what was asked, whoever asks."""
     return getattr(error, "status_code", None) in (400, 415, 422, 501)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

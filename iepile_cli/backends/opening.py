@@ -39,11 +39,6 @@ class Opened:
     remote: bool = False
     """Whether a server chooses the tokens of answers."""
 
-    def least_score(self, asked: float | None = None) -> float:
-        """The score (0..1) under which nothing is shown: as asked, else what fits the adapter."""
-        known = self.model.min_score if self.model else 0.0
-        return known if asked is None else asked
-
     def passage_tokens(self, asked: int = 0) -> int:
         """The longest passage in tokens: as asked, else what fits the adapter (0: not known)."""
         return asked or (self.model.passage_tokens if self.model else 0)

@@ -154,6 +154,9 @@ class Runner(Protocol):
     """The model's tokenizer, for templates and for measuring texts."""
     context: int
     """Tokens that one sequence can have, prompt and answer together."""
+    reproducible: bool = False
+    """Whether ``generate`` gives the same answers, to the bit, to the same requests: it begins
+    anew each time it is called, and nobody else's requests are computed beside them."""
     lead: str = ""
     """What the tokenizer puts before an answer's first character: a space, or nothing."""
     notes: Sequence[str] = ()

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from iepile_cli.backends.constraint import Constraint, Unconstrained, choose
-from iepile_cli.backends.llamacpp_context import MOST_SEQUENCES, Context, Feed
 from iepile_cli.backends.protocol import Answer, ConstrainingTokenizer, Request
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import encode
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from iepile_cli.backends.llamacpp import Context
+
+# Sequences that llama.cpp can tell apart.
+MOST_SEQUENCES = 256
 # A shorter common beginning is not worth waiting for.
 _WORTH = 16
 # Finished sequences that are kept for their prompts, and how much of each.
@@ -31,6 +34,15 @@ _SPARE_LENGTH = 512
 _HEADROOM = 96
 # How many times the parallel answers may be finished and waiting for an earlier one.
 _AHEAD = 4
+
+
+class Feed(NamedTuple):
+    """Tokens to add to a sequence from a position on, and whether to give logits for the last."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    logits: bool
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib import util
 from pathlib import Path
+from typing import Literal
 
+from iepile_cli.backends.gguf import adapter_file
 from iepile_cli.backends.merging import has_merged_form, merged_form
 from iepile_cli.errors import UsageError
-from iepile_cli.models import NotInstalled, Resolved, resolve_model
-from iepile_cli.models.adapter_settings import GGUF_ADAPTER
+from iepile_cli.fields import check_fields, option, option_fields
+from iepile_cli.models import Resolved, resolve_model
 
 # The ranks that vLLM keeps room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -34,18 +36,31 @@ _OLLAMA_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class Serving:
-    """What is served and how; ``context`` is the longest sequence in tokens, 0 for the model's.
+    """How a model is served; raises ``UsageError`` for values that cannot be.
 
-    ``gpus`` share each layer (tensor parallelism), ``nodes`` share the layers out among them
-    (pipeline parallelism, with Ray), ``parallel`` is how many answers are computed at once.
+    ``server`` None is llama-server for a GGUF file and vLLM for all else. ``gpus`` share each layer
+    (tensor parallelism), ``nodes`` share the layers out among them (pipeline parallelism).
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    context: int = 0
-    gpus: int = 1
-    nodes: int = 1
-    parallel: int = 8
+    server: Literal["vllm", "llama-server", "llama-cpp-python", "ollama"] | None = option(
+        None, help="Default: llama-server for a GGUF file, else vllm."
+    )
+    host: str = option("127.0.0.1", help="Address to listen at.")
+    port: int = option(8000, help="Port to listen at.", least=1, most=65535)
+    context: int = option(
+        0,
+        help="Longest sequence in tokens. 0: vllm: the model's own; llama.cpp's: 2048; "
+        "ollama: 4096.",
+        least=0,
+    )
+    parallel: int = option(8, help="llama-server: answers at once.", least=1)
+    gpus: int = option(1, help="vllm: tensor parallel size (GPUs).", least=1)
+    nodes: int = option(
+        1, help="vllm: pipeline parallel size (machines of a Ray cluster).", least=1
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -93,38 +108,28 @@ class Command:
 def command(
     name: str | None,
     adapters: Sequence[str] = (),
-    *,
-    server: str | None = None,
     serving: Serving | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Command:
     """The command that serves a model.
 
     The embedded model is served from the file that ``extract`` uses, made now if it is not there.
-
-    Without ``server``, a GGUF file goes to llama-server and all else to vLLM. Raises
-    ``UsageError`` for what cannot be together, and what ``resolve`` raises.
+    Raises ``UsageError`` for what cannot be together, and what ``resolve_model`` raises.
     """
-    if server is not None and server not in SERVERS:
-        raise UsageError(f"no server is called {server!r}", hint=f"one of {', '.join(SERVERS)}")
-    try:
-        found = resolve_model(name, adapters)
-    except NotInstalled:
-        # vLLM fetches models and adapters from the hub by itself, on the machine that it runs on.
-        found = resolve_model(name, adapters, from_hub=True)
-        if server not in (None, "vllm") or found.format == "gguf":
-            raise
-    chosen = server or ("llama-server" if found.format == "gguf" else "vllm")
+    how = serving or Serving()
+    # vLLM fetches models and adapters from the hub by itself, on the machine that it runs on.
+    found = resolve_model(name, adapters, from_hub=how.server in (None, "vllm"))
+    chosen = how.server or ("llama-server" if found.format == "gguf" else "vllm")
     if found.format != "gguf" and chosen != "vllm":
         raise UsageError(
             f"{chosen} serves GGUF files, and {found.name} is none",
             hint="--server vllm, or a GGUF file of the model",
         )
-    how, (make, knows) = serving or Serving(), SERVERS[chosen]
-    for option in fields(how):
-        if option.name not in knows and getattr(how, option.name) != option.default:
+    make, knows = SERVERS[chosen]
+    for item in option_fields(Serving):
+        if item.name not in knows | {"server"} and getattr(how, item.name) != item.default:
             raise UsageError(
-                f"--{option.name} does not apply to {chosen}", hint=_INSTEAD.get(option.name, "")
+                f"{item.flag} does not apply to {chosen}", hint=_INSTEAD.get(item.name, "")
             )
     if has_merged_form(found, adapters):
         merged = merged_form(found.path, found.adapters, on_note)
@@ -132,7 +137,7 @@ def command(
     return make(found, how)
 
 
-def run(argv: Sequence[str], folder: Path | None = None) -> int:
+def run_server(argv: Sequence[str], folder: Path | None = None) -> int:
     """Run a server in a folder until it ends; gives its exit code, 128 and more for a signal's.
 
     Ctrl-C, SIGTERM and the end of the terminal end it and all that it started, and raise
@@ -205,7 +210,7 @@ def _vllm(found: Resolved, how: Serving) -> Command:
 def _llama_server(found: Resolved, how: Serving) -> Command:
     argv = ["llama-server", "--model", str(found.path), "--alias", _plain(found.name)]
     for path in found.adapters:
-        argv += ["--lora", str(_gguf_adapter(path))]
+        argv += ["--lora", str(adapter_file(path))]
     # Its slots share a context between them.
     argv += ["--ctx-size", str((how.context or _CONTEXT) * how.parallel)]
     argv += ["--parallel", str(how.parallel), "--host", how.host, "--port", str(how.port)]
@@ -220,7 +225,7 @@ def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
     if len(found.adapters) > 1:
         raise UsageError("llama_cpp.server takes one adapter", hint="--server llama-server")
     for path in found.adapters:
-        argv += ["--lora_path", str(_gguf_adapter(path))]
+        argv += ["--lora_path", str(adapter_file(path))]
     # Unless it is told not to, it drops a request when the next one comes.
     argv += ["--interrupt_requests", "false", "--host", how.host, "--port", str(how.port)]
     context = how.context or _CONTEXT
@@ -229,7 +234,7 @@ def _llama_cpp_python(found: Resolved, how: Serving) -> Command:
 
 def _ollama(found: Resolved, how: Serving) -> Command:
     # Ollama takes paths to start from the Modelfile's folder.
-    adapters = [_gguf_adapter(path).resolve() for path in found.adapters]
+    adapters = [adapter_file(path).resolve() for path in found.adapters]
     lines = [f"FROM {found.path.resolve()}", *(f"ADAPTER {path}" for path in adapters)]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
     # What does not fit into it Ollama cuts off a prompt without a word.
@@ -271,17 +276,6 @@ def _plain(name: str) -> str:
     """A name that every server takes: the last part of a path, without its ending."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].removesuffix(".gguf")
     return re.sub(r"[^\w.-]+", "-", last) or "model"
-
-
-def _gguf_adapter(path: Path) -> Path:
-    """An adapter's GGUF file: itself, or the one that training left in its folder."""
-    file = path / GGUF_ADAPTER if path.is_dir() else path
-    if file.suffix != ".gguf" or not file.is_file():
-        raise UsageError(
-            f"{path}: llama.cpp takes adapters as GGUF files",
-            hint=f"iepile export --adapter {path} --to gguf-adapter -o {path / GGUF_ADAPTER}",
-        )
-    return file
 
 
 def _rank(path: Path) -> int:

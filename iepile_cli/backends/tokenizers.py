@@ -18,13 +18,13 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli import config
 from iepile_cli.backends.protocol import ConstrainingTokenizer
-from iepile_cli.backends.transformers_weights import first_line, foreign_failure
-from iepile_cli.errors import DataError, ModelError, install_hint
+from iepile_cli.errors import DataError, ModelError, first_line, install_hint
 from iepile_cli.files import write_atomic
 
 if TYPE_CHECKING:
@@ -69,6 +69,15 @@ def hf_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
         if not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, ImportError)):
             raise
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {first_line(error)}") from None
+
+
+def foreign_failure(path: Path, error: Exception) -> ModelError:
+    """What is said of a model's own code that fails, in whatever way."""
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return ModelError(
+        f"{path}: its own code fails with transformers {metadata.version('transformers')}: {said}",
+        hint="a GGUF file of the model needs none of it",
+    )
 
 
 def spells(tokenizer: LLTokenizer, text: str) -> bool:
@@ -179,7 +188,7 @@ class LlamaCppTokenizer:
     @classmethod
     def open(cls, path: str | Path) -> LlamaCppTokenizer:
         """The tokenizer of a GGUF file, without its weights; raises ``ModelError``."""
-        from iepile_cli.backends.llamacpp_context import library, load_model
+        from iepile_cli.backends.llamacpp import library, load_model
 
         model = load_model(Path(path), vocab_only=True)
         tokenizer = cls(model, Path(path))

@@ -13,8 +13,12 @@ from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Reques
 from iepile_cli.backends.scheduler import Job
 from iepile_cli.backends.tokenizers import leading_space, spells
 from iepile_cli.backends.transformers_decoding import Decoder
-from iepile_cli.backends.transformers_loading import half_precision, load, prepare_libraries
-from iepile_cli.backends.transformers_weights import is_out_of_memory
+from iepile_cli.backends.transformers_loading import (
+    half_precision,
+    is_out_of_memory,
+    load,
+    prepare_libraries,
+)
 from iepile_cli.errors import ModelError, install_hint
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
@@ -57,6 +61,8 @@ TRANSFORMERS = Transformers()
 class TransformersRunner(Runner):
     """An opened model that answers requests, a batch at a time."""
 
+    reproducible = True
+
     def __init__(self, path: Path, options: Options) -> None:
         prepare_libraries(options.threads)
         self._loaded = load(path, options)
@@ -80,6 +86,7 @@ class TransformersRunner(Runner):
         the same is halved, and so are those after it. Raises ``ModelError`` for a prompt that
         leaves no room for its answer, and when even one answer does not fit into memory.
         """
+        self._decoder.forget()
         coming = iter(requests)
         while window := list(islice(coming, self.batch * _AHEAD)):
             jobs = [self._job(request) for request in window]

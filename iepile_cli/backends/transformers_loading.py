@@ -1,38 +1,32 @@
-"""Weights for transformers: on which device, in how many bits, with which adapters.
+"""Models for transformers: on which device, in how many bits, with which adapters.
 
-Goes in: a folder of weights or a GGUF file, and ``Options``. Comes out: a model ready to decode,
-its tokenizer in the forms that templates and constraints need, and its longest sequence.
+``load`` gives a model ready to decode from a folder of weights or a GGUF file; training takes base
+weights and adapters by the same functions. What is loaded is whole: transformers fills weights
+that a file lacks with random numbers, and PEFT lets an adapter lack weights of the model or have
+others; both only warn. Here they are errors.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from iepile_cli import parallel
-from iepile_cli.backends.gguf_weights import unpacked
+from iepile_cli.backends.gguf_layout import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
-from iepile_cli.backends.tokenizers import open_tokenizer
-from iepile_cli.backends.transformers_weights import (
-    apply_adapter,
-    is_out_of_memory,
-    load_weights,
-    longest_sequence,
-    merge_adapter,
-    quantisation,
-    refuse_foreign_code,
-)
-from iepile_cli.errors import ModelError, UsageError
-
-BITS = (4, 8, 16, 32)
+from iepile_cli.backends.tokenizers import foreign_failure, open_tokenizer
+from iepile_cli.errors import ModelError, UsageError, first_line
+from iepile_cli.formatting import plural
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,6 @@ def load(path: Path, options: Options) -> Loaded:
     quiet_libraries()
     place = device_for(options.device)
     bits = options.bits or (32 if place == "cpu" else 16)
-    if bits not in BITS:
-        raise UsageError(f"--bits {bits}", hint=f"one of {', '.join(map(str, BITS))}")
     if bits < 16 and place.startswith("mps"):
         raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
     if options.max_memory and place != "cuda":
@@ -186,7 +178,7 @@ def _adapted(model: Any, adapters: tuple[str, ...], *, merge: bool) -> Any:
 def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
     """An adapter as the folder that PEFT reads; a GGUF file is unpacked into ``scratch``."""
     if adapter.suffix == ".gguf" and adapter.is_file():
-        from iepile_cli.backends.gguf_lora import unpack_adapter
+        from iepile_cli.backends.gguf_layout import unpack_adapter
 
         return unpack_adapter(adapter, model, scratch / f"{len(list(scratch.iterdir()))}")
     if not (adapter / "adapter_config.json").is_file():
@@ -209,3 +201,200 @@ def _no_memory(path: Path, bits: int) -> ModelError:
         f"{path}: its weights do not fit into memory with {bits} bits",
         hint=f"{smaller}several GPUs with --max-memory, or a GGUF file of it",
     )
+
+
+_SHOWN = 3
+
+
+def load_weights(folder: Path, **how: Any) -> Any:
+    """The causal language model in a folder; ``how`` are arguments of ``from_pretrained``.
+
+    Raises ``ModelError`` for a folder that cannot be opened or lacks weights, and what torch
+    raises when memory runs out.
+    """
+    import transformers
+
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **how
+        )
+    # A file may hold anything, and a model's own code raise anything.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        if how.get("trust_remote_code") and "auto_map" in _written_config(folder):
+            raise foreign_failure(folder, error) from None
+        raise ModelError(f"{folder}: cannot be opened: {first_line(error)}") from None
+    check_loaded(folder, info)
+    return model
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Raise ``ModelError`` for a model that cannot be opened without code that comes with it."""
+    config = _written_config(folder)
+    if "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder}: this model ({config.get('model_type')}) runs code that comes with it",
+            hint="--trust-remote-code runs it; do so only if you trust its publisher",
+        )
+
+
+def _written_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder as it is written; empty where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def longest_sequence(config: Any) -> int:
+    """The longest sequence of a model in tokens, by its configuration."""
+    names = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    lengths = [getattr(config, name, None) for name in (*names, "model_max_length")]
+    return next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "not enough memory" in said
+    )
+
+
+def check_loaded(path: Path, info: dict[str, Any]) -> None:
+    """Raise ``ModelError`` when loading left weights at random values.
+
+    ``info`` is what ``from_pretrained(output_loading_info=True)`` gives beside the model.
+    """
+    missing = sorted(map(str, info.get("missing_keys") or ()))
+    mismatched = sorted(str(key[0]) for key in info.get("mismatched_keys") or ())
+    for names, what in ((missing, "lacks"), (mismatched, "has other shapes for")):
+        if names:
+            raise ModelError(
+                f"{path}: {what} {plural(len(names), 'weight')} of this model: {_named(names)}",
+                hint="its files are not complete, or its config.json is another model's",
+            )
+
+
+def quantisation(bits: int, dtype: Any, *, kind: str = "nf4", double: bool = True) -> Any:
+    """How bitsandbytes keeps weights in 4 (QLoRA's NF4, double quantisation) or 8 bits."""
+    import transformers
+
+    if bits == 8:
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """The settings of a LoRA adapter folder; raises ``ModelError``."""
+    try:
+        settings: dict[str, Any] = json.loads(
+            (folder / "adapter_config.json").read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: not a LoRA adapter: {first_line(error)}") from None
+    if settings.get("peft_type", "LORA") != "LORA":
+        raise ModelError(f"{folder}: a {settings['peft_type']} adapter, not LoRA")
+    return settings
+
+
+def apply_adapter(model: Any, adapter: Path, *, name: str = "default", train: bool = False) -> Any:
+    """A model with a PEFT adapter over it; beside those that it has, under its own name.
+
+    Raises ``ModelError`` for an adapter that is damaged or not this model's.
+    """
+    import peft
+
+    adapter_config(adapter)
+    stored = _stored_names(adapter)
+    try:
+        if isinstance(model, peft.PeftModel):
+            model.load_adapter(str(adapter), adapter_name=name, is_trainable=train)
+        else:
+            model = peft.PeftModel.from_pretrained(
+                model, str(adapter), adapter_name=name, is_trainable=train
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        shapes = "size mismatch" in str(error)
+        raise _misfit(adapter, "its weights have other shapes" if shapes else first_line(error))  # noqa: B904
+    wanted = set(
+        peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    )
+    for names, what in (
+        ({one for one in stored if "lora_" in one} - wanted, "of its weights are not in it"),
+        (wanted - stored, "weights that it should have are missing"),
+    ):
+        if names:
+            raise _misfit(adapter, f"{len(names)} {what}: {_named(sorted(names))}")
+    return model
+
+
+def merge_adapter(model: Any, adapter: Path) -> Any:
+    """A model with an adapter merged into its weights; raises ``ModelError``.
+
+    Each weight is summed in 32 bits, module by module, and rounded once: a sum in 16 bits would
+    lose what LoRA adds to large values, and the whole model in 32 bits take twice the memory.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = apply_adapter(model, adapter)
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and hasattr(module, "merge"):
+            base = module.get_base_layer()
+            dtypes = {key: weight.dtype for key, weight in base.named_parameters()}
+            quantised = any(not dtype.is_floating_point for dtype in dtypes.values())
+            if not quantised:
+                module.to(torch.float32)
+            module.merge()
+            if not quantised:
+                for key, weight in base.named_parameters():
+                    weight.data = weight.data.to(dtypes[key])
+    return model.unload()
+
+
+def _stored_names(adapter: Path) -> set[str]:
+    """The names of the weights in an adapter's file."""
+    path = adapter / "adapter_model.safetensors"
+    if not path.is_file():
+        if not (adapter / "adapter_model.bin").is_file():
+            raise ModelError(f"{adapter}: no adapter_model.safetensors in it")
+        import torch
+
+        return set(torch.load(adapter / "adapter_model.bin", "meta", weights_only=True))
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{adapter}: its weights are damaged: {first_line(error)}") from None
+
+
+def _misfit(adapter: Path, reason: str) -> ModelError:
+    base = adapter_config(adapter).get("base_model_name_or_path")
+    return ModelError(
+        f"adapter {adapter} does not fit this base model: {reason}",
+        hint=f"it was trained on {base}" if base else "",
+    )
+
+
+def _named(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more

@@ -30,13 +30,16 @@ INTERRUPTED = 130
 # Each subcommand: its module in ``iepile_cli.cli``, its function there, and what it does.
 COMMANDS = {
     "extract": ("extract", "extract", "Extract what a schema names from texts."),
+    "view": ("view", "view", "Make a page of results, or count what was found."),
     "convert": ("convert", "convert", "Build training and test data from annotated texts."),
     "train": ("train", "train", "Fine-tune a model on converted data."),
     "eval": ("eval", "evaluate", "Score predictions."),
+    "distill": ("distill", "distill", "Train a small model on the answers of a large one."),
     "export": ("export", "export", "Turn a trained model into GGUF, merged weights or Ollama."),
     "download": ("download", "download", "Fetch models, adapters and corpora."),
     "list": ("list", "list_", "Show models, templates, backends and recipes."),
     "serve": ("serve", "serve", "Show or run the command that serves a model."),
+    "doctor": ("doctor", "doctor", "Say what works here, and how to install the rest."),
 }
 
 

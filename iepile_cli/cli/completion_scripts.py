@@ -119,32 +119,38 @@ def _detected() -> str:
         return ""
 
 
-def install(shell: str) -> Path:
-    """Put a shell's script where it is found, and give that place; safe to repeat.
+def script_path(shell: str) -> Path:
+    """Where a shell finds its script; raises ``UsageError`` for PowerShell.
 
-    bash and zsh also get a line in ``.bashrc`` or ``.zshrc``. Raises ``UsageError`` for PowerShell,
-    whose profile only PowerShell knows.
+    Only PowerShell knows its profile.
     """
     home = Path.home()
     if shell == "bash":
         data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-        path = data / "bash-completion" / "completions" / "iepile"
-        _write(path, SCRIPTS[shell])
-        _add_line(home / ".bashrc", f"[ -r '{path}' ] && . '{path}'")
-    elif shell == "zsh":
-        dots = Path(os.environ.get("ZDOTDIR") or home)
-        path = dots / ".zfunc" / FILES[shell]
-        _write(path, SCRIPTS[shell])
-        _add_line(dots / ".zshrc", f"fpath+=('{path.parent}'); autoload -Uz compinit; compinit")
-    elif shell == "fish":
+        return data / "bash-completion" / "completions" / "iepile"
+    if shell == "zsh":
+        return Path(os.environ.get("ZDOTDIR") or home) / ".zfunc" / FILES[shell]
+    if shell == "fish":
         config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-        path = config / "fish" / "completions" / FILES[shell]
-        _write(path, SCRIPTS[shell])
-    else:
-        raise UsageError(
-            "the script is not installed by itself in PowerShell",
-            hint="iepile --show-completion | Out-File -Append $PROFILE",
-        )
+        return config / "fish" / "completions" / FILES[shell]
+    raise UsageError(
+        "the script is not installed by itself in PowerShell",
+        hint="iepile --show-completion | Out-File -Append $PROFILE",
+    )
+
+
+def install(shell: str) -> Path:
+    """Put a shell's script where it is found, and give that place; safe to repeat.
+
+    bash and zsh also get a line in ``.bashrc`` or ``.zshrc``. Raises ``UsageError`` for PowerShell.
+    """
+    path = script_path(shell)
+    _write(path, SCRIPTS[shell])
+    if shell == "bash":
+        _add_line(Path.home() / ".bashrc", f"[ -r '{path}' ] && . '{path}'")
+    elif shell == "zsh":
+        line = f"fpath+=('{path.parent}'); autoload -Uz compinit; compinit"
+        _add_line(path.parent.parent / ".zshrc", line)
     return path
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console, options
+from iepile_cli.cli.cluster_run import convert_on_cluster
 from iepile_cli.cli.fetching import with_offer
+from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.conversion.options import ConvertOptions
-from iepile_cli.errors import PartialFailure
+from iepile_cli.errors import PartialFailure, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ def convert(
             help="A file of records, a folder of datasets, a downloaded corpus; -: stdin.",
         ),
     ] = "-",
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
+    resume: Annotated[
+        bool, typer.Option(help="With --ray: go on with the shards that are not done.")
+    ] = False,
 ) -> None:
     """Build training and test instructions from annotated data, or bring it into another form.
 
@@ -56,6 +62,11 @@ def convert(
         path=None if src == "-" else with_offer(lambda: resolve_data(src)),
         output=None if str(chosen.output) == "-" else chosen.output,
     )
+    if cluster.ray is not None:
+        convert_on_cluster(chosen, cluster, resume=resume)
+        return
+    if resume:
+        raise UsageError("--resume is for --ray: a file appears when it is complete")
     with console.Progress() as progress:
 
         def show(name: str, size: int) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,17 +12,23 @@ import typer
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console, options
+from iepile_cli.cli.cluster_run import extract_on_cluster
 from iepile_cli.cli.extract_run import run
 from iepile_cli.cli.extract_sources import InstructionRecords, Texts, refuse_with_instructions
-from iepile_cli.errors import ModelError
+from iepile_cli.cli.view import summarising
+from iepile_cli.cluster.options import ClusterOptions
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
+from iepile_cli.extraction.summary import SummaryOptions
+from iepile_cli.models.catalogue import MANY
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-    from iepile_cli.extraction.inputs import Document, OnError
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.inputs import Document
+    from iepile_cli.extraction.outputs import ResultWriter
+    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
@@ -35,8 +42,19 @@ Examples:
   iepile extract --schema "attack(attacker, target, place)" -o events.jsonl *.txt
   iepile extract --schema "person{birthplace, occupation}" --lines names.txt
   iepile extract --schema schema.yaml --text-field body posts.jsonl --format csv
+  iepile extract --schema person,location -o page.html reports/
+  iepile extract --schema person,location --summary reports/
   iepile extract --instructions test.jsonl -o pred.jsonl
 """
+
+
+# What a person sees who names nothing to extract.
+_FIRST_USE = """\
+iepile extract finds in texts what you name with --schema, and says where each item stands:
+  iepile extract --schema person,location,organization {files}
+  echo "Tim Cook flew to Dublin." | iepile extract --schema person,location
+Relations, events and attributes have forms of their own, e.g. --schema "attack(attacker, target)".
+All options: iepile extract --help; what works on this machine: iepile doctor"""
 
 
 @options.command(first=("schema", "task", "model", "output", "format"))
@@ -58,66 +76,95 @@ def extract(
     ] = None,
     reading: InputOptions = InputOptions(),  # noqa: B008
     writing: OutputOptions = OutputOptions(),  # noqa: B008
+    counting: SummaryOptions = SummaryOptions(),  # noqa: B008
     how: ExtractOptions = ExtractOptions(),  # noqa: B008
     model: options.Model = None,
     adapter: options.Adapter = None,
     backend: options.BackendName = None,
     template: options.TemplateName = None,
     opening: Options = Options(),  # noqa: B008
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
-    from iepile_cli.task.table import task_named
 
-    settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
-    named = task_named(task) if task else None
-    source: Texts | InstructionRecords
-    if instructions is None:
-        source = Texts(files, schema, named, reading)
-    else:
-        refuse_with_instructions(
-            files=files,
-            schema=schema,
-            lang=how.language,
-            lines=reading.lines,
-            text_field=reading.text_field,
-            split_num=how.split_num,
-            all_occurrences=how.all_occurrences is not None,
-            best_type=how.best_type,
-            bom=writing.bom,
-            format=writing.format not in (None, "jsonl"),
+    if not schema and instructions is None and console.may_ask():
+        named_files = shlex.join(files) if files else "news.txt"
+        console.note(_FIRST_USE.format(files=named_files))
+        raise typer.Exit(UsageError.exit_code)
+    source = _source(files, schema, task, instructions, reading, writing, how)
+    if cluster.ray is not None:
+        if not isinstance(source, Texts):
+            raise UsageError("--ray reads texts: --instructions cannot be used with it")
+        extract_on_cluster(
+            source, writing, how, cluster, model, adapter, backend, template, opening
         )
-        source = InstructionRecords(instructions, named, reading)
+        return
+    settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
 
     def open_model_for_schema() -> Opened:
         if isinstance(source, Texts) and not settings.base_url:
             source.check_room(how, model, adapter or (), template, settings.context)
         return open_model(
-            model,
-            adapters=adapter or (),
-            backend=backend,
-            template=template,
-            options=settings,
+            model, adapters=adapter or (), backend=backend, template=template, options=settings
         )
 
-    writer = source.writer(writing)
-    run(
-        source.noun,
-        source.read,
-        writer,
-        open_model_for_schema,
-        functools.partial(_answer, source, writer, how, model),
-        output=writing.output,
-        resumable=source.resumable,
-        read_again=source.read_again,
+    writer = source.writer(writing, counting)
+    with summarising(writing, counting) as count:
+        run(
+            source.noun,
+            source.read,
+            writer,
+            open_model_for_schema,
+            functools.partial(_answer, source, writer, how, model, count),
+            output=writing.output,
+            resumable=source.resumable,
+            read_again=source.read_again,
+        )
+
+
+def _source(
+    files: list[str] | None,
+    schema: list[str] | None,
+    task: str | None,
+    instructions: str | None,
+    reading: InputOptions,
+    writing: OutputOptions,
+    how: ExtractOptions,
+) -> Texts | InstructionRecords:
+    """What is read; raises ``UsageError`` for options that do not go with it."""
+    from iepile_cli.task.table import task_named
+
+    named = task_named(task) if task else None
+    if instructions is None:
+        return Texts(files, schema, named, reading)
+    refuse_with_instructions(
+        files=files,
+        schema=schema,
+        lang=how.language,
+        lines=reading.lines,
+        text_field=reading.text_field,
+        input_format=reading.input_format,
+        save_text=reading.save_text,
+        split_num=how.split_num,
+        overlap=how.overlap,
+        passes=how.passes > 1,
+        votes=how.votes > 1,
+        all_occurrences=how.all_occurrences is not None,
+        best_type=how.best_type,
+        bom=writing.bom,
+        format=writing.format not in (None, "jsonl"),
+        summary=writing.summary,
     )
+    return InstructionRecords(instructions, named, reading)
 
 
 def _answer(
     source: Texts | InstructionRecords,
-    writer: Writer,
+    writer: ResultWriter,
     how: ExtractOptions,
     model: str | None,
+    count: Callable[[Result], None],
     documents: Iterator[Document],
     opened: Opened,
     on_answer: Callable[[int, float], None],
@@ -143,8 +190,12 @@ def _answer(
         for result in results:
             remarks.about(result)
             yield result
+            count(result)
     except ModelError as error:
         raise source.named(error) from None
+
+
+_OTHERS = "`iepile list models` has others"
 
 
 class _Remarks:
@@ -155,6 +206,7 @@ class _Remarks:
         self._tasks = opened.model.tasks if opened.model else ()
         self._languages = opened.model.languages if opened.model else ()
         self._min_score = how.min_score
+        self._usual = how.suiting(opened)
         self._said: set[str] = set()
 
     def about(self, result: Result) -> None:
@@ -165,8 +217,11 @@ class _Remarks:
         task, text = result.task, result.document.text
         if self._tasks and task.name not in self._tasks:
             best = ", ".join(task_named(name).title for name in self._tasks)
-            self._say("task", f"{self._name} is best at {best}, and weak at {task.title}")
-        if self._languages and "language" not in self._said:
+            hidden = self._min_score is None and self._usual.least_score(task) > 0
+            more = ", and --min-score 0 shows what scores low" if hidden else ""
+            weak = f"{self._name} is best at {best}, and weak at {task.title}"
+            self._say("task", weak, f"{_OTHERS}{more}")
+        if self._languages and MANY not in self._languages and "language" not in self._said:
             language = "" if seems_foreign(text) else detect_language(text)
             if language not in self._languages:
                 known = ", ".join(self._languages)
@@ -178,9 +233,7 @@ class _Remarks:
         if self._min_score and result.items and all(item.score is None for item in result.items):
             self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
 
-    def _say(
-        self, what: str, message: str, way_out: str = "`iepile list models` has others"
-    ) -> None:
+    def _say(self, what: str, message: str, way_out: str = _OTHERS) -> None:
         if what not in self._said:
             self._said.add(what)
             console.note(f"note: {message}" + (f": {way_out}" if way_out else ""))

@@ -16,6 +16,7 @@ import typer
 from iepile_cli.cli.console import Progress, detail, note, print_error
 from iepile_cli.cli.fetching import offer_download
 from iepile_cli.errors import IEPileError, PartialFailure
+from iepile_cli.files import STDIN_NAME
 from iepile_cli.formatting import duration, plural
 
 OnError = Callable[[IEPileError], None]
@@ -66,6 +67,14 @@ class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
     def resumed(self) -> int:
         """How many items were answered by the earlier run."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the results could not be written, in a line."""
+
+    @property
+    def path(self) -> str | None:
+        """The file that holds the results now, None for standard output."""
+
     def done(self, item: Item) -> bool:
         """Whether an item was answered by the earlier run."""
 
@@ -103,8 +112,7 @@ def run(
         print_error(error.message, error.hint)
 
     output = None if output == "-" else output
-    to_resume = output if resumable else None
-    with writing as writer, _resume_hint(to_resume, writer):
+    with writing as writer, _resume_hint(output, writer, resumable=resumable):
         rest = (item for item in read(failed) if not writer.done(item))
         first = next(rest, None)
         if first is None:
@@ -127,11 +135,13 @@ def run(
         if failures and not (counts.items or writer.resumed):
             # Raised in here: a file of earlier results is not replaced by an empty one.
             raise IEPileError(f"{failed_inputs}; nothing written")
+    for line in writer.notes:
+        note(line)
     counts.report(output)
     if failures:
         raise PartialFailure(
             f"{failed_inputs}; {plural(counts.items, noun)} written",
-            hint="--resume tries again what failed" if to_resume else "",
+            hint="--resume tries again what failed" if output and resumable else "",
         )
 
 
@@ -150,8 +160,8 @@ def _measured(
 ) -> tuple[int, int] | None:
     """The numbers of items and of characters that are left to do, None where nobody knows."""
     if again is None:
-        # What is read as a whole is there already.
-        alone = getattr(first, "line", 0) is None
+        # A text from standard input is read as a whole: it is there already.
+        alone = getattr(first, "line", 0) is None and getattr(first, "source", "") == STDIN_NAME
         return (1, len(first.text)) if alone else None
     lengths = [len(item.text) for item in again if not writer.done(item)]
     return len(lengths), sum(lengths)
@@ -160,8 +170,10 @@ def _measured(
 class _Counts:
     """What a run has done so far, its bar, and how long it will take."""
 
-    # A run without a bar gets an estimate after so many seconds, if it takes longer than a minute.
+    # A run without a bar gets an estimate after so many seconds, if it takes longer than a minute,
+    # and so many answers: several are computed at once, and the first tell little.
     ESTIMATE_AFTER = 10
+    ESTIMATE_ANSWERS = 16
     LONG = 60
 
     def __init__(
@@ -173,7 +185,7 @@ class _Counts:
         self._of = ""
         self._estimated = False
         self.items = self._found = self._ungrounded = 0
-        self._tokens = 0
+        self._tokens = self._answers = 0
         self._characters = 0.0
 
     def begin(self) -> None:
@@ -191,7 +203,9 @@ class _Counts:
         self._characters += characters
         self._bar.advance(characters)
         self._show()
-        if not self._estimated and time.monotonic() - self._opened >= self.ESTIMATE_AFTER:
+        self._answers += 1
+        waited = time.monotonic() - self._opened >= self.ESTIMATE_AFTER
+        if waited and self._answers >= self.ESTIMATE_ANSWERS and not self._estimated:
             self._estimated = True
             self._estimate()
 
@@ -235,11 +249,18 @@ class _Counts:
 
 
 @contextmanager
-def _resume_hint(output: str | None, writer: Writer[Any, Any]) -> Iterator[None]:
-    """Say, when a run with results ends before it is over, how to go on with them."""
+def _resume_hint(
+    output: str | None, writer: Writer[Any, Any], *, resumable: bool
+) -> Iterator[None]:
+    """Say, when a run with results ends before it is over, where they are and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, IEPileError):
-        if output is not None and writer.written:
+        if output is not None and writer.written and resumable:
             note(f"what is done stays; add --resume to go on with {output}")
+        elif output is not None and writer.written:
+            note(
+                f"what is done stays in {writer.path}, up to the text of its last row; extract the "
+                "rest into another file (--resume needs json or jsonl)"
+            )
         raise

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.cli import console
 from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
+    from iepile_cli.extraction.blocks import Inventory, ReadFile
     from iepile_cli.extraction.forms import OutputOptions
-    from iepile_cli.extraction.inputs import Document, InputOptions, OnError, OnSkip
-    from iepile_cli.extraction.outputs import Writer
+    from iepile_cli.extraction.inputs import Document, InputOptions, OnNote
+    from iepile_cli.extraction.outputs import ResultWriter, Writer
+    from iepile_cli.extraction.paths import OnError, OnSkip
     from iepile_cli.extraction.requests import ExtractOptions
+    from iepile_cli.extraction.saved_texts import SavedTexts
+    from iepile_cli.extraction.summary import SummaryOptions
+    from iepile_cli.shards import Shard
     from iepile_cli.task import SchemaItem, Task
 
 # A schema that is short beside this many tokens is not measured beforehand.
@@ -24,6 +30,8 @@ _CONTEXT_STEP = 256
 # Inputs up to this size are read once beforehand, so that the time left can be told.
 _COUNTED_BYTES = 200_000_000
 _NAMED_FILES = 20
+# Formats whose parts, one after the other, are the whole.
+_JOINABLE = ("jsonl", "csv", "tsv")
 
 
 def refuse_with_instructions(**given: object) -> None:
@@ -34,6 +42,35 @@ def refuse_with_instructions(**given: object) -> None:
         raise UsageError(
             f"--instructions brings its own texts and schemas: {refused} cannot be used with it"
         )
+
+
+def refuse_parts_of_streams(part: Shard | None, paths: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a part of what cannot be read twice."""
+    from iepile_cli.files import STDIN, is_device
+
+    if part is not None and any(path == STDIN or is_device(path) for path in paths):
+        raise UsageError(
+            "--shard: a part can only be taken of files, which are read twice",
+            hint="write the stream to a file first",
+        )
+
+
+def refuse_parts_as(format_: str, part: Shard | None) -> None:
+    """Raise ``UsageError`` for a part in a format whose outputs `cat` cannot join."""
+    if part is not None and format_ not in _JOINABLE:
+        raise UsageError(
+            f"--shard: outputs of the format {format_} cannot be joined",
+            hint=f"formats: {', '.join(_JOINABLE)}",
+        )
+
+
+def part_setting(part: Shard | None) -> dict[str, str]:
+    """What a resumed run has to have in common about its part."""
+    return {} if part is None else {"shard": str(part)}
+
+
+def _ignore(what: Any) -> None:
+    pass
 
 
 class Texts:
@@ -61,32 +98,49 @@ class Texts:
         if not paths and not is_piped():
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
         self.paths = paths or ["-"]
-        self._reading = reading
+        self.reading = reading
+        self._inventory: Inventory | None = None
+        refuse_parts_of_streams(reading.part, self.paths)
         self._exclude: tuple[str, ...] = ()
+        self._saved: SavedTexts | None = None
         self.resumable = False
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the results; raises ``UsageError`` for an output that is an input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> ResultWriter:
+        """The writer of the results; raises ``UsageError`` for an output that is an input.
+
+        Where stdout is for a summary alone, results go nowhere.
+        """
         from iepile_cli.extraction import outputs
-        from iepile_cli.extraction.forms import RESUMABLE
+        from iepile_cli.extraction.forms import FOLDER, RESUMABLE
+        from iepile_cli.extraction.resuming import SETTINGS
         from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
 
         output = writing.output
+        if writing.summary and output is None:
+            output = os.devnull
         format_ = writing.format or outputs.format_for(output)
+        if format_ == "html" and output in (None, "-") and sys.stdout.isatty():
+            raise UsageError("a page is not for a terminal", hint="-o page.html")
         if output is not None and output != "-":
             refuse_overwriting([output], [*self.paths, *self._schema_files()])
             part = output + outputs.PART
-            notes = (output + outputs.SETTINGS, part + outputs.SETTINGS)
+            notes = (output + SETTINGS, part + SETTINGS)
             self._exclude = (output, part, *notes)
             self._refuse_overwriting_inside(output)
+            if format_ == FOLDER:
+                self.refuse_folder_inside(output)
         self.resumable = format_ in RESUMABLE
+        refuse_parts_as(format_, self.reading.part)
         # Wrong options are said before a file is made.
-        self._documents(lambda error: None, lambda path: None)
+        self._quiet_documents()
+        if self.reading.save_text is not None:
+            self._save_texts(self.reading.save_text)
         settings = {
             "task": self.task.name,
             "schema": schema_json(self.task, self.schema),
             "types": list(dict.fromkeys(item.type for item in self.schema)),
+            **part_setting(self.reading.part),
         }
         return outputs.open_writer(
             format_,
@@ -94,13 +148,15 @@ class Texts:
             task=self.task,
             resume=writing.resume,
             bom=writing.bom,
+            counting=counting,
             settings=settings,
+            header=self.reading.part is None or self.reading.part.first,
         )
 
     def _refuse_overwriting_inside(self, output: str) -> None:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
-        from iepile_cli.extraction.inputs import find_files
-        from iepile_cli.extraction.outputs import holds_results
+        from iepile_cli.extraction.paths import find_files
+        from iepile_cli.extraction.resuming import holds_results
         from iepile_cli.files import is_same_file, suffix
 
         if not os.path.isfile(output) or holds_results(output):
@@ -113,32 +169,85 @@ class Texts:
                 f"{output} would overwrite what is read from it", hint="name another output"
             )
 
+    def _save_texts(self, folder: str) -> None:
+        """Prepare ``--save-text``; raises ``UsageError`` for a folder where something else is."""
+        from iepile_cli.extraction.saved_texts import SavedTexts
+
+        self._saved = SavedTexts(folder, [*self.paths, *self._schema_files()])
+        self._exclude = (*self._exclude, folder)
+
+    def refuse_folder_inside(self, output: str) -> None:
+        """Refuse a folder of results in one that is read: what is written would be read too."""
+        inside = os.path.realpath(output)
+        for path in filter(os.path.isdir, self.paths):
+            if os.path.commonpath([inside, os.path.realpath(path)]) == os.path.realpath(path):
+                raise UsageError(f"{output} is in {path}, which is read", hint="name another -o")
+
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The documents; files of a folder that are passed over are named at the end."""
         skipped: list[str] = []
-        yield from self._documents(on_error, skipped.append)
+        documents = self._blocks(on_error, skipped.append, console.note)
+        yield from self._saved.saving(documents) if self._saved else documents
         _name_skipped(skipped)
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size(self.paths, exclude=self._exclude)
+        size = reading_cost(self.paths, exclude=self._exclude)
         known = size is not None and size <= _COUNTED_BYTES
-        return self._documents(lambda error: None, lambda path: None) if known else None
+        return self._quiet_documents() if known else None
 
-    def _documents(self, on_error: OnError, on_skip: OnSkip) -> Iterator[Document]:
+    def _quiet_documents(self) -> Iterator[Document]:
+        return self._blocks(_ignore, _ignore, _ignore)
+
+    def inventory(self, on_error: OnError, on_skip: OnSkip) -> Inventory:
+        """What files there are and how many documents each has; they are read through once."""
+        from iepile_cli.extraction.blocks import take_inventory
+        from iepile_cli.extraction.inputs import file_reader
+        from iepile_cli.extraction.paths import find_files
+
+        if self._inventory is None:
+            paths = find_files(self.paths, on_error, exclude=self._exclude, on_skip=on_skip)
+            reader = file_reader(self.reading)
+            self._inventory = take_inventory(paths, reader, self.reading.limit)
+        return self._inventory
+
+    def _blocks(self, on_error: OnError, on_skip: OnSkip, on_note: OnNote) -> Iterator[Document]:
+        from iepile_cli.extraction.blocks import in_blocks
+        from iepile_cli.extraction.inputs import file_reader
+
+        part = self.reading.part
+        documents = self.documents(on_error, on_skip, on_note)
+        if part is None:
+            return in_blocks(documents)
+        return self._part(part, on_error, on_skip, file_reader(self.reading, on_note))
+
+    def _part(
+        self, part: Shard, on_error: OnError, on_skip: OnSkip, read_file: ReadFile
+    ) -> Iterator[Document]:
+        from iepile_cli.extraction.blocks import in_blocks, read_pieces
+
+        # What is wrong with the inputs as a whole is said by the first part.
+        told = (on_error, on_skip) if part.first else (_ignore, _ignore)
+        pieces, first = self.inventory(*told).pieces(part)
+        yield from in_blocks(read_pieces(pieces, read_file, on_error), first)
+
+    def documents(self, on_error: OnError, on_skip: OnSkip, on_note: OnNote) -> Iterator[Document]:
+        """All documents, whatever part is asked for."""
         from iepile_cli.extraction.inputs import read_documents
 
         return read_documents(
             self.paths,
-            encoding=self._reading.encoding,
-            lines=self._reading.lines,
-            text_field=self._reading.text_field,
-            limit=self._reading.limit,
+            encoding=self.reading.encoding,
+            lines=self.reading.lines,
+            text_field=self.reading.text_field,
+            input_format=self.reading.input_format,
+            limit=self.reading.limit,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,
+            on_note=on_note,
         )
 
     def check_room(
@@ -206,31 +315,42 @@ class InstructionRecords:
 
         check_encoding(reading.encoding)
         self._path, self._task, self._reading = path, task, reading
+        refuse_parts_of_streams(reading.part, [path])
 
-    def writer(self, writing: OutputOptions) -> Writer:
-        """The writer of the records; raises ``UsageError`` for an output that is the input."""
+    def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
+        """The writer of the records, which are not counted.
+
+        Raises ``UsageError`` for an output that is the input.
+        """
         from iepile_cli.extraction import outputs
         from iepile_cli.files import refuse_overwriting
 
         if writing.format is None:
             outputs.format_for(writing.output, records=True)
         refuse_overwriting([writing.output], [self._path])
-        return outputs.open_record_writer(writing.output, resume=writing.resume)
+        settings = part_setting(self._reading.part)
+        return outputs.open_record_writer(writing.output, resume=writing.resume, settings=settings)
 
     def read(self, on_error: OnError) -> Iterator[Document]:
         """The records."""
+        from iepile_cli.extraction.blocks import in_blocks, read_pieces, take_inventory
+
+        part, limit = self._reading.part, self._reading.limit
+        if part is None:
+            return in_blocks(itertools.islice(self._read_file(self._path, on_error), limit))
+        pieces, first = take_inventory([self._path], self._read_file, limit).pieces(part)
+        return in_blocks(read_pieces(pieces, self._read_file, on_error), first)
+
+    def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
         from iepile_cli.extraction.instructions import read_instructions
 
-        records = read_instructions(
-            self._path, on_error, task=self._task, encoding=self._reading.encoding
-        )
-        return itertools.islice(records, self._reading.limit)
+        return read_instructions(path, on_error, task=self._task, encoding=self._reading.encoding)
 
     def read_again(self) -> Iterable[Document] | None:
         """The records once more, or None where they cannot be read twice or are too large."""
-        from iepile_cli.extraction.inputs import input_size
+        from iepile_cli.extraction.paths import reading_cost
 
-        size = input_size([self._path])
+        size = reading_cost([self._path])
         known = size is not None and size <= _COUNTED_BYTES
         return self.read(lambda error: None) if known else None
 
@@ -247,6 +367,6 @@ def _name_skipped(skipped: list[str]) -> None:
     shown = skipped if console.verbosity.verbose else skipped[:_NAMED_FILES]
     more = f" and {len(skipped) - len(shown)} more (-v names all)" if skipped[len(shown) :] else ""
     console.note(
-        f"passed over {plural(len(skipped), 'file')} whose suffix is not that of a text: "
+        f"passed over {plural(len(skipped), 'file')} that are not of a kind that is read: "
         f"{', '.join(map(display_name, shown))}{more}; to read one all the same, name it"
     )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iepile_cli.cli import console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import UsageError, install_hint
+from iepile_cli.fields import option
 from iepile_cli.formatting import Styled, readable_size, wrap
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
-of a backend also what it finds on this machine, of a model also kind, size, memory, licence and
-languages, of a recipe the memory that it takes and what there is.
+of a backend also what it finds on this machine, of a model also kind, size, memory, licence,
+languages, whether it fits this machine, and what to expect of it, of a recipe the memory that it
+takes and what there is.
 
 Examples:
 
@@ -39,6 +41,7 @@ Examples:
 """
 # Why most models are not ready.
 _NOT_HERE = "not here: iepile download "
+_NOT_MEASURED = "not measured"
 
 
 class Kind(str, Enum):
@@ -50,12 +53,18 @@ class Kind(str, Enum):
     recipes = "recipes"
 
 
+@dataclass(frozen=True)
+class ListOptions:
+    """How names are listed."""
+
+    as_json: bool = option(False, flags=("--json",), help="Write a JSON list.")
+    installed: bool = option(False, help="Only models and data that are on this machine.")
+
+
+@options.command()
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON list.")] = False,
-    installed: Annotated[
-        bool, typer.Option("--installed", help="Only models and data that are on this machine.")
-    ] = False,
+    how: ListOptions = ListOptions(),
 ) -> None:
     """Show templates, backends, models or training recipes, and whether they can run here.
 
@@ -63,11 +72,11 @@ def list_(
     """
     from iepile_cli.registry import registry
 
-    if installed and kind is not Kind.models:
+    if how.installed and kind is not Kind.models:
         raise UsageError("--installed is for models", hint="iepile list models --installed")
     known = registry()
-    rows = listed_installed(known) if installed else listed(kind.value.removesuffix("s"), known)
-    if as_json:
+    rows = listed_installed(known) if how.installed else listed(kind.value.removesuffix("s"), known)
+    if how.as_json:
         records = [dataclasses.asdict(row) for row in rows]
         typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
     elif not sys.stdout.isatty():
@@ -154,6 +163,7 @@ def _backend(backend: Any, known: Registry) -> _Facts:
 
 
 def _model(entry: ModelEntry, known: Registry) -> _Facts:
+    from iepile_cli.backends.memory import fits_here
     from iepile_cli.models.local import local_path
 
     path = local_path(entry)
@@ -166,6 +176,8 @@ def _model(entry: ModelEntry, known: Registry) -> _Facts:
         "template": entry.template,
         "licence": entry.licence,
         "languages": " ".join(entry.languages),
+        "fits": fits_here(memory),
+        "expect": _expected(entry, known) if entry.kind != "data" else "",
         "path": str(path or ""),
     }
     details = {key: value for key, value in facts.items() if value}
@@ -176,6 +188,14 @@ def _model(entry: ModelEntry, known: Registry) -> _Facts:
     if entry.kind in {"gguf", "base"}:
         return (*_runnable(path, known), details)
     return True, "", details
+
+
+def _expected(entry: ModelEntry, known: Registry) -> str:
+    """What quality was measured of a model, by default with the adapter that goes with it."""
+    if entry.adapter and not entry.expect:
+        adapter: ModelEntry = known.get("model", entry.adapter)
+        return adapter.expect or _NOT_MEASURED
+    return entry.expect or _NOT_MEASURED
 
 
 def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
@@ -232,7 +252,7 @@ def _piped(row: Listed, kind: Kind) -> list[str]:
     if kind is Kind.recipes:
         cells += [row.details.get(column, "") for column in ("memory", "here")]
     if kind is Kind.models:
-        columns = ("kind", "size", "memory", "licence", "languages")
+        columns = ("kind", "size", "memory", "licence", "languages", "fits", "expect")
         cells += [row.details.get(column, "") for column in columns]
     return cells
 
@@ -278,9 +298,11 @@ def _show_models(rows: list[Listed]) -> None:
         origin = "" if row.origin == "built-in" else f"from {row.origin}"
         # How to get what is not here is said once, below.
         reason = "" if row.reason.startswith(_NOT_HERE) else row.reason
-        return _lines(row.summary, reason, origin)
+        measured = row.details.get("expect", _NOT_MEASURED)
+        expected = "" if measured == _NOT_MEASURED else f"Expect {measured}."
+        return _lines(row.summary, expected, reason, origin)
 
-    columns = ("size", "memory", "licence", "languages")
+    columns = ("size", "memory", "fits", "licence", "languages")
     corpora = [row for row in rows if row.details.get("kind") == "data"]
     for title, part, shown, verb in (
         ("model", [row for row in rows if row not in corpora], columns, "runs here"),
@@ -302,10 +324,14 @@ def _show_models(rows: list[Listed]) -> None:
                 for row in part
             ],
             right=("size", "memory"),
-            optional=("size", "memory", "licence", "languages"),
+            optional=("fits", "memory", "size", "licence", "languages"),
         )
     if any(row.reason.startswith(_NOT_HERE) for row in rows):
-        lines = wrap("What is not here is fetched with: iepile download NAME", console.width())
+        said = (
+            "What is not here is fetched with: iepile download NAME. Models of which no quality is "
+            "named were not measured: iepile eval does it on texts of yours."
+        )
+        lines = wrap(said, console.width())
         console.put("\n".join(["", *lines, ""]))
 
 

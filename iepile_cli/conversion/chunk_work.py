@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from iepile_cli.conversion.annotation import annotation_of
 from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.converter import AliasConverter, Converted, Converter
 from iepile_cli.conversion.gold import KEPT, PART_LOST, Problem, Unusable, read_json, text_of
@@ -131,7 +132,9 @@ def records_chunk(to: str, renames: dict[str, str], chunk: Chunk) -> Done:
             done.counts.note(Problem(line, PART_LOST, what))
 
         rows.append(
-            dumps(record).encode() + b"\n" if to == "records" else tool_form(record, to, lost)
+            dumps(record).encode() + b"\n"
+            if to == "records"
+            else tool_form(annotation_of(record, lost), to, lost)
         )
     done.counts.rows = len(rows)
     done.data = (b"," if to in JSON_ARRAYS else b"").join(rows)

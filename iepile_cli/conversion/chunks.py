@@ -6,6 +6,7 @@ file of any size takes the same memory. What a record means is not known here.
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,24 @@ class Chunk:
         for index, raw in enumerate(self.data.split(b"\n")):
             if raw and not raw.isspace():
                 yield index, raw
+
+    def between(self, start: int, stop: int) -> Chunk:
+        """The records with the numbers from ``start`` up to ``stop``, and the problems there."""
+        count = self.after - self.first
+        first = max(start, self.first)
+        low, high = first - self.first, min(stop, self.after) - self.first
+        lines = None if self.lines is None else self.lines[low:high]
+        begins = self.line_of(low) if first > self.first and low < count else 0
+        ends = self.line_of(high) if high < count else math.inf
+        problems = [one for one in self.problems if begins <= one.line < ends]
+        data = b"\n".join(self.data.split(b"\n")[low:high])
+        return Chunk(data, first, lines, problems, self.position)
+
+    @property
+    def after(self) -> int:
+        """The number after that of the last record."""
+        # What a piece of a file ends with, after its last line, is no record.
+        return self.first + self.data.count(b"\n") + bool(self.data and self.data[-1:] != b"\n")
 
     def line_of(self, index: int) -> int:
         """The line in the file of the record at ``index``."""
@@ -103,6 +122,17 @@ def _cut_short(block: bytes) -> bytes:
 
 def _too_long(size: int, line: int) -> list[Problem]:
     return [Problem(line, NOT_JSON, f"over {LONGEST >> 20} MB long")] if size > LONGEST else []
+
+
+def chunks_of(chunks: Iterable[Chunk], start: int, stop: float) -> Iterator[Chunk]:
+    """The records with the numbers from ``start`` up to ``stop``, in chunks."""
+    for chunk in chunks:
+        if chunk.first >= stop:
+            return
+        if start <= chunk.first and chunk.after <= stop:
+            yield chunk
+        elif chunk.after > start:
+            yield chunk.between(start, int(min(stop, chunk.after)))
 
 
 # ------------------------------------------------------------------------------------- one array

@@ -47,13 +47,18 @@ def _spans(layout: Layout, entry: Mapping[str, Any], text: str) -> tuple[Span | 
     spans = [
         _span(entry, key, _keys(layout, key), text) for _, key in layout.roles if _named(entry, key)
     ]
-    if layout.by_head and _named(entry, layout.slot_text):
+    if layout.by_head and _fills_slot(layout, entry):
         spans.append(_span(entry, layout.slot_text, _keys(layout, layout.slot_text), text))
     parts = entry.get(layout.slot_list, []) if layout.slot_list else []
     for part in parts if isinstance(parts, list) else [parts]:
-        if isinstance(part, dict) and _named(part, layout.slot_text):
+        if isinstance(part, dict) and _fills_slot(layout, part):
             spans.append(_span(part, layout.slot_text, ("start", "end"), text))
     return tuple(spans)
+
+
+def _fills_slot(layout: Layout, part: Mapping[str, Any]) -> bool:
+    """Whether ``read_annotations`` makes a role of a part."""
+    return isinstance(part.get(layout.slot_role), str) and _named(part, layout.slot_text)
 
 
 def _named(entry: Mapping[str, Any], key: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from iepile_cli.fields import option
+from iepile_cli.shards import Shard, parse_shard
 
 AUTO = "auto"
 _SCHEMA, _TYPES, _LABELS = "Schema and task", "Types asked", "Labels"
@@ -24,7 +25,19 @@ Form = Literal[
     "results",
 ]
 Output = Literal[
-    "rows", "records", "schema", "bio", "brat", "spacy", "prodigy", "doccano", "label-studio"
+    "rows",
+    "records",
+    "schema",
+    "bio",
+    "conll",
+    "brat",
+    "spacy",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "graphml",
+    "cypher",
+    "turtle",
 ]
 
 
@@ -44,7 +57,8 @@ class ConvertOptions:
     )
     to: Output = option(
         "rows",
-        help="What to make: rows (instructions), unified records, a schema, or a tool's format.",
+        help="What to make: rows (instructions), unified records, a schema, a tool's format, or "
+        "a graph.",
         group="Output",
     )
     form: Form = option("auto", help="Format of SRC.", flags=("--from",), group=_SCHEMA)
@@ -105,6 +119,12 @@ class ConvertOptions:
     source: str | None = option(
         None, help="Name of the dataset. Default: the folder's name.", group=_LABELS
     )
+    shard: str | None = option(
+        None,
+        metavar="I/N",
+        help="Only part I of N of each file's records, for job arrays; `cat` joins the outputs.",
+        group="Output",
+    )
     sample: float = option(
         1.0, help="Convert only this share of the records, drawn.", group="Output"
     )
@@ -123,3 +143,8 @@ class ConvertOptions:
     workers: int | None = option(
         None, help="Worker processes. Default: one per processor, at most 8.", group="Output"
     )
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of each file's records that is asked for, None for the whole."""
+        return None if self.shard is None else parse_shard(self.shard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
+from iepile_cli.conversion.annotation import annotation_of
 from iepile_cli.conversion.chunk_work import (
     Done,
     chunk_records,
@@ -18,17 +20,19 @@ from iepile_cli.conversion.chunk_work import (
     records_chunk,
     survey_chunk,
 )
-from iepile_cli.conversion.chunks import Chunk
+from iepile_cli.conversion.chunks import Chunk, chunks_of
 from iepile_cli.conversion.empty_rows import EmptyLimit
 from iepile_cli.conversion.gold import PART_LOST, SAME_ID, Problem
+from iepile_cli.conversion.graphs import GRAPHS, GraphFile
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
 from iepile_cli.conversion.report import Counts, Report
-from iepile_cli.conversion.writers import JSON_ARRAYS, write_brat
+from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import atomic_folder, atomic_write, display_name, is_device
 from iepile_cli.parallel import WorkerPool
+from iepile_cli.shards import Shard
 
 # Called with how many bytes of how many are done; 0 of 0 when the size is not known.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -51,10 +55,12 @@ def convert_file(
     dev_output: Path | None = None,
     progress: Progress = silent,
     several: bool = False,
+    part: Shard | None = None,
 ) -> Report:
     """Convert the records of one file (None: stdin) to rows in ``output`` (None: stdout).
 
-    With ``dev_output``, rows of the plan's dev share go there. Records that cannot be used are
+    With ``dev_output``, rows of the plan's dev share go there; with ``part`` only that part of the
+    records is converted. Records that cannot be used are
     left out and counted in the report. ``several`` files are converted at once. Raises
     ``DataError`` for a file that cannot be read and, with ``plan.strict``, for the first problem.
     """
@@ -62,7 +68,7 @@ def convert_file(
     report = Report(name=display_name(path))
     convert = functools.partial(convert_chunk, pickle.dumps(plan))
     with ExitStack() as stack:
-        chunks = stack.enter_context(open_chunks(path, form, plan.task_name, progress))
+        chunks = stack.enter_context(open_chunks(path, form, plan.task_name, progress, part))
         file = stack.enter_context(_open_output(output, plan.strict))
         dev = stack.enter_context(atomic_write(dev_output)) if dev_output else None
         # Files that are converted at once share the memory that one may take.
@@ -84,11 +90,18 @@ def write_records(
     strict: bool,
     pool: WorkerPool,
     progress: Progress = silent,
+    part: Shard | None = None,
 ) -> Report:
     """Write what a file holds as unified records or in a tool's form."""
     plan = Plan(task_name or "", (), strict=strict)
     report = Report(name=display_name(path))
-    with open_chunks(path, form, task_name, progress) as chunks:
+    graph = GraphFile(to) if to in GRAPHS else None
+    with open_chunks(path, form, task_name, progress, part) as chunks:
+        if graph is not None:
+            _add_to_graph(chunks, graph, renames, report, strict=strict)
+            with atomic_write(output) as file:
+                file.write(graph.written())
+            return report
         if to == "brat":
             assert output is not None
             _write_documents(chunks, output, renames, report, strict=strict)
@@ -120,7 +133,8 @@ def _write_documents(
     """Write a folder of brat's documents; it appears when it is complete."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="name a new folder with -o")
-    with atomic_folder(output) as folder:
+    with atomic_folder(output) as made:
+        folder = BratFolder(made)
         for chunk in chunks:
             counts = Counts()
             for line, record in chunk_records(chunk, renames, counts):
@@ -129,10 +143,37 @@ def _write_documents(
                     counts.note(Problem(line, PART_LOST, what))
 
                 counts.rows += 1
-                write_brat(record, folder / f"{report.rows + counts.rows:06d}", lost)
+                number = report.rows + counts.rows
+                folder.write(annotation_of(record, lost), f"{number:06d}", lost)
             if strict:
                 report.refuse(counts)
             report.add(counts)
+        folder.close()
+
+
+def _add_to_graph(
+    chunks: Iterable[Chunk],
+    graph: GraphFile,
+    renames: dict[str, str],
+    report: Report,
+    *,
+    strict: bool,
+) -> None:
+    """Add what records are annotated with to a graph."""
+    for chunk in chunks:
+        counts = Counts()
+        for line, record in chunk_records(chunk, renames, counts):
+
+            def lost(what: str, line: int = line, counts: Counts = counts) -> None:
+                counts.note(Problem(line, PART_LOST, what))
+
+            counts.rows += 1
+            found = annotation_of(record, lost)
+            known = {} if "source" in record else {"source": report.name, "line": line}
+            graph.add(found._replace(identity=known | record))
+        if strict:
+            report.refuse(counts)
+        report.add(counts)
 
 
 def survey_files(
@@ -155,17 +196,38 @@ def survey_files(
 
 @contextmanager
 def open_chunks(
-    path: Path | None, form: str, task_name: str | None, progress: Progress
+    path: Path | None,
+    form: str,
+    task_name: str | None,
+    progress: Progress,
+    part: Shard | None = None,
 ) -> Iterator[Iterator[Chunk]]:
-    """The chunks of records in a file, whatever form they have there; reports ``progress``."""
+    """The chunks of records in a file, whatever form they have there; reports ``progress``.
+
+    For a ``part`` the file is read twice: its records are counted first.
+    """
+    start, stop = (1, math.inf) if part is None else _numbers_of(part, path, form, task_name)
     with open_records(path, form, task_name) as (chunks, size):
 
         def reported() -> Iterator[Chunk]:
-            for chunk in chunks:
+            for chunk in chunks_of(chunks, int(start), stop):
                 yield chunk
                 progress(min(chunk.position, size), size)
 
         yield reported()
+
+
+def _numbers_of(
+    part: Shard, path: Path | None, form: str, task_name: str | None
+) -> tuple[int, float]:
+    """The numbers of a part's records: from the first up to the second."""
+    total = 0
+    with open_records(path, form, task_name) as (chunks, _):
+        for chunk in chunks:
+            total = chunk.after - 1
+    start, stop = part.bounds(total)
+    # What is wrong after the last record is for the last part to say.
+    return start + 1, math.inf if part.last else stop + 1
 
 
 # -------------------------------------------------------------------------------- in this process

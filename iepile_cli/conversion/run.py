@@ -18,6 +18,7 @@ from iepile_cli.conversion.datasets import (
     split_of,
     task_of,
 )
+from iepile_cli.conversion.graphs import GRAPHS
 from iepile_cli.conversion.hard_negatives import write_hard_negatives
 from iepile_cli.conversion.options import AUTO, ConvertOptions
 from iepile_cli.conversion.pipeline import (
@@ -29,11 +30,13 @@ from iepile_cli.conversion.pipeline import (
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import files_of, form_of
 from iepile_cli.conversion.report import Report
+from iepile_cli.conversion.writers import JSON_ARRAYS
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.fields import check_fields
-from iepile_cli.files import display_name, refuse_overwriting, write_atomic
+from iepile_cli.files import display_name, is_device, refuse_overwriting, write_atomic
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
+from iepile_cli.shards import parse_shard
 from iepile_cli.task.table import task_named
 
 # Gives a callback for the progress of what it is called with: a name and a size in bytes.
@@ -85,6 +88,8 @@ def _inputs_of(options: ConvertOptions) -> list[Path | None]:
 
 
 def _check(options: ConvertOptions) -> None:
+    if options.shard is not None:
+        _check_part(options)
     if options.to == "rows":
         return
     if options.label_aliases or options.sample != 1:
@@ -93,6 +98,23 @@ def _check(options: ConvertOptions) -> None:
         )
     if options.dev_share:
         raise UsageError(f"--dev-share splits rows: it cannot be used --to {options.to}")
+
+
+def _check_part(options: ConvertOptions) -> None:
+    """Raise ``UsageError`` for a part of what cannot be taken apart, or joined again."""
+    parse_shard(options.shard or "")
+    if options.path is None or is_device(options.path):
+        raise UsageError(
+            "--shard: a part can only be taken of files, which are read twice",
+            hint="write the stream to a file first",
+        )
+    if options.to in ("schema", "brat", *JSON_ARRAYS, *GRAPHS):
+        raise UsageError(f"--shard: outputs --to {options.to} cannot be joined")
+    if options.max_empty_ratio is not None:
+        raise UsageError(
+            "--shard: --max-empty-ratio counts the rows of the whole file",
+            hint="--neg-ratio and --sample draw each record by itself",
+        )
 
 
 def dev_path(output: Path | None, share: float) -> Path | None:
@@ -127,6 +149,7 @@ def _convert_single(options: ConvertOptions, pool: WorkerPool, show: Show) -> Re
             strict=options.strict,
             pool=pool,
             progress=progress,
+            part=options.part,
         )
     dev = dev_path(options.output, options.dev_share)
     _keep_inputs(options, dev)
@@ -145,6 +168,7 @@ def _convert_single(options: ConvertOptions, pool: WorkerPool, show: Show) -> Re
         pool=pool,
         dev_output=dev,
         progress=progress,
+        part=options.part,
     )
     return _finished(report, plan, hard)
 
@@ -272,6 +296,7 @@ class _Corpus:
                 dev_output=dev_path(target, plan.dev_share),
                 progress=reported,
                 several=True,
+                part=options.part,
             )
             before += path.stat().st_size
             report.title = str(one.inside / path.name)

@@ -1,4 +1,4 @@
-"""Unified records in the forms of annotation tools: to be corrected there, or trained on.
+"""Annotation in the forms of annotation tools: to be corrected there, or trained on.
 
 ``readers/`` reads each of them back. What a form cannot hold (relations in columns of tags, events
 anywhere but in brat) is left out and noted.
@@ -8,137 +8,86 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from bisect import bisect, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-from iepile_cli.conversion.offsets import Span, gold_items
+from iepile_cli.conversion.annotation import UNTYPED, Annotation, Lost
 from iepile_cli.conversion.readers.spans import LabelledSpan
 from iepile_cli.task.instruction import dumps
-from iepile_cli.task.records import Gold
-from iepile_cli.task.shape import fixed_roles, slot_name
-from iepile_cli.task.table import TASKS, Task
+from iepile_cli.task.passages import SENTENCE, units
 
 # Words, and Chinese characters and punctuation one by one.
 _TOKEN = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+|[^\\w\\s]")
 _BLANK = re.compile(r"\s+")
-# What a mention is called whose type the annotation does not name.
-_UNTYPED = "mention"
-
-# Notes what a form cannot hold.
-Lost: TypeAlias = Callable[[str], None]
 # Tools that take one JSON array and no lines.
 JSON_ARRAYS = frozenset(("label-studio",))
 
 
-class Relation(NamedTuple):
-    """A relation between two labelled spans."""
-
-    head: LabelledSpan
-    label: str
-    tail: LabelledSpan
+def _without_relations(found: Annotation, lost: Lost) -> None:
+    for relation in found.relations:
+        lost(f"a relation {relation.label!r}")
 
 
-class Event(NamedTuple):
-    """An event: its trigger, labelled with its type, and its arguments, labelled with roles."""
-
-    trigger: LabelledSpan
-    arguments: tuple[LabelledSpan, ...]
+def _without_events(found: Annotation, lost: Lost) -> None:
+    for event in found.events:
+        lost(f"an event {event.label!r}")
 
 
-class Annotation(NamedTuple):
-    """A record's annotation in spans; ``spans`` are its entities and the ends of relations."""
-
-    text: str
-    spans: list[LabelledSpan]
-    relations: list[Relation]
-    events: list[Event]
-    identity: dict[str, Any]
-
-
-def annotation_of(record: Mapping[str, Any], lost: Lost) -> Annotation:
-    """The spans of a unified record; mentions without offsets are looked for in the text."""
-    text = record["text"]
-    identity = {key: record[key] for key in ("id",) if record.get(key) is not None}
-    made = Annotation(text, [], [], [], identity)
-    places = _Places(text)
-    for task in _SPANNED:
-        problems: list[str] = []
-        for gold, known in gold_items(task, record.get(task.layout.field, []), text, problems):
-            found = [
-                span or places.next(gold.type, mention)
-                for span, (_, mention) in zip(known, gold.roles, strict=True)
-            ]
-            spans = [span for span in found if span]
-            if len(spans) < len(found):
-                lost(f"a {gold.type!r} that is not in the text")
-            else:
-                _add(made, task, gold, spans)
-        for problem in problems:
-            lost(problem)
-    return made._replace(spans=sorted(set(made.spans)))
+def _disjoint(spans: Iterable[LabelledSpan], lost: Lost) -> list[LabelledSpan]:
+    """The longest of spans that lie over each other, in text order; the others are noted."""
+    chosen: list[LabelledSpan] = []
+    for span in sorted(spans, key=lambda one: (one.start - one.end, one.start)):
+        at = bisect(chosen, span)
+        if (at and chosen[at - 1].end > span.start) or (
+            at < len(chosen) and chosen[at].start < span.end
+        ):
+            lost(f"{span.label!r} within or over another mention")
+        else:
+            chosen.insert(at, span)
+    return chosen
 
 
-# The tasks whose layouts have all that an annotation of their field can hold.
-_SPANNED = tuple(
-    {
-        task.layout.field: task
-        for task in TASKS.values()
-        if not task.layout.by_head and not task.gold_types_only
-        if task.slots or task.layout.roles[0][0] != "trigger"
-    }.values()
-)
-
-
-class _Places:
-    """Where mentions stand whose offsets are not known: each time the next place of it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._after: dict[tuple[str, str], int] = {}
-
-    def next(self, kind: str, mention: str) -> Span | None:
-        at = self.text.find(mention, self._after.get((kind, mention), 0))
-        if at < 0:
-            at = self.text.find(mention)
-        if at < 0:
-            return None
-        self._after[kind, mention] = at + len(mention)
-        return at, at + len(mention)
-
-
-def _add(made: Annotation, task: Task, gold: Gold, spans: list[Span]) -> None:
-    fixed = fixed_roles(task.shape)
-    if task.slots:
-        if not gold.roles or gold.roles[0][0] not in fixed:
-            return
-        arguments = tuple(
-            LabelledSpan(*span, slot_name(role))
-            for span, (role, _) in zip(spans[1:], gold.roles[1:], strict=True)
-        )
-        made.events.append(Event(LabelledSpan(*spans[0], gold.type), arguments))
-    elif len(fixed) == 1:
-        made.spans.append(LabelledSpan(*spans[0], gold.type))
-    else:
-        head = LabelledSpan(*spans[0], gold.subject_type or _label_at(made, spans[0]))
-        tail = LabelledSpan(*spans[1], gold.object_type or _label_at(made, spans[1]))
-        made.spans.extend((head, tail))
-        made.relations.append(Relation(head, gold.type, tail))
-
-
-def _label_at(made: Annotation, span: Span) -> str:
-    return next((one.label for one in made.spans if one[:2] == span), _UNTYPED)
+def _tokens(text: str, spans: Iterable[LabelledSpan]) -> Iterator[tuple[int, int]]:
+    """Where the tokens of a text are, in order; each span is made of whole ones."""
+    cuts = sorted({0, len(text), *(at for span in spans for at in span[:2])})
+    for start, end in itertools.pairwise(cuts):
+        for token in _TOKEN.finditer(text, start, end):
+            yield token.span()
 
 
 # ------------------------------------------------------------------------------- one JSON object
 
 
 def spacy_json(found: Annotation, lost: Lost) -> dict[str, Any]:
-    """A document as spaCy's ``Doc.to_json()`` has it."""
-    for relation in found.relations:
-        lost(f"a relation {relation.label!r}")
+    """A document as spaCy's ``Doc.to_json()`` has it, with tokens, for ``Doc.from_json()``.
+
+    Entities of spaCy do not overlap: where some do, all are in the span group ``sc`` too.
+    """
+    _without_relations(found, lost)
     _without_events(found, lost)
-    return {**found.identity, "text": found.text, "ents": [one._asdict() for one in found.spans]}
+    entities = _disjoint(found.spans, lambda _: None)
+    made = {**found.identity, "text": found.text, "ents": [one._asdict() for one in entities]}
+    if len(entities) < len(found.spans):
+        made["spans"] = {"sc": [{**one._asdict(), "kb_id": ""} for one in found.spans]}
+    places = _with_blanks(found.text, _tokens(found.text, found.spans))
+    made["tokens"] = [
+        {"id": number, "start": start, "end": end} for number, (start, end) in enumerate(places)
+    ]
+    return made
+
+
+def _with_blanks(text: str, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Tokens, and a token for each blank that is more than one space after a token."""
+    at = 0
+    for start, end in (*places, (len(text), len(text))):
+        blank = at + (at > 0 and text[at : at + 1] == " ")
+        if blank < start:
+            yield blank, start
+        if start < end:
+            yield start, end
+        at = end
 
 
 def prodigy_json(found: Annotation, lost: Lost) -> dict[str, Any]:
@@ -194,6 +143,7 @@ def label_studio_json(found: Annotation, lost: Lost) -> dict[str, Any]:
                 "text": found.text[one.start : one.end],
                 "labels": [one.label],
             },
+            **({"score": found.scores[one]} if one in found.scores else {}),
         }
         for one, name in names.items()
     ]
@@ -207,12 +157,10 @@ def label_studio_json(found: Annotation, lost: Lost) -> dict[str, Any]:
         }
         for one in found.relations
     ]
-    return {**found.identity, "data": {"text": found.text}, "predictions": [{"result": result}]}
-
-
-def _without_events(found: Annotation, lost: Lost) -> None:
-    for event in found.events:
-        lost(f"an event {event.trigger.label!r}")
+    named = dict(found.identity)
+    own = {"id": named.pop("id")} if "id" in named else {}
+    data = {"text": found.text, **named}
+    return {**own, "data": data, "predictions": [{"result": result}]}
 
 
 # ------------------------------------------------------------------------------ columns of tokens
@@ -220,24 +168,39 @@ def _without_events(found: Annotation, lost: Lost) -> None:
 
 def bio_lines(found: Annotation, lost: Lost) -> str:
     """A sentence as columns of tokens and tags, parted by tabs, and a blank line."""
-    for relation in found.relations:
-        lost(f"a relation {relation.label!r}")
-    _without_events(found, lost)
-    chosen: list[LabelledSpan] = []
-    for span in sorted(found.spans, key=lambda one: (one.start - one.end, one.start)):
-        if all(span.end <= one.start or span.start >= one.end for one in chosen):
-            chosen.append(span)
-        else:
-            lost(f"{span.label!r} within or over another mention")
-    cuts = sorted({0, len(found.text), *(at for one in chosen for at in one[:2])})
-    lines = []
-    for start, end in itertools.pairwise(cuts):
-        label = next((one.label for one in chosen if one.start == start), "")
-        mark = "B-"
-        for token in _TOKEN.findall(found.text[start:end]):
-            lines.append(f"{token}\t{mark + _BLANK.sub(' ', label) if label else 'O'}\n")
-            mark = "I-"
+    lines = [f"{token}\t{tag}\n" for _, token, tag in _tagged(found, lost)]
     return "".join(lines) + "\n" if lines else ""
+
+
+def conll_lines(found: Annotation, lost: Lost) -> str:
+    """A document as ``bio_lines`` has a sentence, its sentences parted, after ``-DOCSTART-``."""
+    ends = [unit.end for unit in units(found.text) if unit.cut >= SENTENCE]
+    made = ["-DOCSTART-\tO\n"]
+    sentence = -1
+    for start, token, tag in _tagged(found, lost):
+        here = bisect_right(ends, start)
+        # A mention goes on where a sentence seems to end within it.
+        if here > sentence and not tag.startswith("I-"):
+            made.append("\n")
+            sentence = here
+        made.append(f"{token}\t{tag}\n")
+    return "".join([*made, "\n"])
+
+
+def _tagged(found: Annotation, lost: Lost) -> Iterator[tuple[int, str, str]]:
+    """The tokens of a text, each with its place and its tag."""
+    _without_relations(found, lost)
+    _without_events(found, lost)
+    chosen = _disjoint(found.spans, lost)
+    spans = iter(chosen)
+    span = next(spans, None)
+    for start, end in _tokens(found.text, chosen):
+        while span is not None and span.end <= start:
+            span = next(spans, None)
+        tag = "O"
+        if span is not None and span.start <= start:
+            tag = f"{'B' if start == span.start else 'I'}-{_BLANK.sub(' ', span.label)}"
+        yield start, found.text[start:end], tag
 
 
 # ------------------------------------------------------------------------------------------- brat
@@ -251,8 +214,10 @@ def brat_lines(found: Annotation, lost: Lost) -> str:
     def mention(span: LabelledSpan) -> str:
         if span not in names:
             names[span] = f"T{len(names) + 1}"
-            text = _BLANK.sub(" ", found.text[span.start : span.end])
-            lines.append(f"{names[span]}\t{_name(span.label)} {span.start} {span.end}\t{text}\n")
+            pieces = _pieces(found.text, span)
+            places = ";".join(f"{start} {end}" for start, end in pieces)
+            text = " ".join(_BLANK.sub(" ", found.text[start:end]) for start, end in pieces)
+            lines.append(f"{names[span]}\t{_name(span.label)} {places}\t{text}\n")
         return names[span]
 
     for span in found.spans:
@@ -260,26 +225,66 @@ def brat_lines(found: Annotation, lost: Lost) -> str:
     for number, relation in enumerate(found.relations, 1):
         ends = f"Arg1:{mention(relation.head)} Arg2:{mention(relation.tail)}"
         lines.append(f"R{number}\t{_name(relation.label)} {ends}\n")
+    by_place = {span[:2]: span for span in found.spans}
     for number, event in enumerate(found.events, 1):
-        by_place = {span[:2]: span for span in found.spans}
-        parts = [f"{_name(event.trigger.label)}:{mention(event.trigger)}"]
+        if event.trigger is None:
+            lost(f"an event {event.label!r} without a trigger")
+            continue
+        parts = [f"{_name(event.label)}:{mention(event.trigger)}"]
         for one in event.arguments:
-            filler = by_place.get(one[:2], LabelledSpan(one.start, one.end, _UNTYPED))
+            filler = by_place.get(one[:2], LabelledSpan(one.start, one.end, UNTYPED))
             parts.append(f"{_name(one.label)}:{mention(filler)}")
         lines.append(f"E{number}\t{' '.join(parts)}\n")
     return "".join(lines)
+
+
+def _pieces(text: str, span: LabelledSpan) -> list[tuple[int, int]]:
+    """The parts of a span that are on one line each: brat has no mention over several."""
+    found = re.finditer(r"[^\r\n]+", text[span.start : span.end])
+    pieces = [(span.start + one.start(), span.start + one.end()) for one in found]
+    return pieces or [(span.start, span.end)]
 
 
 def _name(label: str) -> str:
     return _BLANK.sub("_", label.strip())
 
 
-def write_brat(record: Mapping[str, Any], path: Path, lost: Lost) -> None:
-    """Write a record as a ``.txt`` and an ``.ann`` file beside it."""
-    found = annotation_of(record, lost)
-    path.with_suffix(".txt").write_bytes(found.text.encode())
-    path.with_suffix(".ann").write_bytes(brat_lines(found, lost).encode())
+class BratFolder:
+    """A folder of brat's documents, and the settings with which brat shows them."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Entity types, relations, and event types, these with their roles.
+        self._entities: dict[str, None] = {}
+        self._relations: dict[str, None] = {}
+        self._events: dict[str, dict[str, None]] = {}
+
+    def write(self, found: Annotation, name: str, lost: Lost) -> None:
+        """Write a document as ``name.txt`` and ``name.ann``; raises ``OSError``."""
+        (self.folder / f"{name}.txt").write_bytes(found.text.encode("utf-8", "replace"))
+        lines = brat_lines(found, lost)
+        (self.folder / f"{name}.ann").write_bytes(lines.encode("utf-8", "replace"))
+        self._entities.update((_name(one.label), None) for one in found.spans)
+        self._relations.update((_name(one.label), None) for one in found.relations)
+        for event in found.events:
+            roles = self._events.setdefault(_name(event.label), {})
+            roles.update((_name(one.label), None) for one in event.arguments)
+            if event.arguments:
+                self._entities[UNTYPED] = None
+
+    def close(self) -> None:
+        """Write ``annotation.conf``, by which brat knows the labels."""
+        lines = ["[entities]", *self._entities, "[relations]"]
+        lines += [f"{name}\tArg1:<ENTITY>, Arg2:<ENTITY>" for name in self._relations]
+        lines.append("[events]")
+        for name, roles in self._events.items():
+            taken = ", ".join(f"{role}*:<ENTITY>" for role in roles)
+            lines.append(f"{name}\t{taken}" if roles else name)
+        text = "\n".join([*lines, "[attributes]", ""])
+        (self.folder / "annotation.conf").write_bytes(text.encode("utf-8", "replace"))
+
+
+# ----------------------------------------------------------------------------------- by its name
 
 _JSON: Mapping[str, Callable[[Annotation, Lost], dict[str, Any]]] = {
     "spacy": spacy_json,
@@ -289,9 +294,9 @@ _JSON: Mapping[str, Callable[[Annotation, Lost], dict[str, Any]]] = {
 }
 
 
-def tool_form(record: Mapping[str, Any], to: str, lost: Lost) -> bytes:
-    """A record in a tool's form, with a line end."""
-    found = annotation_of(record, lost)
+def tool_form(found: Annotation, to: str, lost: Lost) -> bytes:
+    """A text's annotation in a tool's form, with a line end."""
     if to in _JSON:
-        return dumps(_JSON[to](found, lost)).encode() + b"\n"
-    return bio_lines(found, lost).encode()
+        return dumps(_JSON[to](found, lost)).encode("utf-8", "replace") + b"\n"
+    lines = conll_lines if to == "conll" else bio_lines
+    return lines(found, lost).encode("utf-8", "replace")

@@ -12,7 +12,6 @@ from iepile_cli.evaluation.documents import Document
 from iepile_cli.evaluation.outcomes import (
     CORRECT,
     MISSED,
-    SPURIOUS,
     Outcome,
     label_of,
     mentions_of,
@@ -77,7 +76,7 @@ def _errors(document: Document, entries: list[Outcome]) -> Iterator[dict[str, An
         if entry.kind == CORRECT:
             continue
         yield {
-            "error": _word(entry),
+            "error": entry.kind,
             "task": task,
             "unit": document.reader.task.units[entry.unit].name,
             "label": label_of(document, entry.unit, entry.fact),
@@ -88,13 +87,6 @@ def _errors(document: Document, entries: list[Outcome]) -> Iterator[dict[str, An
             "source": source,
             "id": name,
         }
-
-
-def _word(entry: Outcome) -> str:
-    """A false negative is missed; a false positive is of a wrong type, partial or spurious."""
-    if entry.kind == SPURIOUS and entry.other is not None:
-        return "wrong type"
-    return entry.kind
 
 
 def _gold(document: Document, entry: Outcome) -> dict[str, Any]:

@@ -1,20 +1,20 @@
 """The HTML report: one file that loads nothing, with no script in it.
 
-What is shown is made ready here; how it looks is ``report.html.jinja``, where everything that came
-from a file is escaped. A content security policy forbids the page to load or run anything even if
-that should fail.
+What is shown is made ready here; how it looks are ``report.html.jinja`` and ``report.css`` in
+``pages``. The filters are rules of the style sheet, made for the kinds and types of each report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.evaluation.error_groups import ErrorGroups, shade
 from iepile_cli.evaluation.outcomes import (
+    BOUNDARY,
     CORRECT,
-    SPURIOUS,
+    WRONG_TYPE,
     Mark,
     Outcome,
     label_of,
@@ -22,8 +22,9 @@ from iepile_cli.evaluation.outcomes import (
     mentions_of,
     outcomes,
 )
-from iepile_cli.evaluation.report import confusion_table, plural, remarks
+from iepile_cli.evaluation.report import confusion_table, plural, remarks, unshared_remarks
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
+from iepile_cli.pages import render as render_page
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.documents import Document
@@ -39,25 +40,28 @@ MAX_TEXT = 6000
 MAX_ERRORS = 200
 MAX_BROKEN = 2000
 _NAME_LENGTH = 26
+# A difference to the baseline is shown in colour below this p.
+SIGNIFICANT = 0.05
 
 
 def render(evaluation: Evaluation, limit: int) -> Iterator[str]:
     """The report in pieces; at most ``limit`` documents with errors are shown."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = _short
     confusions = _confusions(evaluation)
-    yield from environment.get_template(TEMPLATE).generate(
+    groups = ErrorGroups()
+    documents = [
+        _document(document, evaluation, groups) for document in evaluation.wrong_documents(limit)
+    ]
+    for document in documents:
+        document["classes"] = groups.classes(document["errors"])
+    yield from render_page(
+        TEMPLATE,
+        styles=["page.css", "report.css"],
+        more_style=groups.rules(),
+        short=_short,
         name=evaluation.name,
         options=evaluation.options,
-        remarks=list(remarks(evaluation)),
+        remarks=list(remarks(evaluation, comparison=False)),
+        baseline=_baseline(evaluation.comparison),
         tasks=[
             {
                 "name": task,
@@ -68,9 +72,8 @@ def render(evaluation: Evaluation, limit: int) -> Iterator[str]:
         ],
         wrong=evaluation.wrong_count(),
         limit=limit,
-        documents=(
-            _document(document, evaluation) for document in evaluation.wrong_documents(limit)
-        ),
+        groups=groups.shown(),
+        documents=documents,
         plural=plural,
     )
 
@@ -123,7 +126,7 @@ def _confusions(evaluation: Evaluation) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def _matrix(times: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """Gold types down, predicted types across, with a shade for each cell, darker where more."""
+    """Gold types down, predicted types across; shades tell the share of all in the matrix."""
     totals = {gold: sum(of_gold.values()) for gold, of_gold in times.items() if gold}
     kinds = sorted(totals, key=lambda kind: (-totals[kind], kind))
     # Types that are predicted and never gold, whether where something else is gold or nothing.
@@ -134,48 +137,82 @@ def _matrix(times: dict[str, dict[str, int]]) -> dict[str, Any]:
                 others[kind] = others.get(kind, 0) + count
     kinds += sorted(others, key=lambda kind: (-others[kind], kind))
     shown = kinds[:MAX_MATRIX]
+    total = sum(count for of_gold in times.values() for count in of_gold.values())
     rows = []
     for gold in [*shown, ""]:
         of_gold = times.get(gold, {})
-        most = max(of_gold.values(), default=0)
         cells = [
             {
                 "count": count,
-                "shade": f"{0.15 + 0.6 * count / most:.2f}" if count else "",
+                "shade": shade(count, total),
+                "title": f"{gold or 'nothing'} → {kind or 'nothing'}: {count / total:.1%} of all",
                 "right": bool(gold) and kind == gold,
             }
             for kind in [*shown, ""]
             for count in [of_gold.get(kind, 0)]
         ]
         rows.append({"name": gold or "spurious", "cells": cells})
-    return {"kinds": [*shown, "missed"], "rows": rows, "hidden": len(kinds) - len(shown)}
+    return {
+        "kinds": [*shown, "missed"],
+        "rows": rows,
+        "hidden": len(kinds) - len(shown),
+        "total": total,
+    }
+
+
+# ------------------------------------------------------------------------------------ baseline
+
+
+def _baseline(comparison: dict[str, Any]) -> dict[str, Any] | None:
+    """The comparison as a table; differences that are unlikely to be chance are told apart."""
+    if not comparison:
+        return None
+    rows = []
+    for task, part in comparison["tasks"].items():
+        for unit, result in part["units"].items():
+            better = "better" if result["difference"] > 0 else "worse"
+            verdict = better if result["p"] < SIGNIFICANT else ""
+            rows.append({"name": f"{task} {unit}", "verdict": verdict, **part, **result})
+    return {
+        "name": comparison["predictions"],
+        "rows": rows,
+        "remarks": list(unshared_remarks(comparison)),
+    }
 
 
 # ----------------------------------------------------------------------------------- documents
 
 
-def _document(document: Document, evaluation: Evaluation) -> dict[str, Any]:
+def _document(document: Document, evaluation: Evaluation, groups: ErrorGroups) -> dict[str, Any]:
     entries = outcomes(document, evaluation.options)
     wrong = [entry for entry in entries if entry.kind != CORRECT]
     task, source, name = document.key
     return {
         "name": " · ".join(part for part in (task, source, name[:16]) if part),
         "pieces": _pieces(document.text, marks(document, entries)) if document.text else [],
-        "errors": [_error(document, entry) for entry in wrong[:MAX_ERRORS]],
+        "errors": [_error(document, entry, groups) for entry in wrong[:MAX_ERRORS]],
         "broken": [answer[:MAX_BROKEN] for answer in document.broken],
     }
 
 
-def _error(document: Document, entry: Outcome) -> dict[str, Any]:
-    """One line of the list of errors; a wrong type says which one is right."""
+def _error(document: Document, entry: Outcome, groups: ErrorGroups) -> dict[str, Any]:
+    """One line of the list of errors; it says what is right where that is near."""
     mentions = [one for one in mentions_of(document, entry.unit, entry.fact) if one]
-    mixed_up = entry.kind == SPURIOUS and entry.other is not None
+    label, right, labels = label_of(document, entry.unit, entry.fact), "", []
+    if entry.other is not None and entry.kind == WRONG_TYPE:
+        right = label_of(document, entry.unit, entry.other)
+        labels = [right]
+    elif entry.other is not None and entry.kind == BOUNDARY:
+        right = " → ".join(filter(None, mentions_of(document, entry.unit, entry.other)))
+    shown = " → ".join(mentions)
+    said = f"{shown} ({label})" if entry.kind == WRONG_TYPE else shown
+    said = f"{shown}, should be {right}" if entry.kind == BOUNDARY else said
     return {
         "kind": entry.kind,
-        "word": "wrong type" if mixed_up else entry.kind,
-        "label": label_of(document, entry.unit, entry.fact),
-        "mentions": " → ".join(mentions),
-        "right": label_of(document, entry.unit, entry.other) if mixed_up and entry.other else "",
+        "label": label,
+        "classes": groups.add(entry.kind, labels or [label], said),
+        "mentions": shown,
+        "right": right,
         "absent": bool(document.text) and any(one not in (document.text or "") for one in mentions),
     }
 

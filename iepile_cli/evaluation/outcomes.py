@@ -15,14 +15,16 @@ from iepile_cli.evaluation.options import EvalOptions
 _CJK = "\u2e80"
 
 CORRECT, PARTIAL, MISSED, SPURIOUS = "correct", "partial", "missed", "spurious"
+WRONG_TYPE, BOUNDARY = "wrong type", "boundary"
 
 
 class Outcome(NamedTuple):
     """One fact and what became of it.
 
     ``unit`` is the place of its unit in the task. ``other`` is the gold fact that a predicted one
-    got partial credit for, or that has the same mentions and another label; a missed fact that is
-    the other of a spurious one has no outcome of its own.
+    got partial credit for, that has the same mentions and another label (``WRONG_TYPE``), or that
+    has the same label and mentions that overlap (``BOUNDARY``); such a fact has no outcome of its
+    own.
     """
 
     kind: str
@@ -41,7 +43,7 @@ class Mark(NamedTuple):
 
 
 def outcomes(document: Document, options: EvalOptions) -> list[Outcome]:
-    """What became of every gold and predicted fact; a pair of a wrong type is one outcome."""
+    """What became of every gold and predicted fact; a pair that belongs together is one outcome."""
     found: list[Outcome] = []
     for unit, labels in enumerate(document.reader.labels):
         hits, pairs, missed, spurious = match_facts(
@@ -56,7 +58,11 @@ def outcomes(document: Document, options: EvalOptions) -> list[Outcome]:
             kind = CORRECT if credit == FULL else PARTIAL
             found.append(Outcome(kind, unit, predicted, gold))
         _, mixed, missed, spurious = match_facts(missed, spurious, labels, "boundary", None)
-        found += [Outcome(SPURIOUS, unit, predicted, gold) for gold, predicted, _ in mixed]
+        found += [Outcome(WRONG_TYPE, unit, predicted, gold) for gold, predicted, _ in mixed]
+        _, near, missed, spurious = match_facts(
+            missed, spurious, labels, "type", document.comparable_text
+        )
+        found += [Outcome(BOUNDARY, unit, predicted, gold) for gold, predicted, _ in near]
         found += [Outcome(SPURIOUS, unit, fact) for fact in spurious]
         found += [Outcome(MISSED, unit, fact) for fact in missed]
     return found
@@ -83,8 +89,9 @@ def marks(document: Document, entries: Iterable[Outcome]) -> list[Mark]:
     after: dict[tuple[str, str], int] = {}
     found: list[Mark] = []
     for entry in entries:
-        sides = [(entry.kind, entry.fact)]
-        if entry.kind == SPURIOUS and entry.other is not None:
+        # A wrong type is marked as what it is: something spurious where something is missed.
+        sides = [(SPURIOUS if entry.kind == WRONG_TYPE else entry.kind, entry.fact)]
+        if entry.kind in (WRONG_TYPE, BOUNDARY) and entry.other is not None:
             sides.append((MISSED, entry.other))
         for kind, fact in sides:
             # Gold and predictions count their occurrences apart, so that they meet.

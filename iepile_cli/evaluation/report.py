@@ -254,8 +254,8 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What else there is to know, a line each, for people."""
+def remarks(evaluation: Evaluation, *, comparison: bool = True) -> Iterator[str]:
+    """What else there is to know, a line each, for people; with the comparison, if any."""
     for task, scores in evaluation.scores.items():
         rows = scores.rows
         documents, answers = scores.documents, rows["answers"]
@@ -273,7 +273,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"{plural(evaluation.counts.unreadable, 'line')} could not be read"
     if evaluation.counts.skipped:
         yield f"{plural(evaluation.counts.skipped, 'record')} of other tasks left out"
-    yield from _comparison_remarks(evaluation.comparison)
+    if comparison:
+        yield from _comparison_remarks(evaluation.comparison)
 
 
 def _comparison_remarks(comparison: dict[str, Any]) -> Iterator[str]:
@@ -286,6 +287,12 @@ def _comparison_remarks(comparison: dict[str, Any]) -> Iterator[str]:
                 f" (95 % {low:+.2f} to {high:+.2f}), p = {result['p']:.4f},"
                 f" {plural(part['documents'], 'document')}"
             )
+    yield from unshared_remarks(comparison)
+
+
+def unshared_remarks(comparison: dict[str, Any]) -> Iterator[str]:
+    """What of the two files could not be compared, or not in the same way."""
+    for task, part in comparison.get("tasks", {}).items():
         if part["only_in_one"]:
             yield f"{task}: {plural(part['only_in_one'], 'document')} in one of the two files only"
         if part["other_gold"]:

@@ -1,29 +1,45 @@
-"""Results as bytes: JSON Lines, a JSON array, CSV, or instruction records with their answers.
+"""Results as bytes: JSON Lines, a JSON array, or instruction records with their answers.
 
-What people look at is in ``view.py``; where the bytes go is decided in ``outputs.py``.
+Tables are in ``tables.py``, the forms of other programs in ``tool_forms.py``, and what people look
+at in ``view.py``; where the bytes go is decided in ``outputs.py``.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from iepile_cli.errors import UsageError
-from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.instructions import InstructionRecord
-from iepile_cli.extraction.results import Result, end_types, is_single, slots_of, to_json, to_line
+from iepile_cli.extraction.results import Result, to_json, to_line
+from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
-from iepile_cli.task.shape import fixed_roles
 
-Format = Literal["table", "json", "jsonl", "csv"]
+Format = Literal[
+    "table",
+    "json",
+    "jsonl",
+    "html",
+    "csv",
+    "tsv",
+    "parquet",
+    "conll",
+    "brat",
+    "spacy",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "graphml",
+    "cypher",
+    "turtle",
+]
 FORMATS = get_args(Format)
 RESUMABLE = ("json", "jsonl")
+# The format that is a folder of files.
+FOLDER = "brat"
 # The group of the options in the help of the command line.
 _OUTPUT = "Output"
 
@@ -47,28 +63,79 @@ class OutputOptions:
         help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
     )
     resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+    summary: bool = option(
+        False,
+        group=_OUTPUT,
+        help="Write the names found, counted over all texts, to stdout; results go to --output.",
+    )
+    per_document: bool = option(False, group=_OUTPUT, help="With --summary: count each text apart.")
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.per_document and not self.summary:
+            raise UsageError("--per-document is for --summary", hint="add --summary")
+        to_stdout = self.output in (None, "-")
+        if self.summary and to_stdout and (self.format or self.output):
+            raise UsageError(
+                "--summary is written to stdout, where results would be",
+                hint="-o FILE writes the results",
+            )
 
 
-class Form(Protocol):
+class Form:
     """How results become bytes: what comes first, each result, what comes last."""
 
-    def begin(self, *, resumed: bool) -> bytes:
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the results the form could not hold, in a line for people."""
+        return ()
+
+    def begin(self, *, resumed: bool = False) -> bytes:
         """What stands before the first result, or before the first further one."""
+        return b""
 
     def result(self, result: Result) -> bytes:
         """One result."""
+        raise NotImplementedError
 
     def end(self) -> bytes:
         """What closes the output: it makes whatever was written until then valid."""
+        return b""
 
 
-def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = False) -> Form:
-    """The form of a format; ``task`` tells the columns of CSV, ``on_stdout`` the width of a table.
+class WithoutHeader(Form):
+    """A form that goes on with another output: what that begins with is not repeated."""
 
-    Raises ``UsageError`` for a format that is none, and for a byte order mark in any but CSV.
+    def __init__(self, form: Form) -> None:
+        self._form = form
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of the form."""
+        return self._form.notes
+
+    def result(self, result: Result) -> bytes:
+        """One result, as the form has it."""
+        return self._form.result(result)
+
+    def end(self) -> bytes:
+        """The end, as the form has it."""
+        return self._form.end()
+
+
+def form_of(
+    format_: str,
+    task: Task | None,
+    *,
+    on_stdout: bool,
+    bom: bool = False,
+    counting: SummaryOptions | None = None,
+) -> Form:
+    """The form of a format.
+
+    ``task`` tells the columns of CSV, ``on_stdout`` the width of a table, ``counting`` which names
+    a page counts together. Raises ``UsageError`` for a format that is none, and for a byte order
+    mark in any but CSV.
     """
     if bom and format_ != "csv":
         raise UsageError("--bom is for CSV", hint="add --format csv")
@@ -81,27 +148,29 @@ def form_of(format_: str, task: Task | None, *, on_stdout: bool, bom: bool = Fal
             return JsonArray()
         case "jsonl":
             return JsonLines()
-        case "csv" if task is not None:
-            return Csv(task, bom=bom)
+        case "html":
+            from iepile_cli.extraction.page import Page
+
+            return Page(options=counting)
+        case "csv" | "tsv" | "parquet" if task is not None:
+            from iepile_cli.extraction import tables
+
+            return tables.table_of(format_, task, bom=bom)
+        case _ if format_ in FORMATS:
+            from iepile_cli.extraction.tool_forms import tool_form_of
+
+            return tool_form_of(format_)
         case _:
             hint = f"one of {', '.join(FORMATS)}"
             raise UsageError(f"no output format is called {format_!r}", hint=hint)
 
 
-class JsonLines:
+class JsonLines(Form):
     """One JSON object a line."""
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
 
     def result(self, result: Result) -> bytes:
         """The result's object and a line end."""
         return to_line(to_json(result)) + b"\n"
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
 
 class InstructionLines(JsonLines):
@@ -118,13 +187,13 @@ class InstructionLines(JsonLines):
         return to_line(shown | result.counts, surrogates="escape") + b"\n"
 
 
-class JsonArray:
+class JsonArray(Form):
     """One JSON array, with one object a line."""
 
     def __init__(self) -> None:
         self._separator = b"\n"
 
-    def begin(self, *, resumed: bool) -> bytes:
+    def begin(self, *, resumed: bool = False) -> bytes:
         """The opening bracket."""
         self._separator = b",\n" if resumed else b"\n"
         return b"" if resumed else b"["
@@ -137,78 +206,3 @@ class JsonArray:
     def end(self) -> bytes:
         """The closing bracket."""
         return b"\n]\n"
-
-
-class Csv:
-    """One row for each item; for tasks with arguments or attributes, one for each of those.
-
-    The columns follow from the task: where the text is from, the item's number in it and its type,
-    each fixed part of the item with its place, one argument or attribute with its place, and the
-    item's score. An item without arguments has one row. A cell that a spreadsheet would take for a
-    formula (``=1+1``, ``@SUM(...)``) gets a ``'`` in front, as OWASP advises against CSV injection.
-    With ``bom``, a byte order mark tells Excel that this is UTF-8.
-    """
-
-    _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-    def __init__(self, task: Task, *, bom: bool = False) -> None:
-        self._task, self._bom = task, bom
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the columns."""
-        task = self._task
-        named = ["source", "line", "id", "task", "lang", "item", "type"]
-        named += [key for key, field in task.item_keys if field.endswith("_type")]
-        if is_single(task):
-            return [*named, "text", "start", "end", "score"]
-        for role in fixed_roles(task.shape):
-            named += [role, f"{role}_start", f"{role}_end"]
-        return [*named, *(("role", "text", "start", "end") if task.slots else ()), "score"]
-
-    def begin(self, *, resumed: bool) -> bytes:
-        """The names of the columns."""
-        return (codecs.BOM_UTF8 if self._bom else b"") + self._row(self.columns)
-
-    def result(self, result: Result) -> bytes:
-        """The rows of a result; none when nothing was found."""
-        document = result.document
-        where = [document.source, document.line, document.id, result.task.name, result.language]
-        return b"".join(
-            self._row([*where, number, *cells])
-            for number, item in enumerate(result.items, 1)
-            for cells in self._cells(item)
-        )
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
-
-    def _cells(self, item: Item) -> Iterator[list[Any]]:
-        task = self._task
-        first = [item.item.type, *end_types(task, item.item).values()]
-        score = None if item.score is None else round(item.score, 4)
-        spans = dict(reversed(item.roles))
-        for role in fixed_roles(task.shape):
-            first += _place(spans.get(role))
-        slots = slots_of(task, item)
-        if not task.slots:
-            yield [*first, score]
-        elif not slots:
-            yield [*first, None, *_place(None), score]
-        for name, span in slots:
-            yield [*first, name, *_place(span), score]
-
-    def _row(self, cells: Sequence[Any]) -> bytes:
-        safe = [
-            f"'{cell}" if isinstance(cell, str) and cell.startswith(self._FORMULA) else cell
-            for cell in cells
-        ]
-        line = io.StringIO(newline="")
-        # Characters of the line end are quoted inside cells: both must be, whichever Python.
-        csv.writer(line, lineterminator="\r\n").writerow(safe)
-        return (line.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "replace")
-
-
-def _place(span: Span | None) -> list[Any]:
-    return [None, None, None] if span is None else [span.text, span.start, span.end]

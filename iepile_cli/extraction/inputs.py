@@ -1,4 +1,4 @@
-"""Documents from whatever a user names: texts, lines, JSON Lines, CSV, standard input.
+"""Documents from whatever a user names: files of text, documents, lines, records, tables.
 
 Goes in: paths and how to read them. Comes out: a stream of ``Document``; one record is held at a
 time, so files of any size can be read. What cannot be used goes to ``on_error`` as a
@@ -7,37 +7,37 @@ time, so files of any size can be read. What cannot be used goes to ``on_error``
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import itertools
 import os
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from iepile_cli import files, record_files
+from iepile_cli import arrow_files, files, record_files
+from iepile_cli.encodings import guessed, stream_encoding
 from iepile_cli.errors import DataError, IEPileError, UsageError
+from iepile_cli.extraction.paths import OnError, OnSkip, find_files
 from iepile_cli.fields import check_fields, option
-from iepile_cli.files import STDIN, STDIN_NAME, display_name
+from iepile_cli.files import STDIN, display_name
 from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
+from iepile_cli.shards import Shard, parse_shard
 
 # A record file whose first records are all unusable is something else: it is given up.
 UNUSABLE_RECORDS = 20
-# What is read from a folder: plain text and record files. A file or a glob may name any.
-_TEXT = ".txt .text .md .markdown .rst .adoc .org .tex .log .srt .vtt .html .htm .xml .eml"
-_RECORDS = ".jsonl .ndjson .json .csv .tsv"
-TEXT_SUFFIXES = frozenset(f"{_TEXT} {_RECORDS}".split())
 
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
 
 # The group of the options in the help of the command line.
 _INPUT = "Input"
 
-OnError: TypeAlias = Callable[[IEPileError], None]
-OnSkip: TypeAlias = Callable[[str], None]
+# Hears what should be known of a file that was read, in a line that begins with its name.
+OnNote: TypeAlias = Callable[[str], None]
+Kind: TypeAlias = Literal[
+    "text", "pdf", "docx", "pptx", "opendocument", "rtf", "epub", "html", "markdown", "eml", "msg"
+]
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,72 @@ class InputOptions:
         None, group=_INPUT, help="The field of JSONL, CSV and TSV records that holds the text."
     )
     encoding: str | None = option(
-        None, group=_INPUT, help="Encoding of the input. Default: UTF-8, or as its BOM says."
+        None,
+        group=_INPUT,
+        help="Encoding of the input. Default: UTF-8, or as its BOM says, or as it seems.",
+    )
+    input_format: Kind | None = option(
+        None,
+        group=_INPUT,
+        help="What kind of document each file is; text: none, as it is. Default: as content and "
+        "suffix say.",
+    )
+    save_text: str | None = option(
+        None,
+        group=_INPUT,
+        metavar="DIR",
+        help="Write each text there as it was read: offsets count its characters.",
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
+    shard: str | None = option(
+        None,
+        group=_INPUT,
+        metavar="I/N",
+        help="Only part I of N of all texts, for job arrays; `cat` joins the outputs.",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part that is asked for, None for the whole."""
+        return None if self.shard is None else parse_shard(self.shard)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text to extract from.
 
-    ``source`` is the file's path, or ``stdin``; ``line`` (from 1) and ``id`` say which of the
-    file's texts it is, where it holds several. Offsets count characters of ``text``, in which
-    line ends are as they are in the file; a byte order mark is no part of it.
+    ``source`` is the file's path or address, or ``stdin``; ``line`` (from 1) and ``id`` say which
+    of the file's texts it is, where it holds several. Offsets count characters of ``text``, in
+    which line ends of plain text are as they are in the file; a byte order mark is no part of it.
+    ``pages`` are the offsets at which pages or slides begin, where it has such. Documents of one
+    ``block`` are answered together (see ``blocks.py``).
     """
 
     source: str
     text: str
     id: str = ""
     line: int | None = None
+    pages: tuple[int, ...] = ()
+    block: int = field(default=0, compare=False)
 
     @property
     def key(self) -> Any:
         """What tells this document from the others of a run."""
         return (self.source, self.id, self.line)
+
+    def page(self, offset: int) -> int | None:
+        """The number (from 1) of the page or slide that holds a character; None without pages."""
+        return bisect_right(self.pages, offset) if self.pages else None
+
+
+def document_of(text: str | Document, number: int) -> Document:
+    """A text, or a document as it is, as the ``number``-th (from 1) of a caller's texts."""
+    return text if isinstance(text, Document) else Document("text", text, line=number)
 
 
 Found: TypeAlias = Document | IEPileError
@@ -91,125 +131,60 @@ def read_documents(
     encoding: str | None = None,
     lines: bool = False,
     text_field: str | None = None,
+    input_format: Kind | None = None,
     limit: int | None = None,
     pattern: str | None = None,
     exclude: Collection[str] = (),
     on_error: OnError = raise_error,
     on_skip: OnSkip | None = None,
+    on_note: OnNote | None = None,
 ) -> Iterator[Document]:
-    """The documents behind the paths (files, folders, globs, ``-`` for standard input), in order.
+    """The documents that paths, folders, globs and addresses hold (``-``: stdin), in order.
 
-    A file is one document, unless ``lines`` makes every line that is not blank one, or its suffix
-    says that it holds records (``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``): then each
-    record's ``text_field`` is one. With ``text_field`` given, files of another suffix, and
-    standard input, are read as JSON Lines. Without ``encoding``, files are UTF-8, or what their
-    byte order mark says. ``limit`` ends the stream after so many documents; ``pattern``,
-    ``exclude`` and ``on_skip`` are those of ``find_files``.
+    A file is one document (of PDF, office files, pages, mails, books and Markdown, the text in
+    them), unless ``lines`` makes every line that is not blank one, or its suffix says that it holds
+    records (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow`` ...): then each
+    record's ``text_field`` is one. With ``text_field`` given, files of an unknown suffix, and
+    standard input, are read as JSON Lines. ``input_format`` says what files are. Without
+    ``encoding``, text is UTF-8, what its byte order mark says, or what it seems to be. ``limit``
+    ends the stream after so many documents; ``pattern``, ``exclude`` and ``on_skip`` are those of
+    ``find_files``. ``on_note`` hears of guessed encodings and of what was not read of a document.
 
     Raises ``UsageError`` at once for options that cannot be; bad input goes to ``on_error``.
     """
     if lines and text_field is not None:
         raise UsageError("a text a line has no field to choose", hint="--lines or --text-field")
+    if input_format is not None and (lines or text_field is not None):
+        hint = "leave out --lines and --text-field"
+        raise UsageError("--input-format is for files that are one text each", hint=hint)
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit} is no number of documents", hint="0 or more")
     files.check_encoding(encoding)
+    reading = _Reading(encoding, lines, text_field, input_format, on_note or (lambda note: None))
     found = find_files(paths, on_error, pattern=pattern, exclude=exclude, on_skip=on_skip)
     documents = (
-        document
-        for path in found
-        for document in read_file(path, _reader(path, encoding, lines, text_field), on_error)
+        document for path in found for document in read_file(path, reading.reader(path), on_error)
     )
     return itertools.islice(documents, limit)
 
 
-# ---------------------------------------------------------------------------------- finding files
+def file_reader(
+    reading: InputOptions, on_note: OnNote | None = None
+) -> Callable[[str, OnError], Iterator[Document]]:
+    """A function that gives the documents of one file, whatever ``limit`` and ``shard`` say."""
 
-
-def find_files(
-    paths: Sequence[str],
-    on_error: OnError,
-    *,
-    pattern: str | None = None,
-    exclude: Collection[str] = (),
-    on_skip: OnSkip | None = None,
-) -> Iterator[str]:
-    """The files that the paths name, each once: folders in sorted order, globs expanded.
-
-    From a folder come, at any depth, the files that are not hidden and either match ``pattern``
-    (``*.txt``) or have the suffix of a text; ``on_skip`` is told of each other one. ``exclude``
-    names files that are left out, as the output is when it is in an input folder. What is not
-    there goes to ``on_error`` and the rest goes on.
-    """
-    left_out = {os.path.realpath(path) for path in exclude}
-
-    def skip(path: str) -> None:
-        if on_skip is not None and os.path.realpath(path) not in left_out:
-            on_skip(path)
-
-    seen: set[str] = set()
-    for path in paths:
-        for found in _expand(path, on_error, pattern, skip):
-            if found not in seen and (found == STDIN or os.path.realpath(found) not in left_out):
-                seen.add(found)
-                yield found
-
-
-def _expand(path: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> Iterator[str]:
-    if path == STDIN:
-        yield path
-    elif os.path.isdir(path):
-        yield from _inside(path, on_error, pattern, skip)
-    elif os.path.lexists(path):
-        yield path
-    elif glob.has_magic(path):
-        # The shell leaves a glob as it is when nothing matches, or when it was quoted.
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            on_error(DataError("no file matches", path=display_name(path)))
-        for match in matches:
-            if os.path.isdir(match):
-                if "**" not in path:
-                    yield from _inside(match, on_error, pattern, skip)
-            else:
-                yield match
-    else:
-        hint = "to read standard input, write -" if path == STDIN_NAME else ""
-        on_error(DataError("no such file or folder", path=display_name(path), hint=hint))
-
-
-def _inside(folder: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> Iterator[str]:
-    found = False
-
-    def unreadable(error: OSError) -> None:
-        where = display_name(error.filename or folder)
-        on_error(DataError(f"cannot be read: {error.strerror}", path=where))
-
-    for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = os.path.join(where, name)
-            if fnmatch.fnmatch(name, pattern) if pattern else files.suffix(name) in TEXT_SUFFIXES:
-                found = True
-                yield path
-            else:
-                skip(path)
-    if not found:
-        wanted = f"matching {pattern}" if pattern else "ending like text (.txt, .md, .jsonl, ...)"
-        hint = "" if pattern else f"name other files with a glob: '{os.path.join(folder, '*')}'"
-        on_error(
-            DataError(f"no file in this folder {wanted}", path=display_name(folder), hint=hint)
+    def read(path: str, on_error: OnError) -> Iterator[Document]:
+        return read_documents(
+            [path],
+            encoding=reading.encoding,
+            lines=reading.lines,
+            text_field=reading.text_field,
+            input_format=reading.input_format,
+            on_error=on_error,
+            on_note=on_note,
         )
 
-
-def input_size(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int | None:
-    """The bytes of all inputs together; None where one of them cannot be read twice."""
-    size = 0
-    for path in find_files(paths, lambda error: None, exclude=exclude):
-        if path == STDIN or files.is_device(path):
-            return None
-        with suppress(OSError):
-            size += os.path.getsize(path)
-    return size
+    return read
 
 
 # ---------------------------------------------------------------------------------- reading files
@@ -217,25 +192,72 @@ def input_size(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int | 
 Reader: TypeAlias = Callable[[BufferedReader, str], Iterable[Found]]
 
 
-def _reader(path: str, encoding: str | None, lines: bool, text_field: str | None) -> Reader:
-    """How to read the documents of a file: a function of its bytes and its name."""
-    suffix = "" if path == STDIN else files.suffix(path)
-    field = text_field if text_field is not None else TEXT_FIELD
-    if lines:
-        return lambda stream, name: _lines(stream, name, encoding)
-    if suffix in TABLES:
-        return lambda stream, name: _records(
-            record_files.rows(files.decoded_lines(stream, encoding), TABLES[suffix], field),
-            name,
-            field,
+@dataclass(frozen=True)
+class _Reading:
+    """How files are read."""
+
+    encoding: str | None
+    lines: bool
+    text_field: str | None
+    input_format: Kind | None
+    on_note: OnNote
+
+    def reader(self, path: str) -> Reader:
+        """What reads the documents of a file: a function of its bytes and its name."""
+        suffix = "" if path == STDIN else files.suffix(path)
+        if self.input_format is not None:
+            return lambda stream, name: self._whole(stream, name, suffix)
+        if self.lines:
+            return self._lines
+        if suffix in arrow_files.SUFFIXES:
+            return self._rows
+        if suffix in TABLES or suffix in _JSON:
+            return lambda stream, name: self._records(stream, name, suffix)
+        from iepile_cli.documents import SUFFIXES
+
+        if self.text_field is not None and suffix not in SUFFIXES:
+            return lambda stream, name: self._records(stream, name, suffix)
+        return lambda stream, name: self._whole(stream, name, suffix)
+
+    def _whole(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Document]:
+        from iepile_cli.documents import read
+
+        found = read(stream, suffix, kind=self.input_format, encoding=self.encoding)
+        for note in found.notes:
+            self.on_note(f"{name}: {note}")
+        if found.text and not found.text.isspace():
+            yield Document(name, clean(found.text), pages=found.pages)
+
+    def _lines(self, stream: BufferedReader, name: str) -> Iterator[Found]:
+        for number, line in self._decoded_lines(stream, name):
+            if isinstance(line, DataError):
+                yield placed(line, name, number)
+            elif not line.isspace():
+                yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
+
+    def _records(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Found]:
+        field = self.text_field if self.text_field is not None else TEXT_FIELD
+        lines = self._decoded_lines(stream, name)
+        records = (
+            record_files.rows(lines, TABLES[suffix], field)
+            if suffix in TABLES
+            else record_files.objects(lines, whole=suffix == ".json")
         )
-    if suffix in _JSON or text_field is not None:
-        return lambda stream, name: _records(
-            record_files.objects(files.decoded_lines(stream, encoding), whole=suffix == ".json"),
-            name,
-            field,
-        )
-    return lambda stream, name: _whole(stream, name, encoding)
+        return _documents(records, name, field)
+
+    def _rows(self, stream: BufferedReader, name: str) -> Iterator[Found]:
+        field = self.text_field if self.text_field is not None else TEXT_FIELD
+        return _documents(arrow_files.rows(stream, [field, "id"]), name, field)
+
+    def _decoded_lines(
+        self, stream: BufferedReader, name: str
+    ) -> Iterator[tuple[int, str | DataError]]:
+        encoding = self.encoding
+        if encoding is None:
+            encoding = stream_encoding(stream)
+            if encoding is not None:
+                self.on_note(f"{name}: {guessed(encoding)}")
+        return files.decoded_lines(stream, encoding)
 
 
 def read_file(
@@ -267,21 +289,7 @@ def read_file(
         on_error(DataError(f"is empty: it holds no {what}", path=name))
 
 
-def _whole(stream: BufferedReader, name: str, encoding: str | None) -> Iterator[Document]:
-    text = files.decode(stream.read(), encoding)
-    if text and not text.isspace():
-        yield Document(name, clean(text))
-
-
-def _lines(stream: BufferedReader, name: str, encoding: str | None) -> Iterator[Found]:
-    for number, line in files.decoded_lines(stream, encoding):
-        if isinstance(line, DataError):
-            yield placed(line, name, number)
-        elif not line.isspace():
-            yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
-
-
-def _records(
+def _documents(
     found: Iterable[tuple[int, record_files.Record | DataError]], name: str, field: str
 ) -> Iterator[Found]:
     for number, record in found:

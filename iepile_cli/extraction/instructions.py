@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from iepile_cli import files, record_files
 from iepile_cli.errors import DataError, UnknownName
-from iepile_cli.extraction.inputs import Document, Found, OnError, placed, read_file
+from iepile_cli.extraction.inputs import Document, Found, placed, read_file
+from iepile_cli.extraction.paths import OnError
 from iepile_cli.files import STDIN
 from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
 from iepile_cli.task.shape import SchemaItem

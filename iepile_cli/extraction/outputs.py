@@ -13,27 +13,64 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from iepile_cli.errors import DataError, UsageError
-from iepile_cli.extraction.forms import FORMATS, RESUMABLE, Form, InstructionLines, form_of
+from iepile_cli.errors import DataError, IEPileError, UsageError
+from iepile_cli.extraction.forms import (
+    FOLDER,
+    FORMATS,
+    RESUMABLE,
+    Form,
+    InstructionLines,
+    WithoutHeader,
+    form_of,
+)
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.instructions import RecordNumbering
 from iepile_cli.extraction.results import Result
-from iepile_cli.files import COMPRESSED_SUFFIXES, is_device, naming_what_is_full, write_atomic
+from iepile_cli.extraction.resuming import (
+    SETTINGS,
+    LineKey,
+    read_keys,
+    read_settings,
+    record_key,
+    result_key,
+)
+from iepile_cli.extraction.summary import SummaryOptions
+from iepile_cli.files import (
+    COMPRESSED_SUFFIXES,
+    is_device,
+    lock,
+    naming_what_is_full,
+    open_alone,
+    write_atomic,
+)
 from iepile_cli.task import Task
 
+if TYPE_CHECKING:
+    from iepile_cli.extraction.folder import FolderWriter
+
 PART = ".part"
-SETTINGS = ".run"
-_SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", "": "jsonl"}
+_SUFFIXES = {
+    "": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".html": "html",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".graphml": "graphml",
+    ".cypher": "cypher",
+    ".ttl": "turtle",
+}
 
 _SETTING_NAMES = {"types": "schema", "adapters": "adapter"}
 
-# Gives the key of an output's line, or None for a line that is none of ours; called in order.
-LineKey: TypeAlias = Callable[[bytes], Hashable | None]
+# Where results are written to.
+ResultWriter: TypeAlias = "Writer | FolderWriter"
 
 
 def format_for(target: str | None, *, records: bool = False) -> str:
@@ -50,7 +87,7 @@ def format_for(target: str | None, *, records: bool = False) -> str:
         # Opening the writer says why not.
         return "jsonl"
     named = _SUFFIXES.get(suffix)
-    if named is None or (records and named == "csv"):
+    if named is None or (records and named not in RESUMABLE):
         known = "jsonl" if records else ", ".join(FORMATS)
         hint = "name it .jsonl" if records else f"name it with --format: {known}"
         raise UsageError(f"{target}: {suffix} is no output format", hint=hint)
@@ -77,6 +114,8 @@ class Writer:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
         self._finished: Collection[Hashable] = ()
+        # The open file, and the one that it is going to replace: no other run writes to either.
+        self._open_files = contextlib.ExitStack()
         self._settings: dict[str, Any] = {}
         self._new = False
         self.written = 0
@@ -84,12 +123,16 @@ class Writer:
         self._target = target if target is None or is_device(target) else os.path.realpath(target)
         self.path: str | None = self._target
         if self._target is None:
-            self._stream: BinaryIO = sys.stdout.buffer
+            self._stream: IO[bytes] = sys.stdout.buffer
             self._put(form.begin(resumed=False))
             return
         try:
             resumed = self._open(self._target, resume, settings or {})
+        except IEPileError:
+            self._open_files.close()
+            raise
         except OSError as error:
+            self._open_files.close()
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         try:
             self._put(form.begin(resumed=resumed))
@@ -104,10 +147,10 @@ class Writer:
         if resume:
             self.path = part if os.path.exists(part) else target
             if os.path.exists(self.path):
+                self._begin(target, keep=True)
                 self._finished, kept = read_keys(self.path, self._key_of)
-                self._settings = _read_settings(self.path)
+                self._settings = read_settings(self.path)
                 self._compare(settings)
-                self._stream = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return kept > 0
@@ -123,8 +166,14 @@ class Writer:
             self.path = part
         self._new = True
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        self._stream = open(self.path or target, "wb", buffering=0)  # noqa: SIM115
+        self._begin(target)
         return False
+
+    def _begin(self, target: str, *, keep: bool = False) -> None:
+        """Open the file to write to; raises ``UsageError`` where another run writes to it."""
+        if self.path != target and os.path.isfile(target):
+            lock(self._open_files.enter_context(open(target, "rb")), target)  # noqa: SIM115
+        self._stream = self._open_files.enter_context(open_alone(self.path or target, keep=keep))
 
     def check(self, **settings: Any) -> None:
         """Note what the results are made with, and compare it with the run that is resumed.
@@ -165,6 +214,11 @@ class Writer:
         """How many documents were there already."""
         return len(self._finished)
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the format could not hold, in a line."""
+        return self._form.notes
+
     def write(self, result: Result) -> None:
         """Write one result, whole or not at all.
 
@@ -199,13 +253,11 @@ class Writer:
 
     def _end(self) -> None:
         self._put(self._form.end())
-        if self._target is not None:
-            self._stream.close()
+        self._open_files.close()
 
     def _abandon(self) -> None:
-        if self._target is not None:
-            with contextlib.suppress(OSError):
-                self._stream.close()
+        with contextlib.suppress(OSError):
+            self._open_files.close()
 
     def __enter__(self) -> Writer:
         return self
@@ -245,30 +297,47 @@ def open_writer(
     task: Task | None = None,
     resume: bool = False,
     bom: bool = False,
+    counting: SummaryOptions | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Writer:
+    header: bool = True,
+) -> ResultWriter:
     """A writer of the named format to a file, or to standard output for None and ``-``.
 
     With ``resume``, results that the file (or its ``.part``) holds stay, a half last one is taken
-    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``. Raises
+    off, and ``writer.done`` names their documents; ``settings`` are as for ``Writer.check``,
+    ``counting`` as for ``form_of``. Without ``header``, CSV has no names of its columns. Raises
     ``UsageError`` for what cannot be, and ``DataError`` for a file that cannot be written or
     resumed.
     """
-    target = _destination(target, resume=resume)
-    form = form_of(format_, task, on_stdout=target is None, bom=bom)
     resumable = format_ in RESUMABLE
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
+    if format_ == FOLDER:
+        from iepile_cli.extraction.folder import FolderWriter
+
+        if target is None or target == "-" or is_device(target) or os.path.isfile(target):
+            raise UsageError(f"{format_} is a folder of files", hint="name a new folder with -o")
+        return FolderWriter(target, format_)
+    target = _destination(target, resume=resume)
+    form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
+    form = form if header else WithoutHeader(form)
     return Writer(
-        form, target, resume=resume, key_of=_result_key, resumable=resumable, settings=settings
+        form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
     )
 
 
-def open_record_writer(target: str | None = None, *, resume: bool = False) -> Writer:
+def open_record_writer(
+    target: str | None = None, *, resume: bool = False, settings: Mapping[str, Any] | None = None
+) -> Writer:
     """A writer of instruction records with their answers; as ``open_writer`` otherwise."""
-    target = _destination(target, resume=resume)
-    key_of = _record_key()
-    return Writer(InstructionLines(), target, resume=resume, key_of=key_of, resumable=True)
+    return Writer(
+        InstructionLines(),
+        _destination(target, resume=resume),
+        resume=resume,
+        key_of=record_key(),
+        resumable=True,
+        settings=settings,
+    )
 
 
 def _destination(target: str | None, *, resume: bool) -> str | None:
@@ -283,110 +352,3 @@ def _destination(target: str | None, *, resume: bool) -> str | None:
             f"{target}: results are not written compressed", hint="leave -o out and pipe into gzip"
         )
     return target
-
-
-# --------------------------------------------------------------------------------------- resuming
-
-
-def read_keys(path: str, key_of: LineKey) -> tuple[set[Hashable], int]:
-    """The keys of the lines that an output file holds, and its good length in bytes.
-
-    The length ends with the last complete result; after it come at most half a line and the
-    array's closing bracket. Reads line by line: a file of any size can be resumed. Raises
-    ``DataError`` for a file that is something else, so that it is not written into.
-    """
-    done: set[Hashable] = set()
-    kept = place = 0
-    broken = 0
-    with open(path, "rb") as file:
-        array = file.peek(1)[:1] == b"["
-        for number, line in enumerate(file, 1):
-            place += len(line)
-            body = line.strip()
-            if not body or (array and body in (b"[", b"[]", b"]")):
-                continue
-            key = key_of(body.removesuffix(b",") if array else body)
-            if key is None:
-                broken = broken or number
-                continue
-            if broken:
-                break
-            done.add(key)
-            kept = place - (len(line) - len(line.rstrip(b",\r\n")) if array else 0)
-            if not array and not line.endswith(b"\n"):
-                # Complete but for its line end: it is done again rather than glued to the next.
-                done.discard(key)
-                kept = place - len(line)
-        else:
-            # Only what stands at the very end may be a result cut short.
-            if not broken or (broken == number and not line.endswith(b"\n")):
-                return done, kept
-    raise DataError(
-        "is no output that can be resumed", path=path, line=broken, hint="choose another -o"
-    )
-
-
-def holds_results(path: str) -> bool:
-    """Whether a file begins like results of this program, or is empty."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 16)
-    except OSError:
-        return False
-    line = head.removeprefix(b"[").strip().split(b"\n")[0].removesuffix(b",")
-    columns = b"source,line,id,task,lang,"
-    return (
-        not line
-        or columns in line[:40]
-        or _result_key(line) is not None
-        or (
-            # A long result: its beginning has to do.
-            len(head) == 1 << 16 and line.startswith(b'{"source": "')
-        )
-    )
-
-
-def _result_key(line: bytes) -> Hashable | None:
-    """The key of a result's line, or None when it is none."""
-    result = _object(line)
-    if result is None or not isinstance(result.get("source"), str):
-        return None
-    number = result.get("line")
-    identity = str(result.get("id", ""))
-    return (result["source"], identity, number if isinstance(number, int) else None)
-
-
-def _record_key() -> LineKey:
-    numbering = RecordNumbering()
-
-    def key(line: bytes) -> Hashable | None:
-        fields = _object(line)
-        if fields is None or not isinstance(fields.get("output"), str):
-            return None
-        return numbering(fields)
-
-    return key
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _read_settings(path: str) -> dict[str, Any]:
-    """What the results of a file were made with: as its ``.run`` says, else as its results tell."""
-    try:
-        found: Mapping[str, Any] | None = _object(Path(path + SETTINGS).read_bytes())
-    except OSError:
-        found = None
-    if found is not None:
-        return dict(found)
-    with open(path, "rb") as file:
-        for line in file:
-            first = _object(line.strip().removesuffix(b","))
-            if first is not None and isinstance(first.get("answer"), dict):
-                return {"task": first.get("task"), "types": list(first["answer"])}
-    return {}

@@ -8,17 +8,19 @@ and no more is held than the documents under way.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
-from iepile_cli.errors import DataError, ModelError
-from iepile_cli.extraction.answers import read_answer
-from iepile_cli.extraction.grounding import Item, ground
-from iepile_cli.extraction.inputs import Document, OnError, raise_error
+from iepile_cli.errors import DataError, ModelError, NoAnswer
+from iepile_cli.extraction.grounding import Item, ground, read_answer
+from iepile_cli.extraction.inputs import Document, raise_error
 from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import (
     ExtractOptions,
     PassageInstruction,
@@ -26,13 +28,13 @@ from iepile_cli.extraction.requests import (
     SchemaInstructions,
     record_instructions,
 )
-from iepile_cli.extraction.results import Result, merge
+from iepile_cli.extraction.results import Result, merge, voted
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template
 
-# Told of each answer: its tokens (prompt and answer), and the characters of text it deals with; a
-# passage's characters are shared evenly among the schema batches put to it.
+# Told of each answer: its tokens (prompt and answer), and the characters of text it deals with; all
+# answers about a document together deal with its length, however often it is read.
 OnAnswer: TypeAlias = Callable[[int, float], None]
 
 
@@ -67,8 +69,8 @@ def extract(
 class _Extraction:
     """What is put to the model about a document, and what has come in of it.
 
-    ``share`` is how many of the instructions are about the same passage. ``failed`` is why the
-    backend could not answer one of them, "" while all went well.
+    ``items`` are what was found, by the order of the schema in which it was asked for. ``failed``
+    is why the backend could not answer an instruction, "" while all went well.
     """
 
     document: Document
@@ -76,8 +78,7 @@ class _Extraction:
     schema: Sequence[SchemaItem]
     language: str
     instructions: Sequence[PassageInstruction]
-    share: int = 1
-    items: list[Item] = field(default_factory=list)
+    items: dict[int, list[Item]] = field(default_factory=dict)
     answered: int = 0
     truncated: int = 0
     ungrounded: int = 0
@@ -101,12 +102,18 @@ class _Extraction:
             problems: list[str] = []
             found = read_answer(asked.task, asked.items, answer, problems)
             grounded = ground(found, part.passage, asked.task.shape)
-            self.items += grounded.items
+            self.items.setdefault(part.vote, []).extend(grounded.items)
             self.ungrounded += grounded.ungrounded
             self.problems += len(problems)
             self.truncated += answer.truncated
             self.tokens += answer.answer_tokens
-        return len(part.passage.text) / self.share
+        return len(part.passage.text) * self._share
+
+    @cached_property
+    def _share(self) -> float:
+        """How much of the document a character of a passage stands for: each is put many times."""
+        put = sum(len(part.passage.text) for part in self.instructions)
+        return len(self.document.text) / put if put else 0.0
 
 
 def _planned(
@@ -138,14 +145,26 @@ def _plan(
         raise TypeError("a text needs a task and a schema")
     language = put.language(document)
     parts = list(put.of(document, language))
-    share = max(1, len(put.batches))
-    return _Extraction(document, put.task, put.schema, language, parts, share)
+    return _Extraction(document, put.task, put.schema, language, parts)
 
 
 def _answered(
     planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
 ) -> Iterator[_Extraction]:
-    """Put the instructions to the model; gives each document once all its answers are in."""
+    """Put the instructions to the model; gives each document once all its answers are in.
+
+    Where an answer depends on those computed beside it, each block of documents is by itself.
+    """
+    if not getattr(builder.runner, "reproducible", False):
+        yield from _answered_together(planned, builder, on_answer)
+        return
+    for _, block in itertools.groupby(planned, key=lambda one: one.document.block):
+        yield from _answered_together(block, builder, on_answer)
+
+
+def _answered_together(
+    planned: Iterable[_Extraction], builder: RequestBuilder, on_answer: OnAnswer | None
+) -> Iterator[_Extraction]:
     waiting: deque[_Extraction] = deque()
 
     def requests() -> Iterator[Request]:
@@ -174,17 +193,17 @@ def _results(
     for extraction in extractions:
         document = extraction.document
         if extraction.failed:
-            where = document.source + (f":{document.line}" if document.line else "")
-            on_error(ModelError(f"{where}: no answer: {extraction.failed}"))
+            on_error(NoAnswer(extraction.failed, path=document.source, line=document.line))
             continue
-        merged = merge(extraction.task, extraction.schema, extraction.items, document.text, options)
+        items = voted(list(extraction.items.values()))
+        merged = merge(extraction.task, extraction.schema, items, document.text, options)
         yield Result(
             document=document,
             task=extraction.task,
             language=extraction.language,
             answer=merged.answer,
             items=tuple(merged.items),
-            passages=len(extraction.instructions) // extraction.share,
+            passages=len({part.passage for part in extraction.instructions}),
             truncated=extraction.truncated,
             ungrounded=extraction.ungrounded,
             problems=extraction.problems,

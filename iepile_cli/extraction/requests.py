@@ -7,8 +7,9 @@ of passage and schema batch, and the request that puts it to an opened model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from iepile_cli.backends import Request, Runner
@@ -19,7 +20,7 @@ from iepile_cli.fields import check_fields, option
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
 from iepile_cli.task.language import detect_language
-from iepile_cli.task.passages import Passage, passages
+from iepile_cli.task.passages import Passage, overlapping, passages
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
 from iepile_cli.templates import Template, Tokenizer, encode
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
 
 PASSAGE_TOKENS = 384
+# How often a text is read at most with other passages, and with other orders of the schema.
+MOST_READINGS = 16
 # The group of these options in the help of the command line.
 _ANSWERS = "Decoding"
 # The shortest passage worth putting to a model, in tokens.
@@ -44,10 +47,12 @@ class ExtractOptions:
     ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
     much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
     passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
-    none here; the command line then takes what suits the adapter).
+    below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
-    each. With ``best_type``, of items at one and the same place only the best is kept.
+    each. With ``best_type``, of items at one and the same place only the best is kept. A text is
+    read several times with ``passes`` (its passages begin elsewhere) and ``votes`` (the schema is
+    in another order); ``overlap`` is the number of sentences that a passage shares with the last.
     Raises ``UsageError`` for values that cannot be.
     """
 
@@ -61,7 +66,8 @@ class ExtractOptions:
         group=_ANSWERS,
         least=0,
         most=1,
-        help="Leave out what scores less. Default: as was found best for the adapter, else 0.",
+        help="Leave out what scores less. Default: as was found best for the adapter and the "
+        "task, else 0.",
     )
     all_occurrences: bool | None = option(
         None,
@@ -92,12 +98,38 @@ class ExtractOptions:
         "the model. Only a sentence may be longer. Instruction records are cut only where this is "
         "given, or they do not fit.",
     )
+    overlap: int = option(
+        0,
+        group=_ANSWERS,
+        metavar="N",
+        least=0,
+        help="Each passage begins with the last N sentences of the one before.",
+    )
+    passes: int = option(
+        1,
+        group=_ANSWERS,
+        metavar="N",
+        least=1,
+        most=MOST_READINGS,
+        help="Read each text N times, cut into passages at other places; what any of them finds "
+        "is given.",
+    )
+    votes: int = option(
+        1,
+        group=_ANSWERS,
+        metavar="N",
+        least=1,
+        most=MOST_READINGS,
+        help="Put the schema to each text in N orders; what most of them find is given.",
+    )
     answer_tokens: int = option(
         0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
     )
     system: str | None = option(
         None, group=_ANSWERS, help="A system text instead of the template's own."
     )
+
+    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,23 +141,32 @@ class ExtractOptions:
                 hint=f"at least {_LEAST_PASSAGE}, or 0",
             )
 
+    def least_score(self, task: Task) -> float:
+        """The score (0..1) below which items of a task are left out."""
+        known = self.min_scores.get(task.name, 0.0)
+        return known if self.min_score is None else self.min_score
+
     def suiting(self, opened: Opened, *, records: bool = False) -> ExtractOptions:
         """The options with what suits an opened model where nothing was asked for.
 
         Passages are left as they are for ``records``, which are put to the letter.
         """
         passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
-        score = opened.least_score(self.min_score)
-        return replace(self, min_score=score, passage_tokens=passage)
+        scores = opened.model.min_scores if opened.model else {}
+        return replace(self, min_scores=scores, passage_tokens=passage)
 
 
 @dataclass(frozen=True, slots=True)
 class PassageInstruction:
-    """An instruction about one passage; ``wording`` is its JSON where it is put to the letter."""
+    """An instruction about one passage; ``wording`` is its JSON where it is put to the letter.
+
+    ``vote`` is the number of the schema's order, from 0.
+    """
 
     instruction: Instruction
     passage: Passage
     wording: str
+    vote: int = 0
 
 
 class RequestBuilder:
@@ -203,7 +244,10 @@ class SchemaInstructions:
 
     def __init__(self, task: Task, schema: Sequence[SchemaItem], builder: RequestBuilder) -> None:
         self.task, self.schema, self._builder = task, tuple(schema), builder
-        self.batches = schema_batches(task, schema, builder.options)
+        options = builder.options
+        self._orders = [
+            schema_batches(task, order, options) for order in schema_orders(schema, options.votes)
+        ]
         self._budgets: dict[str, tuple[int, int]] = {}
 
     def language(self, document: Document) -> str:
@@ -218,7 +262,8 @@ class SchemaInstructions:
         if language not in self._budgets:
             room = min(
                 self._builder.room(batch, Instruction(self.task, batch, "", language).json)
-                for batch in self.batches
+                for order in self._orders
+                for batch in order
             )
             wanted = self._builder.options.passage_tokens or PASSAGE_TOKENS
             sentence = max(wanted, PASSAGE_TOKENS)
@@ -231,12 +276,36 @@ class SchemaInstructions:
         Raises ``ModelError`` for a text that cannot be cut.
         """
         budget, sentence = self.passage_budget(language)
-        measure = self._builder.measure
-        cut = list(passages(document.text, budget, measure, sentence_budget=sentence))
-        for batch in self.batches:
-            for passage in cut:
-                asked = Instruction(self.task, batch, passage.text, language)
-                yield PassageInstruction(asked, passage, "")
+        options, measure = self._builder.options, self._builder.measure
+        # What two passes have in common is put once.
+        cut: dict[Passage, None] = {}
+        for number in range(options.passes):
+            found: Iterable[Passage] = passages(
+                document.text,
+                budget,
+                measure,
+                sentence_budget=sentence,
+                first=number / options.passes,
+            )
+            if options.overlap:
+                found = overlapping(document.text, found, options.overlap, sentence, measure)
+            cut |= dict.fromkeys(found)
+        for vote, order in enumerate(self._orders):
+            for batch in order:
+                for passage in cut:
+                    asked = Instruction(self.task, batch, passage.text, language)
+                    yield PassageInstruction(asked, passage, "", vote)
+
+
+def schema_orders(schema: Sequence[SchemaItem], count: int) -> list[tuple[SchemaItem, ...]]:
+    """Different orders of a schema: as it is, backwards, then shuffled; fewer where it is short."""
+    orders = {tuple(schema): None, tuple(reversed(schema)): None}
+    # A few tries more than are needed: two shuffles may be the same.
+    for seed in range(4 * count):
+        shuffled = list(schema)
+        random.Random(seed).shuffle(shuffled)
+        orders.setdefault(tuple(shuffled))
+    return list(orders)[:count]
 
 
 def schema_batches(

@@ -82,14 +82,15 @@ def merge(
     ``schema`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
     document. The same item at the same place is listed once, with its best score; the answer lists
     each distinct item once, in the order of the places. Items with a score below the options'
-    ``min_score`` are left out, of both.
+    ``least_score`` of the task are left out, of both.
     """
     options = options or ExtractOptions()
+    least = options.least_score(task)
     order = {item: number for number, item in enumerate(schema)}
     kept = [
         _in_text_order(item, task)
         for item in distinct(items)
-        if item.score is None or item.score >= (options.min_score or 0.0)
+        if item.score is None or item.score >= least
     ]
     if options.best_type:
         kept = _best_of_each_place(kept, order)
@@ -102,6 +103,38 @@ def merge(
     elif every:
         kept = with_occurrences(kept, text)
     return Merged(kept, answer)
+
+
+def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
+    """What most of several readings of one text found, each item with the mean of its scores.
+
+    A reading that did not find it counts as 0, and one that found it without a score, as answers
+    of servers have none, as 1. One reading is left as it is.
+    """
+    if len(readings) < 2:
+        return [item for items in readings for item in items]
+    found: dict[tuple[SchemaItem, _Place], list[Item]] = {}
+    for items in readings:
+        for item in distinct(items):
+            found.setdefault((item.item, _place(item)), []).append(item)
+    count = len(readings)
+    return [
+        _scored(same[0], _mean([item.score for item in same], count))
+        for same in found.values()
+        if 2 * len(same) > count
+    ]
+
+
+def _scored(item: Item, score: float) -> Item:
+    """The item with another score; of an item that is a single mention, this is the mention's."""
+    roles = item.roles
+    if len(roles) == 1:
+        roles = tuple((role, replace(span, score=score)) for role, span in roles)
+    return replace(item, roles=roles, score=score)
+
+
+def _mean(scores: Sequence[float | None], count: int) -> float:
+    return sum(1.0 if score is None else score for score in scores) / count
 
 
 def distinct(items: Iterable[Item]) -> list[Item]:
@@ -169,8 +202,14 @@ def to_json(result: Result) -> dict[str, Any]:
     if document.id:
         shown["id"] = document.id
     shown |= {"task": result.task.name, "lang": result.language, "answer": result.answer}
-    shown["items"] = [item_json(result.task, item) for item in result.items]
+    shown["items"] = [item_json(result.task, item) | _page(document, item) for item in result.items]
     return shown | result.counts
+
+
+def _page(document: Document, item: Item) -> dict[str, int]:
+    """The page of an item's first part, where the document has pages."""
+    page = document.page(item.roles[0][1].start) if item.roles else None
+    return {} if page is None else {"page": page}
 
 
 def item_json(task: Task, found: Item) -> dict[str, Any]:

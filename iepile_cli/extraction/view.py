@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
 from iepile_cli.formatting import one_line, safe
@@ -32,7 +33,7 @@ ROOMY = 60
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
-class View:
+class View(Form):
     """The ``table`` format, as wide and as coloured as standard output is."""
 
     def __init__(self, on_stdout: bool = True) -> None:
@@ -53,10 +54,6 @@ class View:
         )
         self._encoding = (on_stdout and getattr(sys.stdout, "encoding", None)) or "utf-8"
 
-    def begin(self, *, resumed: bool) -> bytes:
-        """Nothing."""
-        return b""
-
     def result(self, result: Result) -> bytes:
         """One document: where it comes from, its text, what was found."""
         colours = {
@@ -67,10 +64,6 @@ class View:
         self._out.seek(0)
         self._out.truncate()
         return shown.encode(self._encoding, "replace")
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
 
 
 def show(result: Result, console: Console, colours: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from iepile_cli.errors import DownloadError
+from iepile_cli.errors import DownloadError, first_line
 from iepile_cli.models import DEFAULT_MODEL, installed
 
 # The libraries that may raise for a connection, by their first name; which one is used depends on
@@ -35,11 +35,11 @@ def explain(error: Exception, what: str, hub: str, page: str = "") -> DownloadEr
             hint="make room, then run the same command again: it resumes",
         )
     if is_connection(error):
-        return unreachable(hub, _first_line(error))
+        return unreachable(hub, first_line(error))
     if "modelscope_hub" in _origins(error):
-        return DownloadError(f"{what}: {_first_line(error)}")
+        return DownloadError(f"{what}: {first_line(error)}")
     if isinstance(error, OSError):
-        return DownloadError(f"{what}: {error.strerror or _first_line(error)}")
+        return DownloadError(f"{what}: {error.strerror or first_line(error)}")
     return None
 
 
@@ -99,9 +99,3 @@ def _wait(error: Exception) -> str:
     headers = getattr(getattr(error, "response", None), "headers", {})
     seconds = headers.get("Retry-After", "")
     return f"try again in {seconds} seconds" if seconds.isdigit() else "try again in some minutes"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from iepile_cli import __version__
-from iepile_cli.errors import DownloadError, UsageError
+from iepile_cli.errors import DownloadError, UsageError, install_hint
 from iepile_cli.formatting import readable_size
 from iepile_cli.hub.errors import Unreachable, explain, still_works, unreachable
 from iepile_cli.models import ModelEntry
@@ -134,7 +134,7 @@ def _list_modelscope(repository: str, dataset: bool, revision: str, token: str |
     except ModuleNotFoundError:
         raise UsageError(
             "ModelScope's package is not installed",
-            hint="install it with: pip install 'iepile-cli[modelscope]'",
+            hint=install_hint("modelscope"),
         ) from None
     # The package writes each request to stderr; we say our own.
     logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +31,8 @@ class AdapterSettings:
 
     ``system`` is the system text it was trained with, ``None`` for the template's own.
     ``over`` are adapters that were merged into the base model before: it needs them beneath.
-    ``passage_tokens`` is the longest passage, in tokens, that it answers well (0: not known).
+    ``passage_tokens`` is the longest passage, in tokens, that it answers well (0: not known), and
+    ``min_scores`` has for each task the score (0..1) below which answers are not worth showing.
     ``method`` is ``lora``, ``full``, ``freeze`` or ``merged``; rank and alpha are 0 without LoRA.
     """
 
@@ -43,6 +45,7 @@ class AdapterSettings:
     lora_alpha: float = 0
     max_length: int = 0
     passage_tokens: int = 0
+    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     over: tuple[str, ...] = ()

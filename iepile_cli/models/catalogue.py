@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 KINDS = ("base", "gguf", "adapter", "data")
 
+# Stands for more languages than are listed (ISO 639-2).
+MANY = "mul"
 # Python, libraries and tokenizer, in bytes.
 _PROGRAM = 300_000_000
 # A name is a folder's name too.
@@ -67,11 +69,13 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows. ``min_score`` is the score (0..1) below which
-    its answers are not worth showing, and ``passage_tokens`` the longest passage, in tokens, that
-    it answers well, both as found on development data (0: not known). ``pickle`` says that the
-    weights are published as PyTorch pickles only, ``remote_code`` that the model needs the
-    publisher's own code.
+    answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each
+    task the score (0..1) below which its answers are not worth showing, and ``passage_tokens`` is
+    the longest passage, in tokens, that it answers well, both as found on development data (0: not
+    known).
+    ``expect`` says what quality was measured; for a model with an adapter the adapter says it.
+    ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
+    the model needs the publisher's own code.
     """
 
     name: str
@@ -97,8 +101,9 @@ class ModelEntry:
     pickle: bool = False
     remote_code: bool = False
     context: int | None = None
-    min_score: float = 0.0
+    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
+    expect: str = ""
     splits: tuple[Split, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -159,10 +164,21 @@ def _value(name: str, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise UsageError(f"{name}.{key}: a list of texts is expected, not {value!r}")
-    python = {"str": str, "bool": bool, "float": float}.get(expected, int)
+    if expected.startswith("Mapping"):
+        return _scores(name, key, value)
+    python = {"str": str, "bool": bool}.get(expected, int)
     if type(value) is not python:
         raise UsageError(f"{name}.{key}: {python.__name__} is expected, not {value!r}")
     return value
+
+
+def _scores(name: str, key: str, value: Any) -> dict[str, float]:
+    from iepile_cli.task.table import task_named
+
+    scores: list[Any] = list(value.values()) if isinstance(value, dict) else [None]
+    if not all(type(score) in (float, int) and 0 <= score <= 1 for score in scores):
+        raise UsageError(f"{name}.{key}: a score (0..1) for each task is expected, not {value!r}")
+    return {task_named(task).name: float(score) for task, score in value.items()}
 
 
 def _splits(name: str, tables: Any) -> tuple[Split, ...]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +60,8 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
-    ``min_score`` is the least score (0..1) worth showing, and ``passage_tokens`` the longest
-    passage in tokens, that are known for them (0: not known); ``tasks`` and ``languages`` are what
+    ``min_scores`` has the least score (0..1) worth showing of each task, and ``passage_tokens`` is
+    the longest passage in tokens, as far as they are known; ``tasks`` and ``languages`` are what
     they were trained for, empty if unknown.
     """
 
@@ -71,7 +71,7 @@ class Resolved:
     entry: ModelEntry | None = None
     template: str | None = None
     adapters: tuple[Path, ...] = ()
-    min_score: float = 0.0
+    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
@@ -103,10 +103,10 @@ def resolve_model(
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
     taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken, with
-    ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine keeps its repository's id on
-    the Hugging Face hub as its path. Raises ``NotInstalled`` naming the download that is missing,
-    ``UnknownName`` for a name that means nothing, ``UsageError`` for a pair that does not fit,
-    ``ModelError`` for a path that holds no model.
+    ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine, unless it is a GGUF file,
+    keeps its repository's id on the Hugging Face hub as its path. Raises ``NotInstalled`` naming
+    the download that is missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for
+    a pair that does not fit, ``ModelError`` for a path that holds no model.
     """
     known = registry or shared_registry()
     bare = NO_ADAPTER in adapters
@@ -135,7 +135,7 @@ def resolve_model(
         entry=entry,
         template=next(filter(None, reversed(templates)), None),
         adapters=tuple(adapter.path for adapter in applied),
-        min_score=last.min_score if last else 0.0,
+        min_scores=known_of.min_scores if known_of else {},
         passage_tokens=known_of.passage_tokens if known_of else 0,
         tasks=known_of.tasks if known_of else (),
         languages=known_of.languages if known_of else (),
@@ -227,7 +227,7 @@ def _locate(
         if entry:
             _refuse_other_kind(name, entry, what)
         return path, entry
-    if entry and from_hub and entry.hf:
+    if entry and from_hub and entry.hf and entry.kind != "gguf":
         return Path(entry.hf), entry
     if entry:
         raise _missing(entry, what)

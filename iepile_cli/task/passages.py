@@ -8,9 +8,9 @@ sentence that fits into a passage is not cut; only what is longer than a whole p
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
@@ -62,15 +62,25 @@ class _Sized(NamedTuple):
 
 
 def passages(
-    text: str, budget: int, measure: Measure, *, sentence_budget: int = 0
+    text: str, budget: int, measure: Measure, *, sentence_budget: int = 0, first: float = 0
 ) -> Iterator[Passage]:
     """Cut a text into passages with ``measure(passage.text) <= budget``, in order, lazily.
 
     A sentence of up to ``sentence_budget`` that does not fit is a passage of its own, uncut.
+    ``first``, if not 0, is the share of the budget that the first passage may have: those after it
+    then begin elsewhere than without it.
     ``measure`` gives the tokens of a string. It is asked for every sentence and every passage
     once, so the whole costs as much as measuring the text about twice. Raises ``ModelError`` when
     the budget does not hold even one character.
     """
+    if first:
+        short = max(1, int(budget * first))
+        head = next(passages(text, short, measure, sentence_budget=sentence_budget or budget), None)
+        if head is not None:
+            yield head
+            rest = passages(text[head.end :], budget, measure, sentence_budget=sentence_budget)
+            yield from (Passage(found.text, head.end + found.start) for found in rest)
+        return
     largest = max(budget, sentence_budget) if sentence_budget else budget
     longest = max(_SHORTEST_STRETCH, _LONGEST * largest)
     stripped = text.strip()
@@ -82,6 +92,30 @@ def passages(
         yield from packed.make_room(sized)
         packed.add(sized)
     yield from packed.rest()
+
+
+def overlapping(
+    text: str, cut: Iterable[Passage], sentences: int, largest: int, measure: Measure
+) -> Iterator[Passage]:
+    """The passages of a text, each with so many of the sentences before it in front.
+
+    With fewer, or none, where the passage would measure more than ``largest``.
+    """
+    starts: list[int] = []
+    ended = True
+    for unit in units(text):
+        if ended:
+            starts.append(unit.start)
+        ended = unit.cut >= SENTENCE
+    for passage in cut:
+        before = bisect_left(starts, passage.start)
+        for start in starts[max(0, before - sentences) : before]:
+            longer = text[start : passage.end]
+            if len(longer) <= _LONGEST * largest and measure(longer) <= largest:
+                yield Passage(longer, start)
+                break
+        else:
+            yield passage
 
 
 class _Packing:

@@ -244,7 +244,8 @@ def shown(value: Any) -> str:
     try:
         text = value if isinstance(value, str) else dumps(value)
     except (TypeError, ValueError):
-        text = str(value)
+        # Python writes no number of thousands of digits.
+        text = "a large number" if isinstance(value, int) else str(value)
     short = text if len(text) <= 60 else text[:57] + "..."
     return repr(short) if isinstance(value, str) else short
 

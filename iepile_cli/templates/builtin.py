@@ -249,6 +249,30 @@ TEMPLATES: tuple[Template, ...] = (
         summary="Qwen to Qwen2.5 and other ChatML models; the form of qwen1.5-14b-iepile-lora",
     ),
     Template(
+        "qwen3",
+        # As the model's own template writes it with enable_thinking=False.
+        question=(
+            Token("<|im_start|>"),
+            "user\n{{query}}",
+            Token("<|im_end|>"),
+            "\n",
+            Token("<|im_start|>"),
+            "assistant\n",
+            Token("<think>", or_text=True),
+            "\n\n",
+            Token("</think>", or_text=True),
+            "\n\n",
+        ),
+        prefix=(Token("<|im_start|>"), "system\n{{system}}"),
+        optional_system=True,
+        separator=(Token("<|im_end|>"), "\n"),
+        stop=("<|im_end|>",),
+        efficient_eos=True,
+        replace_eos=True,
+        models=(r"qwen3-[\d.]+b($|-gguf|-(iq|q|f|bf)\d)",),
+        summary="Qwen3, which answers without thinking",
+    ),
+    Template(
         "starchat",
         question=(
             Token("<|user|>"),

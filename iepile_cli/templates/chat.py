@@ -117,6 +117,8 @@ class ChatTemplate(Template):
             add_generation_prompt=add_generation_prompt,
             bos_token=self.bos,
             eos_token=self.eos,
+            # Qwen3, SmolLM3 and others: an answer under a grammar has no room for thoughts.
+            enable_thinking=False,
         )
 
     def _cut(self, rendered: str, texts: int) -> _Skeleton:

@@ -54,6 +54,8 @@ class Template:
     keeps_history: bool = True
     # The prefix opens the first query, inside the question's own marks (Llama 2).
     system_in_query: bool = False
+    # Without a system text there is no prefix at all, its marks included (Qwen3).
+    optional_system: bool = False
     # Patterns of model names, matched from the start of the last path component.
     models: tuple[str, ...] = ()
     summary: str = ""
@@ -115,7 +117,8 @@ class Template:
 
     def _turn(self, query: str, index: int, system: str) -> Iterator[Piece]:
         filled = {"system": system, "query": query, "idx": str(index + 1)}
-        prefix = [] if index else list(_fill(self.prefix, filled))
+        without = index or (self.optional_system and not system)
+        prefix = [] if without else list(_fill(self.prefix, filled))
         if self.system_in_query:
             opening = "".join(part.text for part in prefix if isinstance(part, Text))
             yield Bos()

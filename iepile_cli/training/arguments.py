@@ -10,8 +10,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.transformers_weights import first_line
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import UsageError, first_line
 from iepile_cli.training.distributed import DEEPSPEED, processes
 from iepile_cli.training.model import training_library
 from iepile_cli.training.options import TrainOptions

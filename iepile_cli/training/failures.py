@@ -6,8 +6,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from iepile_cli.backends.transformers_weights import first_line
-from iepile_cli.errors import IEPileError, ModelError
+from iepile_cli.errors import IEPileError, ModelError, first_line
 from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import LostProcess, processes
 from iepile_cli.training.options import TrainOptions

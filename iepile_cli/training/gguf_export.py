@@ -8,15 +8,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.gguf_names import Layout, gguf_library, stored
-from iepile_cli.backends.transformers_weights import adapter_config, longest_sequence
+from iepile_cli.backends.gguf_layout import Layout, gguf_library, stored
+from iepile_cli.backends.transformers_loading import adapter_config, longest_sequence
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models.adapter_settings import GGUF_KEY, AdapterSettings
 from iepile_cli.training.gguf_vocabulary import Vocabulary, finish
 from iepile_cli.training.model import Base, empty_model
 
 if TYPE_CHECKING:
-    from iepile_cli.backends.gguf_names import Weights
+    from iepile_cli.backends.gguf_layout import Weights
 
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight")
 _DIRECT = ("f32", "f16", "q8_0")
@@ -127,7 +127,7 @@ def written_directly(kind: str) -> bool:
 
 
 def _file_type(kind: str) -> int:
-    from iepile_cli.backends.llamacpp_context import library
+    from iepile_cli.backends.llamacpp import library
 
     lib = library()
     found = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}", None)
@@ -143,7 +143,7 @@ def _file_type(kind: str) -> int:
 
 def quantise(source: Path, output: Path, kind: str) -> None:
     """Quantise a GGUF file by llama.cpp itself; raises ``ModelError`` when it cannot."""
-    from iepile_cli.backends.llamacpp_context import library
+    from iepile_cli.backends.llamacpp import library
     from iepile_cli.parallel import processors
 
     lib = library()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.backends.gguf_names import gguf_library
+from iepile_cli.backends.gguf_layout import gguf_library
 from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.training.model import Base

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends.gguf import fingerprint
-from iepile_cli.backends.gguf_lora import unpack_adapter
-from iepile_cli.backends.gguf_names import Layout
-from iepile_cli.backends.gguf_weights import unpacked
+from iepile_cli.backends.gguf_layout import Layout, unpack_adapter, unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
 from iepile_cli.backends.tokenizers import open_tokenizer
-from iepile_cli.backends.transformers_weights import first_line, refuse_foreign_code
+from iepile_cli.backends.transformers_loading import refuse_foreign_code
 from iepile_cli.config import cache_folder
-from iepile_cli.errors import ModelError, UsageError, install_hint
+from iepile_cli.errors import ModelError, UsageError, first_line, install_hint
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import AdapterSettings, read_adapter_settings
 from iepile_cli.registry import registry

@@ -18,8 +18,8 @@ from typing import Any
 
 from iepile_cli import __version__
 from iepile_cli.backends.tokenizers import hf_tokenizer
-from iepile_cli.backends.transformers_weights import adapter_config, first_line
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.backends.transformers_loading import adapter_config
+from iepile_cli.errors import ModelError, UsageError, first_line
 from iepile_cli.files import write_atomic
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
 from iepile_cli.training.distributed import is_first, local_processes, processes

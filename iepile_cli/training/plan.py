@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.transformers_weights import adapter_config
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report

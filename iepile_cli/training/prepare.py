@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
-from iepile_cli.backends.transformers_weights import adapter_config
+from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.files import refuse_overwriting
@@ -84,6 +84,7 @@ def check_before(options: TrainOptions, *, given: Iterable[str], reporter: Repor
     """
     options = options.checked()
     check_output(options)
+    _check_data_is_kept(options)
     base, _ = _checked_base(options, given, reporter)
     _encoded(options.data, base, options, reporter)
     if options.eval_data:
@@ -92,6 +93,7 @@ def check_before(options: TrainOptions, *, given: Iterable[str], reporter: Repor
 
 def prepare(options: TrainOptions, reporter: Reporter, *, given: Iterable[str] = ()) -> Prepared:
     """Find the model, encode the data, settle device and batch; nothing large is loaded."""
+    _check_data_is_kept(options)
     set_torch_threads(options.threads, processes=local_processes())
     base, obstacle = _checked_base(options, given, reporter)
     device = choose_device(options)
@@ -105,6 +107,12 @@ def prepare(options: TrainOptions, reporter: Reporter, *, given: Iterable[str] =
     guess = estimate(base, options, device, shares(options, count))
     batch = choose_batch(guess, options, device, train.report, count, here)
     return Prepared(options, base, device, train, held_out, guess, batch, obstacle)
+
+
+def _check_data_is_kept(options: TrainOptions) -> None:
+    """Refuse to write over the data; before the libraries are loaded, which takes seconds."""
+    written = (Path(options.output, name) for name in (CONFIG, LOG))
+    refuse_overwriting(written, [*options.data, options.eval_data or None])
 
 
 def _checked_base(
@@ -121,9 +129,7 @@ def _checked_base(
     base = base_to_train(options, on_note=reporter.note)
     check_continued(base, options, given)
     own = (base.source, base.folder, *base.adapters)
-    written = (Path(options.output, name) for name in (CONFIG, LOG))
     refuse_overwriting([options.output], own)
-    refuse_overwriting(written, [*options.data, options.eval_data or None])
     obstacle = ""
     if base.is_gguf and options.method == "lora":
         planned_adapter = {"modules_to_save": options.modules_to_save}

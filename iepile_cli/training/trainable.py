@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.transformers_weights import (
+from iepile_cli.backends.transformers_loading import (
     adapter_config,
     apply_adapter,
     load_weights,

@@ -187,3 +187,19 @@ def test_any_expression(examples: int) -> None:
             (row,) = rows(done.out)
             check_result(row, "Ann met Bob in Oslo.", list(row["answer"]))
         count("schemas on the command line, used or refused in one line")
+
+
+@pytest.mark.abuse
+@pytest.mark.model
+@pytest.mark.parametrize("task", SCHEMAS)
+def test_the_embedded_model(task: str, tmp_path: Path) -> None:
+    """The same promises with the model that comes with the program."""
+
+    @attack(3, asked=SCHEMAS[task], documents=st.lists(texts, min_size=15, max_size=15))
+    def _(asked: tuple[str, Any], documents: list[str]) -> None:
+        named, schema = asked
+        found = extracted(tmp_path, named, schema[:6], documents, "--answer-tokens", "40")
+        for row in found or ():
+            check_result(row, as_read(documents[row["line"] - 1]), keys_of(named, schema[:6]))
+            assert not row.get("ungrounded")
+        count(f"passages answered by the embedded model, {task}", len(documents))

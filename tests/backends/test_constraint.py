@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from iepile_cli.backends.constraint import Constraint, choose
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, spells
-from iepile_cli.extraction.answers import read_answer
-from iepile_cli.extraction.grounding import ground
+from iepile_cli.extraction.grounding import ground, read_answer
 from iepile_cli.task import TASKS, Instruction, parse_answer
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import answer_json, dumps

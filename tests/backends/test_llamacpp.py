@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,3 +83,22 @@ def test_a_small_cache_answers_what_a_large_one_does(model: Path) -> None:
         opened.close()
     assert len(told[1]) == 12
     assert sum(one == other for one, other in zip(*told, strict=True)) >= 10
+
+
+def test_a_file_that_makes_llama_cpp_abort_is_a_line(tmp_path: Path) -> None:
+    path = random_gguf(tmp_path / "twice.gguf")
+    one, other = (b"\x01" + b"\0" * 7 + sign for sign in (b"!", b"#"))
+    data = path.read_bytes()
+    assert one in data
+    # Two tokens of one text.
+    path.write_bytes(data.replace(one, other, 1))
+    words = ["extract", "--schema", "a", "--model", str(path), "-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "iepile_cli", *words],
+        input="Ann met Bob.",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert "twice.gguf: llama.cpp gave up: GGML_ASSERT" in done.stderr

@@ -14,9 +14,10 @@ from gguf_files import lora, random_gguf
 
 from iepile_cli.backends import Options
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.backends.llamacpp_context import Context, Feed, load_model
+from iepile_cli.backends.llamacpp import Context, load_model
 from iepile_cli.backends.merging import merge_adapters, merged_form
 from iepile_cli.backends.opening import open_model
+from iepile_cli.backends.scheduler import Feed
 from iepile_cli.errors import ModelError
 
 TOKENS = list(range(100, 140))

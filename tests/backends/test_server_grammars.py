@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from iepile_cli.backends import Request
 from iepile_cli.backends.constraint import Constraint
-from iepile_cli.backends.llamacpp_context import library, load_model
+from iepile_cli.backends.llamacpp import library, load_model
 from iepile_cli.backends.servers import SERVERS, Found, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iepile_cli.backends.server_prompts import GuessedTokenizer, Shield, written
+from iepile_cli.backends.servers import GuessedTokenizer, Shield, written
 from iepile_cli.registry import registry
 
 

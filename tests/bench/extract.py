@@ -22,9 +22,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from iepile_cli.backends import Options, scheduler
-from iepile_cli.backends.llamacpp_context import BATCH, Context, Feed, library, load_model
+from iepile_cli.backends.llamacpp import BATCH, Context, library, load_model
 from iepile_cli.backends.merging import merge_adapters, merged_form
 from iepile_cli.backends.opening import Opened, open_model
+from iepile_cli.backends.scheduler import Feed
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.models import resolve_model

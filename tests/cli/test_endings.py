@@ -70,6 +70,28 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(lines: Path, tmp_path: Pat
     assert numbers(path) == [*done, *(len(done) + further for further in (1, 2, 3))]
 
 
+def test_ctrl_c_says_where_the_rows_of_csv_stay(lines: Path, tmp_path: Path) -> None:
+    server = Odd(lambda count, text: time.sleep(0.05) or '{"person": ["Bob"]}')
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    path.write_text("source,line,id,task,lang,item,type\n")
+    try:
+        process = started(str(lines), "--base-url", server.url, "-o", str(path))
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (part.exists() and part.stat().st_size > 200):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        server.stop()
+    assert process.returncode == 130
+    assert said.splitlines() == [
+        f"what is done stays in {part}, up to the text of its last row; extract the rest into "
+        "another file (--resume needs json or jsonl)",
+        "iepile: interrupted",
+    ]
+    assert part.read_text().startswith("source,line,id,task,lang,item,type")
+
+
 def numbers(path: Path) -> list[int]:
     return [row["line"] for row in json.loads(path.read_text())]
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from iepile_cli.models import resolve_model
+
 pytestmark = pytest.mark.model
 
 TEXT = 'Ada Keller flew from Hamburg to Lisbon. 任正非在深圳。 A tab\there, a quote " and 😀.'
@@ -127,7 +129,8 @@ def test_the_least_score_is_as_asked_else_as_the_adapter_wants(tmp_path: Path) -
         return [item["score"] for item in objects(ran.stdout)[0]["items"]]
 
     every, usual = scores("--min-score", "0"), scores()
-    assert usual == [score for score in every if score >= 0.25]
+    least = resolve_model().min_scores["NER"]
+    assert usual == [score for score in every if score >= least]
     assert scores("--min-score", "0.9") == [score for score in every if score >= 0.9]
     assert scores("--adapter", "none") != every
     wrong = iepile("extract", "--min-score", "2", "--schema", "a", stdin=TEXT)

@@ -13,6 +13,7 @@ from odd_server import Odd
 
 from iepile_cli.backends import openai
 from iepile_cli.cli.app import run
+from iepile_cli.extraction.forms import FOLDER, FORMATS
 from iepile_cli.task.instruction import instruction_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
@@ -96,12 +97,12 @@ def test_files_of_a_folder_that_are_passed_over_are_named(
 ) -> None:
     Path("texts/deep").mkdir(parents=True)
     Path("texts/a.txt").write_text(TEXT)
-    for name in ("report.pdf", "photo.png", "deep/program.bin", ".hidden.pdf"):
+    for name in ("report.doc", "photo.png", "deep/program.bin", ".hidden.doc"):
         Path("texts", name).write_bytes(b"%PDF\0")
     assert extract(server, "texts", "-o", "texts/out.jsonl") == 0
     said = capsys.readouterr().err
     assert "passed over 3 files" in said
-    for name in ("report.pdf", "photo.png", "deep/program.bin"):
+    for name in ("report.doc", "photo.png", "deep/program.bin"):
         assert os.path.join("texts", name) in said
     assert "hidden" not in said
     assert "out.jsonl.run" not in said
@@ -122,7 +123,7 @@ def test_a_run_that_is_over_says_what_it_wrote(
 # --------------------------------------------------------------------------- forms and encodings
 
 
-@pytest.mark.parametrize("output", ["out.html", "out.xlsx"])
+@pytest.mark.parametrize("output", ["out.pdf", "out.xlsx"])
 def test_a_suffix_that_is_no_format_is_an_error_unless_the_format_is_named(
     server: Odd, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,16 +135,17 @@ def test_a_suffix_that_is_no_format_is_an_error_unless_the_format_is_named(
     assert len(rows(output)) == 1
 
 
-def test_a_file_in_windows_1252_is_read_as_its_error_advises(
+def test_a_file_in_windows_1252_is_read_and_that_is_said(
     server: Odd, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "“Ann” went to Rome – for €5."
     Path("a.txt").write_bytes(text.encode("cp1252"))
-    assert extract(server, "a.txt") == 1
-    assert "--encoding cp1252" in capsys.readouterr().err
+    assert extract(server, "a.txt") == 0
+    out, said = capsys.readouterr()
+    assert "a.txt: is not UTF-8, read as cp1252 (--encoding names another)" in said
     assert extract(server, "a.txt", "--encoding", "cp1252") == 0
-    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert row["items"][0]["start"] == 1
+    assert capsys.readouterr() == (out, "")
+    assert json.loads(out)["items"][0]["start"] == 1
 
 
 def test_csv_for_excel(server: Odd, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -151,9 +153,33 @@ def test_csv_for_excel(server: Odd, capsysbinary: pytest.CaptureFixture[bytes]) 
     assert extract(server, "a.txt", "--format", "csv", "--bom") == 0
     out = capsysbinary.readouterr().out
     assert out.startswith(
-        "\ufeffsource,line,id,task,lang,item,type,text,start,end,score\n".encode()
+        "\ufeffsource,line,id,task,lang,item,type,text,start,end,score,page\n".encode()
     )
     assert extract(server, "a.txt", "--bom") == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_written_to_a_file_and_all_but_folders_to_stdout(
+    server: Odd, form: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for library in {"parquet": ["pyarrow"], "graphml": ["networkx"], "turtle": ["rdflib"]}.get(
+        form, []
+    ):
+        pytest.importorskip(library)
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text(TEXT)
+    assert extract(server, "a.txt", "b.txt", "--format", form, "-o", "out") == 0
+    said = capsysbinary.readouterr().err.decode()
+    assert "2 documents with 4 items written to out in" in said
+    code = extract(server, "a.txt", "b.txt", "--format", form)
+    shown, said_then = capsysbinary.readouterr()
+    if form == FOLDER:
+        assert len(os.listdir("out")) == 5
+        assert (code, shown) == (2, b"")
+        assert b"name a new folder with -o" in said_then
+    elif form != "table":
+        # What people look at is as wide as the terminal.
+        assert (code, shown) == (0, Path("out").read_bytes())
 
 
 # ------------------------------------------------------------------------------------- resuming

@@ -36,6 +36,7 @@ class Writing:
 
     before: frozenset[str] = frozenset()
     items: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def written(self) -> int:

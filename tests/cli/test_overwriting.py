@@ -141,3 +141,15 @@ def test_a_model_that_is_read_is_not_replaced(
     assert "overwrit" in capsys.readouterr().err
     assert (folder / "adapter" / "adapter_config.json").read_text() == json.dumps(config)
     assert (folder / "model.gguf").read_bytes() == b"GGUF"
+
+
+def test_a_folder_of_results_is_not_put_where_texts_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("Ann")
+    out = tmp_path / "in" / "out"
+    words = ["extract", "-s", "person", "-f", "brat", "-o", str(out), str(tmp_path / "in")]
+    assert run(words) == 2
+    assert "which is read" in capsys.readouterr().err
+    assert not out.exists()

@@ -270,13 +270,13 @@ def test_a_server_is_run_used_and_stopped(
 def test_what_a_server_started_ends_with_it_and_a_crash_is_told(tmp_path: Path) -> None:
     note = tmp_path / "worker"
     script = f"sleep 300 & echo $! > {shlex.quote(str(note))}; kill -9 $$"
-    assert serving.run(["sh", "-c", script]) == 128 + signal.SIGKILL
+    assert serving.run_server(["sh", "-c", script]) == 128 + signal.SIGKILL
     worker = int(note.read_text())
     until = time.monotonic() + 5
     while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
-    assert serving.run(["sh", "-c", "exit 7"]) == 7
+    assert serving.run_server(["sh", "-c", "exit 7"]) == 7
 
 
 def children(parent: int) -> list[int]:

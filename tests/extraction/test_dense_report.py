@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.task.schema import read_schema
+from iepile_cli.task.table import TASKS
 from iepile_cli.templates import AUTO
 
 # Each name is there once: a mention that is found is found at every place where it stands.
@@ -132,9 +134,7 @@ def f1(mentions: Mentions, expected: Mentions) -> float:
 def found(opened: Opened, texts: Sequence[str]) -> Mentions:
     """Types, places in the whole report, and mentions."""
     task, schema = read_schema(["person,location,organization"])
-    options = ExtractOptions(
-        language="en", min_score=opened.least_score(), passage_tokens=opened.passage_tokens()
-    )
+    options = ExtractOptions(language="en", passage_tokens=opened.passage_tokens()).suiting(opened)
     documents = [Document("report", text, line=n) for n, text in enumerate(texts)]
     mentions, start = set(), 0
     results = extract(documents, opened.runner, opened.template, options, task=task, schema=schema)
@@ -168,12 +168,24 @@ def test_the_adapter_says_how_long_passages_are(records: bool, expected: int) ->
     opened = Opened(None, AUTO, resolve_model(), "llama-cpp")  # type: ignore[arg-type]
     suiting = ExtractOptions().suiting(opened, records=records)
     assert suiting.passage_tokens == expected
-    assert suiting.min_score == 0.25
-    asked = ExtractOptions(passage_tokens=64, min_score=0.5).suiting(opened, records=records)
-    assert (asked.passage_tokens, asked.min_score) == (64, 0.5)
+    asked = ExtractOptions(passage_tokens=64).suiting(opened, records=records)
+    assert asked.passage_tokens == 64
 
 
 def test_an_adapter_of_the_user_s_own_says_it_in_its_settings(tmp_path: Path) -> None:
-    AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80).write(tmp_path)
+    scores = {"RE": 0.5}
+    AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80, min_scores=scores).write(
+        tmp_path
+    )
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
-    assert resolve_model("smollm2", [str(tmp_path)]).passage_tokens == 80
+    found = resolve_model("smollm2", [str(tmp_path)])
+    assert (found.passage_tokens, found.min_scores) == (80, scores)
+
+
+def test_the_least_score_is_the_adapter_s_for_each_task_unless_asked() -> None:
+    found = replace(resolve_model(), min_scores={"NER": 0.25, "RE": 0.5})
+    opened = Opened(None, AUTO, found, "llama-cpp")  # type: ignore[arg-type]
+    tasks = [TASKS[name] for name in ("NER", "RE", "EE")]
+    usual, asked = (ExtractOptions(min_score=s).suiting(opened) for s in (None, 0.4))
+    assert [usual.least_score(task) for task in tasks] == [0.25, 0.5, 0.0]
+    assert [asked.least_score(task) for task in tasks] == [0.4, 0.4, 0.4]

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.extraction import outputs
-from iepile_cli.extraction.forms import FORMATS, RESUMABLE
+from iepile_cli.extraction.forms import FOLDER, FORMATS, RESUMABLE
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.outputs import format_for, holds_results
+from iepile_cli.extraction.outputs import format_for
 from iepile_cli.extraction.results import Result
+from iepile_cli.extraction.resuming import holds_results
 from iepile_cli.task import TASKS, SchemaItem
 
 PERSON = SchemaItem("person")
@@ -253,9 +254,9 @@ def test_csv_of_plain_mentions_has_a_row_for_each(tmp_path: Path) -> None:
         writer.write(result("nothing.txt", ""))
         writer.write(result("b.txt", "Ann", line=3))
     assert path.read_text().split("\n") == [
-        "source,line,id,task,lang,item,type,text,start,end,score",
-        "a.txt,,,NER,en,1,person,Bob,0,3,0.5",
-        "b.txt,3,,NER,en,1,person,Ann,0,3,0.5",
+        "source,line,id,task,lang,item,type,text,start,end,score,page",
+        "a.txt,,,NER,en,1,person,Bob,0,3,0.5,",
+        "b.txt,3,,NER,en,1,person,Ann,0,3,0.5,",
         "",
     ]
 
@@ -275,9 +276,9 @@ def test_csv_of_relations_has_a_row_for_each_relation(tmp_path: Path) -> None:
         writer.write(related)
     assert path.read_text().split("\n") == [
         "source,line,id,task,lang,item,type,subject_type,object_type,"
-        "subject,subject_start,subject_end,object,object_start,object_end,score",
-        "b.jsonl,3,7,SPO,en,1,met,person,animal,Bob,0,3,Ann,8,11,0.5124",
-        "b.jsonl,3,7,SPO,en,2,met,person,animal,Bob,0,3,Ann,8,11,",
+        "subject,subject_start,subject_end,object,object_start,object_end,score,page",
+        "b.jsonl,3,7,SPO,en,1,met,person,animal,Bob,0,3,Ann,8,11,0.5124,",
+        "b.jsonl,3,7,SPO,en,2,met,person,animal,Bob,0,3,Ann,8,11,,",
         "",
     ]
 
@@ -295,11 +296,11 @@ def test_csv_of_events_has_a_row_for_each_argument(tmp_path: Path) -> None:
         writer.write(Result(Document("a", "A hit B"), TASKS["EE"], "en", {}, items))
     assert path.read_text().split("\n") == [
         "source,line,id,task,lang,item,type,trigger,trigger_start,trigger_end,"
-        "role,text,start,end,score",
-        "a,,,EE,en,1,attack,hit,2,5,attacker,A,0,1,0.5",
-        "a,,,EE,en,1,attack,hit,2,5,target,B,6,7,0.5",
-        "a,,,EE,en,2,attack,hit,2,5,,,,,",
-        "a,,,EE,en,3,attack,,,,attacker,A,0,1,",
+        "role,text,start,end,score,page",
+        "a,,,EE,en,1,attack,hit,2,5,attacker,A,0,1,0.5,",
+        "a,,,EE,en,1,attack,hit,2,5,target,B,6,7,0.5,",
+        "a,,,EE,en,2,attack,hit,2,5,,,,,,",
+        "a,,,EE,en,3,attack,,,,attacker,A,0,1,,",
         "",
     ]
 
@@ -327,7 +328,7 @@ def test_a_symbolic_link_stays_one_and_its_target_is_replaced(tmp_path: Path) ->
     assert sources(real, "jsonl") == ["a"]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != FOLDER])
 def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> None:
     path = tmp_path / "out"
     path.write_text("old")
@@ -343,7 +344,7 @@ def test_an_interrupted_part_is_not_overwritten(tmp_path: Path, form: str) -> No
     assert (part.read_bytes(), path.read_text()) == (before, "old")
 
 
-@pytest.mark.parametrize("target", ["out.html", "out.xlsx", "out.txt"])
+@pytest.mark.parametrize("target", ["out.pdf", "out.xlsx", "out.txt"])
 def test_a_suffix_that_is_no_format_is_refused(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         format_for(target)
@@ -437,3 +438,26 @@ def test_csv_is_safe_and_reads_back(tmp_path_factory: pytest.TempPathFactory, te
     assert len(rows) == 1
     assert cell[0] not in "=+-@\t\r\n"
     assert cell.removeprefix("'") == text if text[0] in "=+-@\t\r\n" else cell == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are locked in another way")
+@pytest.mark.parametrize("before", ["", "old\n"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_run_does_not_write_to_the_same_file(
+    before: str, resume: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    if before:
+        path.write_text(before)
+    with open_writer("jsonl", str(path)) as first:
+        first.write(result("a"))
+        if resume and not before:
+            # Another line would be another error.
+            assert sources(path, "jsonl") == ["a"]
+        with pytest.raises(UsageError, match=r"being written by another run|interrupted run"):
+            open_writer("jsonl", str(path), resume=resume)
+        first.write(result("b"))
+    assert sources(path, "jsonl") == ["a", "b"]
+    with open_writer("jsonl", str(path), resume=True) as again:
+        again.write(result("c"))
+    assert sources(path, "jsonl") == ["a", "b", "c"]

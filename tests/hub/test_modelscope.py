@@ -46,6 +46,7 @@ def test_missing_package_names_the_extra(store: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(UsageError) as caught:
         plan_download("oneke", source="modelscope")
-    assert caught.value.hint == "install it with: pip install 'iepile-cli[modelscope]'"
+    assert "pip install" in caught.value.hint
+    assert "[modelscope]" in caught.value.hint
     with pytest.raises(UsageError, match="not known to be at modelscope"):
         plan_download("knowlm-13b-ie", source="modelscope")

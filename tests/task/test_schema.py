@@ -512,3 +512,10 @@ def test_a_hint_for_plain_data_can_be_read_as_plain_data(value: Any, task: str) 
         examples = forms.split(" or ") if forms else []
         for form in examples:
             assert items_from_data(json.loads(form), TASKS[task] if len(examples) == 1 else None)
+
+
+def test_a_number_of_thousands_of_digits_is_refused_as_any(tmp_path: Path) -> None:
+    path = tmp_path / "schema.yaml"
+    path.write_text("- 0x" + "f" * 5000)
+    with pytest.raises(DataError, match="is text, not a large number"):
+        read_schema([str(path)])

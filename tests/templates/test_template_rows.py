@@ -12,7 +12,16 @@ import pytest
 from conftest import vector_cases
 
 from iepile_cli.errors import ModelError
-from iepile_cli.templates import Bos, Control, Eos, Piece, Template, Text, encode
+from iepile_cli.templates import (
+    Bos,
+    Control,
+    Eos,
+    Piece,
+    Template,
+    Text,
+    encode,
+    from_chat_template,
+)
 from iepile_cli.templates.builtin import TEMPLATES
 from iepile_cli.templates.template import closest_template
 
@@ -180,6 +189,7 @@ HASHES = {
     "mistral": "a93a39333705014c",
     "openba": "9b680bcf192fa44a",
     "openchat": "21da89e0a833f7c1",
+    "qwen3": "02406be8715b0b87",
     "qwen": "ca4e655c80c6c863",
     "starchat": "497e66cd6c8ba897",
     "vanilla": "f049e9672b44ae09",
@@ -254,10 +264,48 @@ def test_every_known_checkpoint_has_the_template_that_was_made_for_it(shared: Pa
         ("mistralai/Mistral-7B-Instruct-v0.2", "mistral"),
         ("mistralai/Mistral-7B-Instruct-v0.3", None),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", None),
-        ("Qwen3-4B", None),
+        ("Qwen3-4B", "qwen3"),
         ("", None),
     ],
 )
 def test_names_of_models_in_use(model: str, template: str | None) -> None:
     found = closest_template(model, TEMPLATES)
     assert (found.name if found else None) == template
+
+
+# The end of the template that Qwen3 comes with; the beginning is that of ChatML.
+_QWEN3 = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content "
+    "+ '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}"
+    "{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+)
+
+
+@pytest.mark.parametrize("system", ["", "S"])
+def test_qwen3_answers_without_thinking_as_its_own_template_has_it(system: str) -> None:
+    class Qwen(Symbolic):
+        def controls(self) -> Mapping[str, int]:
+            names = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+            return {name: number for number, name in enumerate(names)}
+
+    own = from_chat_template(_QWEN3, Qwen())
+    expected, made = (
+        "".join(
+            value for kind, value in symbols(each.prompt("Q", system).pieces) if "bos" not in kind
+        )
+        for each in (own, ROWS["qwen3"])
+    )
+    assert made == expected
+    assert made.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert made.startswith("<|im_start|>system\nS" if system else "<|im_start|>user\nQ")
+
+
+def test_names_of_qwen3_that_can_think_go_to_its_row() -> None:
+    for name in ("Qwen3-8B", "Qwen/Qwen3-1.7B-GGUF", "Qwen3-4B-Q4_K_M.gguf", "qwen3-0.6b"):
+        found = closest_template(name, TEMPLATES)
+        assert found is not None
+        assert found.name == "qwen3"
+    for name in ("Qwen3-4B-Instruct-2507", "Qwen3-4B-Thinking-2507"):
+        assert closest_template(name, TEMPLATES) is None

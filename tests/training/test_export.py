@@ -19,10 +19,9 @@ from training.runs import run
 
 from iepile_cli.backends import Options, Request
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.backends.gguf_lora import unpack_adapter
-from iepile_cli.backends.gguf_names import paired
-from iepile_cli.backends.llamacpp import LlamaRunner
-from iepile_cli.backends.llamacpp_context import Context, Feed, load_model
+from iepile_cli.backends.gguf_layout import paired, unpack_adapter
+from iepile_cli.backends.llamacpp import Context, LlamaRunner, load_model
+from iepile_cli.backends.scheduler import Feed
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, hf_tokenizer
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from training.runs import run
 
-from iepile_cli.backends.transformers_weights import load_weights, merge_adapter
+from iepile_cli.backends.transformers_loading import load_weights, merge_adapter
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model
 from iepile_cli.training.device import Device
@@ -215,10 +215,10 @@ def test_going_on_with_whole_modules_on_a_gguf_base_leaves_a_result(
 def test_a_family_without_a_form_in_gguf_is_found_before_training(
     options: TrainOptions, gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.backends import gguf_names
+    from iepile_cli.backends import gguf_layout
 
-    known = {name: row for name, row in gguf_names._FAMILIES.items() if name != "llama"}
-    monkeypatch.setattr(gguf_names, "_FAMILIES", known)
+    known = {name: row for name, row in gguf_layout._FAMILIES.items() if name != "llama"}
+    monkeypatch.setattr(gguf_layout, "_FAMILIES", known)
     result, seen = run(replace(options, model=str(gguf), max_steps=1))
     assert any("have no known form in GGUF" in note for note in seen.notes)
     assert (result.output / "adapter_model.safetensors").is_file()

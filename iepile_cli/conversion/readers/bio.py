@@ -116,13 +116,17 @@ def token_reader(names: Sequence[str]) -> Callable[[Any, Note], Iterator[dict[st
     """
 
     def read(value: Any, note: Note) -> Iterator[dict[str, Any]]:
-        tokens = next(value[key] for key in TOKEN_KEYS if key in value)
-        tags = next(value[key] for key in TAG_KEYS if key in value)
+        tokens, tags = _columns_of(value)
         if tags and isinstance(tags[0], int):
             if not names:
                 raise Unusable(UNFIT, "tags are numbers, and no dataset_info.json names them")
-            tags = [names[tag] for tag in tags]
-        wrong = next((tag for tag in tags if not _TAG.fullmatch(tag)), None)
+            tags = [
+                names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag
+                for tag in tags
+            ]
+        wrong = next(
+            (tag for tag in tags if not (isinstance(tag, str) and _TAG.fullmatch(tag))), None
+        )
         if wrong is not None or len(tags) != len(tokens):
             what = "as many tags as tokens" if wrong is None else f"{wrong!r} is no tag"
             raise Unusable(UNFIT, what if wrong is not None else f"not {what}")
@@ -130,6 +134,18 @@ def token_reader(names: Sequence[str]) -> Callable[[Any, Note], Iterator[dict[st
         yield {**kept, **tagged_record(list(map(str, tokens)), tags, value.get("text"))}
 
     return read
+
+
+def _columns_of(value: Any) -> tuple[list[Any], list[Any]]:
+    """A record's tokens and tags; raises ``Unusable`` where they are no lists."""
+    held = value if isinstance(value, dict) else {}
+    columns = [
+        next((held[key] for key in keys if key in held), None) for keys in (TOKEN_KEYS, TAG_KEYS)
+    ]
+    tokens, tags = columns
+    if not isinstance(tokens, list) or not isinstance(tags, list):
+        raise Unusable(UNFIT, "not a list of tokens and one of tags")
+    return tokens, tags
 
 
 def tagged_record(

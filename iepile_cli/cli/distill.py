@@ -1,0 +1,85 @@
+"""``iepile distill``: a small model of one's own from the answers of a large one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iepile_cli.backends import Options
+from iepile_cli.cli import console, options
+from iepile_cli.distillation.options import DistillOptions
+from iepile_cli.errors import UsageError
+from iepile_cli.extraction.inputs import InputOptions
+from iepile_cli.extraction.requests import ExtractOptions
+
+EXAMPLES = """
+Examples:
+
+\b
+  iepile distill --teacher qwen3-32b --base-url http://localhost:8000/v1 \\
+      --schema "mineral,mine,collector" texts/ -o student/
+  iepile distill --teacher my-13b --schema schema.yaml --certainty 0.8 posts.jsonl -o student/
+  iepile distill --teacher my-13b --schema schema.yaml texts/ --gold test.bio -o student/
+  iepile distill --teacher my-13b --schema schema.yaml texts/ --until convert -o student/
+"""
+_FIRST = ("schema", "task", "teacher", "output", "until")
+
+
+@options.command(first=_FIRST)
+def distill(
+    files: Annotated[
+        list[str], typer.Argument(help="Texts: files, folders or globs; they need no annotation.")
+    ],
+    chosen: DistillOptions,
+    schema: options.Schemas = None,
+    task: options.TaskName = None,
+    reading: InputOptions = InputOptions(),  # noqa: B008
+    how: ExtractOptions = ExtractOptions(),  # noqa: B008
+    backend: options.BackendName = None,
+    template: options.TemplateName = None,
+    opening: Options = Options(),  # noqa: B008
+) -> None:
+    """Train a small model on what a large one answers, and say how near it comes.
+
+    The teacher answers, certain answers become training data, the student is trained, compared
+    with the teacher on texts kept back, and exported. A run that was interrupted goes on at the
+    step that is missing.
+    """
+    from iepile_cli.cli.extract_sources import Texts
+    from iepile_cli.distillation.answers import Question
+    from iepile_cli.distillation.comparison import write_report
+    from iepile_cli.distillation.run import Distillation
+    from iepile_cli.distillation.run import Texts as TextsOf
+    from iepile_cli.files import STDIN
+    from iepile_cli.task.table import task_named
+
+    if reading.shard is not None:
+        raise UsageError("--shard: a student learns from all texts")
+    if STDIN in files:
+        raise UsageError("texts are read twice: standard input cannot be", hint="name files")
+    source = Texts(files, schema, task_named(task) if task else None, reading)
+    with console.Progress() as progress:
+        bar = progress.bar("texts")
+        run = Distillation(
+            chosen,
+            Question(source.task, source.schema, how),
+            tuple(source.given),
+            TextsOf(tuple(files), lambda on_error: source.documents(on_error, _ignore, _ignore)),
+            backend,
+            template,
+            replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
+            note=progress.note,
+            on_error=lambda error: console.print_error(error.message, error.hint),
+            progress=lambda name, done: bar.update(f"{name}: {done:,} texts"),
+        )
+        facts = run.run()
+    folder = Path(chosen.output)
+    console.put(write_report(facts, folder))
+    console.note(f"written: {folder / 'report.md'}")
+
+
+def _ignore(what: Any) -> None:
+    pass

@@ -1,0 +1,93 @@
+"""What a distillation can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from iepile_cli.errors import UsageError
+from iepile_cli.fields import check_fields, option
+
+Step: TypeAlias = Literal["teach", "select", "convert", "train", "evaluate", "export"]
+STEPS: tuple[Step, ...] = get_args(Step)
+_SELECTION, _STUDENT = "Selection", "Student"
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """What of the teacher's answers is learnt, by whom, and how that is measured.
+
+    ``certainty`` is the score (0..1) that every item of a text must have for the text to be
+    learnt from; ``held_out`` the share of the texts that are kept back, drawn by their content.
+    Raises ``UsageError`` for values that cannot be.
+    """
+
+    output: str = option("", flags=("-o",), help="Folder of the student and all files on the way.")
+    teacher: str | None = option(
+        None,
+        help="The model that answers: a name, a path, or its name at --base-url. Default: the "
+        "embedded model.",
+        completes="model",
+    )
+    teacher_adapter: tuple[str, ...] = option(
+        (), help="An adapter of the teacher; may be repeated.", completes="adapter"
+    )
+    certainty: float = option(
+        0.5,
+        group=_SELECTION,
+        least=0,
+        most=1,
+        help="Learn only from texts all of whose items score so much. Answers without scores "
+        "count as certain.",
+    )
+    held_out: float = option(
+        0.1, group=_SELECTION, least=0, help="Share of the texts kept back to compare both on."
+    )
+    gold: str | None = option(
+        None,
+        group=_SELECTION,
+        help="Annotated data, in any form that convert reads, to score both on instead.",
+    )
+    neg_ratio: float = option(
+        1.0, group=_SELECTION, help="Chance for each absent type to be asked, as convert has it."
+    )
+    student: str = option(
+        "",
+        group=_STUDENT,
+        help="The model that is trained. Default: the embedded model, from its adapter on.",
+        completes="model",
+    )
+    student_adapter: str = option(
+        "", group=_STUDENT, help="The adapter to go on from; none: a new one.", completes="adapter"
+    )
+    recipe: str = option("", group=_STUDENT, help="A recipe of iepile train.", completes="recipe")
+    train_config: str = option(
+        "", group=_STUDENT, help="Options of iepile train, as a TOML file; before --recipe."
+    )
+    epochs: float = option(
+        0.0, group=_STUDENT, least=0, help="Epochs of training; 0: as iepile train has it."
+    )
+    max_steps: int = option(0, group=_STUDENT, least=0, help="Stop training after so many steps.")
+    export: Literal["gguf", "gguf-adapter", "merged", "ollama", "none"] = option(
+        "gguf", group=_STUDENT, help="The form that the student is exported to."
+    )
+    quantise: str = option("q8_0", group=_STUDENT, help="Type of the weights of a GGUF student.")
+    seed: int = option(42, group=_SELECTION, least=0, help="Seed of what is drawn.")
+    until: Step = option("export", help="Stop after this step; a later run goes on.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.output:
+            raise UsageError("no folder for the student", hint="name one with -o")
+        if not self.held_out < 1:
+            raise UsageError(f"--held-out {self.held_out:g} is not a share", hint="below 1")
+        if not self.held_out and self.gold is None:
+            raise UsageError(
+                "nothing to compare teacher and student on", hint="--held-out 0.1, or --gold FILE"
+            )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of this run."""
+        wanted = STEPS[: STEPS.index(self.until) + 1]
+        return tuple(one for one in wanted if one != "export" or self.export != "none")

@@ -1,0 +1,104 @@
+"""What the attacks found and nothing else tests, each by itself."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from abuse.program import call, check_manners
+
+from iepile_cli.backends.gguf import GgufFile
+from iepile_cli.errors import ModelError
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"tokens": ["a"]},
+        {"tokens": "a", "ner_tags": ["O"]},
+        {"tokens": ["a"], "ner_tags": [None]},
+        {"tokens": ["a"], "ner_tags": [-1]},
+    ],
+)
+def test_a_record_without_lists_of_tokens_and_tags_is_named(
+    record: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {}}))
+    path = tmp_path / "tokens.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    words = ("--from", "tokens", "--task", "NER", "--schema", "auto")
+    done = call("convert", path, *words, "-o", tmp_path / "out.jsonl")
+    check_manners(done)
+    assert done.code in (1, 3), done
+    assert "tokens.jsonl" in done.err
+
+
+def test_an_argument_without_a_role_has_no_place(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    event = {"event_trigger": "hit", "event_type": "attack"}
+    event["arguments"] = [{"argument": "Ann", "role": None}]  # type: ignore[assignment]
+    path.write_text(json.dumps({"text": "Bob hit Ann", "event": [event]}) + "\n")
+    done = call("convert", path, "--to", "bio", "-o", tmp_path / "out.bio")
+    check_manners(done)
+    assert done.code == 0
+    assert "has no 'role' or 'argument'" in done.err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:24] + struct.pack("<Q", 2**64 - 1) + data[32:],
+        lambda data: data[:8] + struct.pack("<QQ", 2**40, 2**40) + data[24:],
+        lambda data: data[:100],
+        lambda data: data[:-8],
+    ],
+)
+def test_a_damaged_gguf_header_is_named(damage: object, tmp_path: Path) -> None:
+    import gguf
+    import numpy as np
+
+    path = tmp_path / "x.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("weight", np.ones((4, 4), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+
+    def read() -> None:
+        with GgufFile(path) as file:
+            for tensor in file.tensors:
+                file.weights(tensor)
+
+    with pytest.raises(ModelError, match=r"x\.gguf"):
+        read()
+
+
+def test_a_wide_file_that_is_given_up_leaves_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("nothing\n" * 30, encoding="utf-16")
+    done = call("extract", "-s", "person", path)
+    check_manners(done)
+    assert done.code == 1
+    assert "the rest is not read" in done.err
+
+
+def test_damaged_weights_of_transformers_are_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from tiny_llama import tiny_llama, training_rows
+
+    data = tmp_path / "train.jsonl"
+    data.write_text(training_rows(4))
+    model = tiny_llama(tmp_path / "tiny", data)
+    weights = model / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:40] + b"\xff\xff" + content[42:])
+    words = ("extract", "-s", "a", "--model", model, "--template", "alpaca", "--device", "cpu")
+    done = call(*words, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 1
+    assert "cannot be opened" in done.err
