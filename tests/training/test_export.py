@@ -32,6 +32,7 @@ from iepile_cli.training.export import export
 from iepile_cli.training.gguf_vocabulary import Vocabulary
 from iepile_cli.training.model import Base
 from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.prepare import dry_run
 from iepile_cli.training.recipes import options_from
 
 pytest.importorskip("gguf")
@@ -458,6 +459,21 @@ def baichuan(layers: int, vocabulary: int, tiny: Path, folder: Path) -> Path:
     for file in (CODE, *tiny.glob("token*")):
         shutil.copy(file, folder)
     return folder
+
+
+def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
+    tiny: Path, lines: Path, tmp_path: Path
+) -> None:
+    model = shaped("baichuan-7b", tiny, tmp_path / "model")
+    table: dict[str, Any] = {"model": str(model), "data": str(lines), "output": str(tmp_path / "o")}
+    options = options_from({**table, "template": "alpaca"})
+    with pytest.raises(ModelError, match="runs code that comes with it") as caught:
+        dry_run(options)
+    assert "--trust-remote-code" in caught.value.hint
+    with (model / CODE.name).open("a", encoding="utf-8") as file:
+        file.write("\nraise RuntimeError('this code is too old')\n")
+    with pytest.raises(ModelError, match=r"its own code fails .*this code is too old"):
+        dry_run(dataclasses.replace(options, trust_remote_code=True))
 
 
 @pytest.mark.slow
