@@ -40,6 +40,7 @@ def extract_on_cluster(
 
     Raises ``PartialFailure`` when some texts failed.
     """
+    from iepile_cli.cli.extract_sources import name_skipped
     from iepile_cli.cluster import extract as running
     from iepile_cli.cluster.folder import ShardFolder
 
@@ -52,7 +53,9 @@ def extract_on_cluster(
 
     with console.Progress() as progress:
         progress.bar("counting the texts")
-        inventory = source.inventory(failed, lambda path: None)
+        skipped: list[str] = []
+        inventory = source.inventory(failed, skipped.append)
+    name_skipped(skipped)
     if not inventory.total:
         raise UsageError("no text to read")
     of = running.shards_for(inventory, cluster.shards)

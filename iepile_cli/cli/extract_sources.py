@@ -188,7 +188,7 @@ class Texts:
         skipped: list[str] = []
         documents = self._blocks(on_error, skipped.append, console.note)
         yield from self._saved.saving(documents) if self._saved else documents
-        _name_skipped(skipped)
+        name_skipped(skipped)
 
     def read_again(self) -> Iterable[Document] | None:
         """The documents once more, or None where they cannot be read twice or are too large."""
@@ -359,7 +359,8 @@ class InstructionRecords:
         return error
 
 
-def _name_skipped(skipped: list[str]) -> None:
+def name_skipped(skipped: list[str]) -> None:
+    """Name on stderr the files of folders that were passed over."""
     if not skipped:
         return
     from iepile_cli.files import display_name

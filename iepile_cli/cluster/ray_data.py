@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -110,13 +111,11 @@ def _last_line(error: BaseException) -> str:
 def connected(address: str, *, verbose: bool = False) -> Iterator[None]:
     """A connection to a cluster, or a cluster of this machine's own for ``local``.
 
-    Ray writes nothing but errors, to stderr, and reports to nobody. A connection that is there
-    already is used and left. Raises ``ModelError`` without Ray or a cluster.
+    Ray writes nothing but errors, to stderr, and reports to nobody: what it would print goes to
+    stderr with ``verbose``, and nowhere without. Standard output is redirected meanwhile. Raises
+    ``ModelError`` without Ray or a cluster.
     """
     ray = _library()
-    if ray.is_initialized():
-        yield
-        return
     level = logging.INFO if verbose else logging.ERROR
     more = {"include_dashboard": False} if address == LOCAL else {}
     try:
@@ -129,16 +128,19 @@ def connected(address: str, *, verbose: bool = False) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = verbose
     context.print_on_execution_start = False
-    try:
+    with ExitStack() as stack:
+        # Of workers that die, Ray tells on standard output, whatever its logging level is.
+        elsewhere = sys.stderr if verbose else stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(redirect_stdout(elsewhere))
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 def _library() -> Any:
     for name, value in (
         ("RAY_USAGE_STATS_ENABLED", "0"),
-        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
+        # A replica that asks for no GPU sees none.
+        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1"),
         ("RAY_AIR_NEW_OUTPUT", "0"),
         # Ray Data would write its own log to the terminal.
         ("RAY_DATA_LOG_LEVEL", "ERROR"),

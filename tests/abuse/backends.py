@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from abuse.counting import count
+
 from iepile_cli.backends import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.constraint import Constraint
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, spells
@@ -69,6 +71,8 @@ class _Random(_Runner):
                 ends = [t for t in few if set(vocabulary.decode_str([t])) & {*"]}"}]
                 token = ends[0] if ends else token
             held.accept(token, self.rng.random())
+        if request.instruction:
+            count(f"passages answered at random, {request.instruction.task.name}")
         return held.answer(len(request.prompt.pieces))
 
 

@@ -70,7 +70,8 @@ any_text = st.text(st.characters(), max_size=80) | st.lists(pieces, max_size=25)
 long_words = st.builds(
     lambda letter, count: letter * count, st.sampled_from("aé任👍\u0301"), st.integers(500, 10_000)
 )
-texts = st.one_of(any_text, any_text, any_text, any_text.map(lambda text: f"Ann {text} Oslo. "))
+_usual = st.one_of(any_text, any_text.map(lambda text: f"Ann {text} Oslo. "))
+texts = st.one_of(*[_usual] * 20, long_words)
 
 NAMES = [
     "person",
@@ -113,14 +114,16 @@ slot_lists = st.lists(names, min_size=1, max_size=6)
 
 
 def _plain(name: str, most: int) -> st.SearchStrategy[tuple[str, Any]]:
-    return st.tuples(st.just(name), st.lists(names, min_size=1, max_size=most))
+    few = st.lists(names, min_size=1, max_size=5)
+    many = st.lists(names, min_size=6, max_size=most)
+    return st.tuples(st.just(name), st.one_of(*[few] * 9, many))
 
 
 def _object(name: str, **keys: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Any]]:
-    item = st.fixed_dictionaries(dict(keys))
-    return st.tuples(
-        st.just(name), st.lists(item, min_size=1, max_size=6, unique_by=lambda i: json.dumps(i))
+    items = st.lists(
+        st.fixed_dictionaries(dict(keys)), min_size=1, max_size=4, unique_by=json.dumps
     )
+    return st.tuples(st.just(name), items)
 
 
 # (task, its schema as plain data), by task.

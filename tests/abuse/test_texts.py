@@ -16,7 +16,6 @@ from abuse.strategies import (
     attack,
     json_values,
     keys_of,
-    long_words,
     names,
     texts,
 )
@@ -57,13 +56,13 @@ def as_read(text: str) -> str:
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-@examples(1, 75)
+@examples(1, 20)
 def test_any_choice_of_tokens(
     task: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install()
     size = EACH if examples > 1 else 4
-    documents = st.lists(texts | long_words, min_size=size, max_size=size)
+    documents = st.lists(texts, min_size=size, max_size=size)
 
     @attack(examples, asked=SCHEMAS[task], documents=documents, seed=st.integers(0, 2**32))
     def _(asked: tuple[str, Any], documents: list[str], seed: int) -> None:
@@ -79,7 +78,7 @@ def test_any_choice_of_tokens(
             assert row["task"] == task
             assert not row.get("ungrounded")
             assert not row.get("problems")
-        count(f"passages answered at random, {task}", len(documents))
+        count("texts answered at random", len(documents))
 
 
 ANSWERS = [

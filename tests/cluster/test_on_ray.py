@@ -32,6 +32,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
         patch.setenv("GAZETTEER_PAUSE", "0.005")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Busy machines start a node slowly.
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")
         yield dict(os.environ)
 
 
@@ -77,7 +79,7 @@ def joined(folder: Path) -> bytes:
 
 
 def wait_for_shards(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 180
+    until = time.monotonic() + 900
     while len(list(folder.glob("part-*"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -100,7 +102,7 @@ def test_two_nodes_give_the_bytes_of_one_process(
     inputs = texts(tmp_path, 2000)
     single, out = tmp_path / "single.jsonl", tmp_path / "out"
     done = started(environment, str(inputs), *SCHEMA, "-o", str(single))
-    said = done.communicate(timeout=300)
+    said = done.communicate(timeout=900)
     assert done.returncode == 3, said
     node = cluster.add_node(num_cpus=1)
     words = [str(inputs), *SCHEMA, "-o", str(out), "--replicas", "2", "--shards", "8"]
@@ -110,7 +112,7 @@ def test_two_nodes_give_the_bytes_of_one_process(
     victim.send_signal(signal.SIGKILL)
     wait_for_shards(out, 3, process)
     cluster.remove_node(node, allow_graceful=False)
-    shown, errors = process.communicate(timeout=300)
+    shown, errors = process.communicate(timeout=900)
     assert process.returncode == 3, errors
     assert shown == ""
     assert joined(out) == single.read_bytes()
@@ -126,7 +128,7 @@ def test_two_nodes_give_the_bytes_of_one_process(
     # Nothing is done again.
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     again = started(environment, *words, "--ray", cluster.address, "--resume")
-    again.communicate(timeout=120)
+    again.communicate(timeout=900)
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
 
 
@@ -138,19 +140,19 @@ def test_a_run_that_was_interrupted_goes_on(
     process = started(environment, *words)
     wait_for_shards(out, 2, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 130, errors
     kept = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert 2 <= len(kept) < 6
     refused = started(environment, *words)
-    assert "--resume goes on" in refused.communicate(timeout=120)[1]
+    assert "--resume goes on" in refused.communicate(timeout=900)[1]
     assert refused.returncode == 2
     process = started(environment, *words, "--resume")
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 3, errors
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in kept.items())
     single = tmp_path / "single.jsonl"
-    started(environment, str(inputs), *SCHEMA, "-o", str(single)).communicate(timeout=300)
+    started(environment, str(inputs), *SCHEMA, "-o", str(single)).communicate(timeout=900)
     assert joined(out) == single.read_bytes()
 
 
@@ -158,11 +160,11 @@ def test_parquet_holds_the_same(environment: dict[str, str], cluster: Any, tmp_p
     parquet = pytest.importorskip("pyarrow.parquet")
     inputs, out, single = texts(tmp_path, 300), tmp_path / "out", tmp_path / "single.jsonl"
     words = [str(inputs), *SCHEMA]
-    started(environment, *words, "-o", str(single)).communicate(timeout=120)
+    started(environment, *words, "-o", str(single)).communicate(timeout=900)
     process = started(
         environment, *words, "-o", str(out), "--parquet", "--ray", cluster.address, "--shards", "2"
     )
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 3, errors
     rows = [
         row for path in sorted(out.glob("part-*")) for row in parquet.read_table(path).to_pylist()
