@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from iepile_cli.extraction.grounding import (
     Grounded,
+    Item,
     Occurrences,
+    Span,
     at_all_places,
     ground,
     joint_score,
@@ -157,6 +159,18 @@ def test_the_full_stop_of_a_sentence_is_no_part_of_a_mention(
 ) -> None:
     (item,) = grounded("NER", text, mentions(mention)).items
     assert item.texts == (("mention", kept),)
+
+
+def test_an_item_at_all_places_has_its_best_score() -> None:
+    text = "Bob, Bobby and Bob"
+    for scores in ((0.2, 0.9), (0.9, 0.2), (None, 0.9)):
+        items = [
+            Item(PERSON, (("mention", Span("Bob", at, at + 3, score)),), score)
+            for at, score in zip((0, 15), scores, strict=True)
+        ]
+        found = at_all_places(items, text)
+        assert [item.roles[0][1].start for item in found] == [0, 15]
+        assert [item.score for item in found] == [0.9, 0.9]
 
 
 def test_items_at_all_places_and_parts_with_all_occurrences() -> None:
