@@ -66,6 +66,24 @@ def _batches(file: Any, columns: Sequence[str]) -> Iterator[Any]:
                 yield batch.select(wanted) if wanted is not None else batch
 
 
+def metadata(file: Any) -> dict[bytes, bytes]:
+    """What the schema of an open file says of itself, as Hugging Face's datasets do."""
+    from pyarrow import feather, ipc
+    from pyarrow.parquet import ParquetFile
+
+    start = file.read(4)
+    file.seek(0)
+    if start == _PARQUET:
+        schema = ParquetFile(file).schema_arrow
+    elif start == b"ARRO":
+        schema = ipc.open_file(file).schema
+    elif start == b"FEA1":
+        schema = feather.read_table(file).schema
+    else:
+        schema = ipc.open_stream(file).schema
+    return dict(schema.metadata or {})
+
+
 def _present(names: Sequence[str], columns: Sequence[str]) -> list[str] | None:
     """Those of the columns that a file has; None without any, for all."""
     if not columns:

@@ -6,6 +6,7 @@ Tree (exit code in brackets)::
     ├── UsageError           [2]  a wrong flag, schema or combination
     ├── UnknownName          [2]  a name that the registry does not hold
     ├── DataError            [1]  a file or record that cannot be used; names path and line
+    │   └── NoSuchFile       [2]  an input that is not there
     ├── ModelError           [1]  a model, adapter or backend that cannot be opened or run
     │   └── NoAnswer         [1]  a text that a model gave no answer to; names source and line
     ├── DownloadError        [1]  a hub or file that cannot be fetched
@@ -63,6 +64,15 @@ class DataError(IEPileError):
         where = "" if self.path is None else self.path + (f":{line}" if line else "") + ": "
         super().__init__(where + message, hint=hint)
         self.reason = message
+
+
+class NoSuchFile(DataError):
+    """An input that is not there: like a wrong flag, nothing was tried."""
+
+    exit_code = 2
+
+    def __init__(self, path: str | os.PathLike[str], *, hint: str = "") -> None:
+        super().__init__("no such file or folder", path=path, hint=hint)
 
 
 class ModelError(IEPileError):

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, NoSuchFile, UsageError
 from iepile_cli.remote import is_remote, open_remote, path_of
 
 STDIN = "-"
@@ -140,6 +140,8 @@ def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> 
             if error.errno in _NO_SPACE:
                 # Of what is written meanwhile.
                 raise
+            if isinstance(error, FileNotFoundError) and path is not None:
+                raise NoSuchFile(display_name(path)) from None
             reason = error.strerror or str(error)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
 

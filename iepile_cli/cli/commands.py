@@ -1,11 +1,13 @@
-"""Commands for Typer: help in groups, and completion that loads nothing to convert values."""
+"""Commands for Typer: help in groups, and values converted without loading pydantic."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -60,8 +62,8 @@ class Command(TyperCommand):
                     _write_list(formatter, records)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; for completion values stay as they are, as converting them loads much."""
-        _leave_values(self, ctx)
+        """Parse, with the values converted here."""
+        _convert_here(self, ctx)
         return super().parse_args(ctx, args)
 
 
@@ -97,15 +99,9 @@ class Group(TyperGroup):
     """The program itself."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; for completion values stay as they are, as converting them loads much."""
-        _leave_values(self, ctx)
+        """Parse, with the values converted here."""
+        _convert_here(self, ctx)
         return super().parse_args(ctx, args)
-
-
-def _leave_values(command: Any, context: Any) -> None:
-    if context.resilient_parsing:
-        for parameter in command.get_params(context):
-            parameter.process_value = lambda context, value: value
 
 
 def _without_idle_negation(parameter: Any, record: tuple[str, str]) -> tuple[str, str]:
@@ -113,3 +109,69 @@ def _without_idle_negation(parameter: Any, record: tuple[str, str]) -> tuple[str
     if getattr(parameter, "secondary_opts", ()) and not parameter.default:
         return record[0].partition(" / --no-")[0].rstrip("; "), record[1]
     return record
+
+
+# ------------------------------------------------------------------------- values of parameters
+
+
+def _convert_here(command: Any, context: Any) -> None:
+    for parameter in command.get_params(context):
+        if context.resilient_parsing:
+            # Completion wants no value converted.
+            parameter.process_value = lambda context, value: value
+        else:
+            parameter._runtime_param = _Values(parameter.type_descriptor)
+
+
+class _Values:
+    """Converts a parameter's values: good ones here, and Typer refuses all others.
+
+    Typer converts with pydantic; loading it takes as long as all else before a command begins.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        self.descriptor = descriptor
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value as the parameter's annotation has it; raises what Typer raises."""
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        converted = _converted(value, self.descriptor.annotation, self.descriptor.parameter_info)
+        if converted is not None:
+            return converted
+        from typer._coercion import build_runtime_param
+
+        return build_runtime_param(self.descriptor).coerce(value, param=param, ctx=ctx)
+
+
+def _converted(value: Any, kind: Any, about: Any) -> Any:
+    """A value of the annotated kind; None for what is not good, or not known here."""
+    if get_origin(kind) is list:
+        if not isinstance(value, (list, tuple)):
+            return None
+        items = [_converted(one, get_args(kind)[0], about) for one in value]
+        return None if None in items else items
+    if get_origin(kind) is Literal:
+        return value if value in get_args(kind) else None
+    if kind is str:
+        return value if isinstance(value, str) else None
+    if kind is Path:
+        readable = isinstance(value, (str, Path)) and (
+            os.access(value, os.R_OK) or not os.path.lexists(value)
+        )
+        return Path(value) if readable else None
+    if kind in (int, float):
+        return _number(value, kind, about.min, about.max)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return value if isinstance(value, kind) else kind._value2member_map_.get(value)
+    return None
+
+
+def _number(value: Any, kind: Any, least: float | None, most: float | None) -> Any:
+    try:
+        number = kind(value) if isinstance(value, (str, int, kind)) else None
+    except ValueError:
+        return None
+    if number is None or (least is not None and number < least):
+        return None
+    return None if most is not None and number > most else number

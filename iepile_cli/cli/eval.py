@@ -7,8 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from iepile_cli.cli import console, options
 from iepile_cli.conversion.options import Form
 from iepile_cli.errors import IEPileError, UsageError
 from iepile_cli.evaluation.options import EvalOptions
+from iepile_cli.fields import option
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
@@ -38,14 +38,55 @@ Examples:
 """
 
 
-class By(str, Enum):
-    """What scores are also shown for."""
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the predictions are compared with, and which reports are written."""
 
-    source = "source"
-    type = "type"
+    by: tuple[Literal["source", "type"], ...] = option(
+        (), help="Also show scores for each; may be repeated.", group=_REPORT
+    )
+    gold: str | None = option(
+        None, help="Annotated data in any form that convert reads, or results as gold."
+    )
+    gold_from: Form = option(
+        "auto", help="Form of --gold, as convert --from. Default: by its name and first record."
+    )
+    baseline: str | None = option(None, help="Another system's predictions: test the difference.")
+    fail_under: float | None = option(
+        None, help="Exit with 1 when a micro F1 (percent) is lower.", least=0, most=100
+    )
+    format: Literal["table", "tsv", "markdown"] | None = option(
+        None, help="Default: table on a terminal, else tsv.", group=_REPORT
+    )
+    json: str | None = option(None, help="Write the report as JSON; - is stdout.", group=_REPORT)
+    html: str | None = option(None, help="Write a report with every error shown.", group=_REPORT)
+    html_errors: int = option(
+        500, help="Most documents with errors in the HTML report.", group=_REPORT, least=0
+    )
+    errors: str | None = option(
+        None, help="Write each error as JSON Lines, the most frequent first.", group=_REPORT
+    )
+    confusions: str | None = option(
+        None, help="Write type confusions for convert --hard-negatives.", group=_REPORT
+    )
+
+    def files(self) -> dict[str, str | None]:
+        """The reports that cannot go to stdout, by their options."""
+        return {"--html": self.html, "--confusions": self.confusions, "--errors": self.errors}
+
+    def write(self, found: Evaluation) -> None:
+        """Write those reports of an evaluation that are asked for."""
+        from iepile_cli.evaluation import report
+
+        if self.html:
+            report.write_html(found, self.html, self.html_errors)
+        if self.confusions:
+            report.write_json(report.confusions_json(found.counts), self.confusions)
+        if self.errors:
+            report.write_errors(found, self.errors)
 
 
-@options.command(first=("gold", "task", "by", "mode", "html", "json_file"))
+@options.command(first=("gold", "task", "by", "mode", "html", "json"))
 def evaluate(
     predictions: Annotated[
         list[str],
@@ -56,70 +97,16 @@ def evaluate(
         ),
     ],
     scoring: EvalOptions = EvalOptions(),  # noqa: B008
-    by: Annotated[
-        list[By] | None,
-        typer.Option(rich_help_panel=_REPORT, help="Also show scores for each; may be repeated."),
-    ] = None,
-    gold: Annotated[
-        str | None,
-        typer.Option(help="Annotated data in any form that convert reads, or results as gold."),
-    ] = None,
-    gold_from: Annotated[
-        Form,
-        typer.Option(
-            help="Form of --gold, as convert --from. Default: by its name and first record.",
-        ),
-    ] = "auto",
-    baseline: Annotated[
-        str | None, typer.Option(help="Another system's predictions: test the difference.")
-    ] = None,
-    fail_under: Annotated[
-        float | None,
-        typer.Option(help="Exit with 1 when a micro F1 (percent) is lower.", min=0, max=100),
-    ] = None,
-    format: Annotated[
-        Literal["table", "tsv", "markdown"] | None,
-        typer.Option(rich_help_panel=_REPORT, help="Default: table on a terminal, else tsv."),
-    ] = None,
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json", rich_help_panel=_REPORT, help="Write the report as JSON; - is stdout."
-        ),
-    ] = None,
-    html: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=_REPORT, help="Write a report with every error shown."),
-    ] = None,
-    html_errors: Annotated[
-        int,
-        typer.Option(
-            rich_help_panel=_REPORT, help="Most documents with errors in the HTML report.", min=0
-        ),
-    ] = 500,
-    errors: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_REPORT,
-            help="Write each error as JSON Lines, the most frequent first.",
-        ),
-    ] = None,
-    confusions: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_REPORT, help="Write type confusions for convert --hard-negatives."
-        ),
-    ] = None,
+    reports: ReportOptions = ReportOptions(),
 ) -> None:
     """Score predictions: precision, recall and F1 with intervals, per source and per type."""
     from iepile_cli.evaluation import evaluate as evaluation
     from iepile_cli.evaluation import report
 
-    wanted = replace(scoring, confusions=bool(confusions or html))
-    reports = {"--html": html, "--confusions": confusions, "--errors": errors}
-    _check_reports(reports, json_file, [*predictions, baseline], gold, gold_from)
+    wanted = replace(scoring, confusions=bool(reports.confusions or reports.html))
+    _check_reports(reports, [*predictions, reports.baseline])
     if len(predictions) > 1:
-        _check_several({**reports, "--upstream-compatible": wanted.literal})
+        _check_several({**reports.files(), "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
     numbers: list[dict[str, Any]] = []
     for path in predictions:
@@ -128,24 +115,39 @@ def evaluate(
             evaluation(
                 path,
                 wanted,
-                by=tuple(one.value for one in by or ()),
-                gold=gold,
-                gold_form=gold_from,
-                baseline=baseline,
+                by=reports.by,
+                gold=reports.gold,
+                gold_form=reports.gold_from,
+                baseline=reports.baseline,
                 tick=tick,
             ) as found,
         ):
             finished.append(found)
             numbers.append(found.upstream() if wanted.literal else report.as_json(found))
-            _write_reports(found, html, html_errors, confusions, errors)
-    whole = numbers[0] if len(numbers) == 1 else {"files": numbers}
-    if json_file and json_file != "-":
-        report.write_json(whole, json_file)
-    if json_file == "-" or wanted.literal:
+            reports.write(found)
+    _put(finished, numbers[0] if len(numbers) == 1 else {"files": numbers}, wanted, reports)
+    _end(finished, reports.fail_under)
+
+
+def _put(
+    finished: list[Evaluation], whole: Any, wanted: EvalOptions, reports: ReportOptions
+) -> None:
+    """Write the numbers as JSON, and the table to stdout if they do not go there."""
+    from iepile_cli.evaluation import report
+
+    if reports.json and reports.json != "-":
+        report.write_json(whole, reports.json)
+    if reports.json == "-" or wanted.literal:
         narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         console.put(json.dumps(whole, ensure_ascii=narrow, indent=2) + "\n")
     else:
-        _show(finished, format or ("table" if sys.stdout.isatty() else "tsv"))
+        _show(finished, reports.format or ("table" if sys.stdout.isatty() else "tsv"))
+
+
+def _end(finished: list[Evaluation], fail_under: float | None) -> None:
+    """Show remarks; raises the most urgent failure."""
+    from iepile_cli.evaluation import report
+
     failures: list[IEPileError] = []
     for found in finished:
         for line in report.remarks(found):
@@ -168,23 +170,18 @@ def _joined_files(read: list[str | None], gold: str | None, gold_from: Form) -> 
             yield from files_of(Path(path), form)
 
 
-def _check_reports(
-    reports: dict[str, str | None],
-    json_file: str | None,
-    read: list[str | None],
-    gold: str | None,
-    gold_from: Form,
-) -> None:
+def _check_reports(reports: ReportOptions, read: list[str | None]) -> None:
     """Raise ``UsageError`` before any work for a report that cannot be written."""
     from iepile_cli import files
 
-    for option, target in reports.items():
+    for name, target in reports.files().items():
         if target == "-":
-            raise UsageError(f"{option} takes a file", hint="only --json can go to stdout")
-    targets = [target for target in (json_file, *reports.values()) if target not in (None, "-")]
+            raise UsageError(f"{name} takes a file", hint="only --json can go to stdout")
+    named = [target for target in (reports.json, *reports.files().values()) if target]
+    targets = [target for target in named if target != "-"]
     files.refuse_overwriting(targets, read)
     if any(map(os.path.exists, targets)):
-        files.refuse_overwriting(targets, _joined_files(read, gold, gold_from))
+        files.refuse_overwriting(targets, _joined_files(read, reports.gold, reports.gold_from))
     for number, target in enumerate(targets):
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")
@@ -199,22 +196,9 @@ def _check_reports(
 
 def _check_several(single: dict[str, Any]) -> None:
     """Raise ``UsageError`` for an option that goes with one file of predictions only."""
-    for option, given in single.items():
+    for name, given in single.items():
         if given:
-            raise UsageError(f"{option} takes one file of predictions")
-
-
-def _write_reports(
-    found: Evaluation, html: str | None, limit: int, confusions: str | None, errors: str | None
-) -> None:
-    from iepile_cli.evaluation import report
-
-    if html:
-        report.write_html(found, html, limit)
-    if confusions:
-        report.write_json(report.confusions_json(found.counts), confusions)
-    if errors:
-        report.write_errors(found, errors)
+            raise UsageError(f"{name} takes one file of predictions")
 
 
 @contextmanager

@@ -53,6 +53,8 @@ from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import Roles
 
 Report: TypeAlias = Callable[[str, str], None]
+# Rows, and for each whether its answer is empty.
+Rows: TypeAlias = tuple[list[bytes], list[bool]]
 
 _BARE = GoldSlots()
 # A number in JSON text that Python may write otherwise than it stands there.
@@ -132,52 +134,32 @@ class Converter:
     def _typed(self, record: Any, number: int, report: Report) -> Converted | None:
         """The quick way, for records that hold nothing unusual; None for all others."""
         text = record.text
-        raw, entries = b"", record.entries
         if not self.trains:
-            assert self.decoder is not None
-            raw, entries = self.decoder.entries_of(record)
+            return self._typed_test(record, number, report)
         if self.flat is not None:
-            found = self.flat.read(entries, text)
-            if found is None:
-                return None
-            rows = self._flat_rows(text, raw, len(entries), found, number, report)
+            found = self.flat.read(record.entries, text)
+            rows = None if found is None else self._flat_rows(text, found, number, report)
         else:
-            converted = self._slotted_rows(text, raw, entries, number)
-            if converted is None:
-                return None
-            rows = converted
-        return Converted(*rows, text, record.id, record.doc_id)
+            rows = self._slotted_rows(text, record.entries, number)
+        return None if rows is None else Converted(*rows, text, record.id, record.doc_id)
 
     def _flat_rows(
-        self,
-        text: str,
-        raw: bytes,
-        count: int,
-        found: dict[Key, list[Placed]],
-        number: int,
-        report: Report,
-    ) -> tuple[list[bytes], list[bool]]:
+        self, text: str, found: dict[Key, list[Placed]], number: int, report: Report
+    ) -> Rows:
         known = self.sampler.items
-        unknown = [key for key in found if key not in known]
-        for key in unknown:
-            for _ in found[key]:
-                report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        unknown = not known.keys() >= found.keys()
+        if unknown:
+            for key, some in found.items():
+                for _ in some if key not in known else ():
+                    report(NOT_IN_SCHEMA, repr(item_of(key).type))
         batches: Sequence[BatchTemplate]
-        if self.sampler.asks_all and not (unknown and self.trains):
+        if self.sampler.asks_all and not unknown:
             batches = self._whole_schema(number)
         else:
             batches = self._batches(dict.fromkeys(found, _BARE), number)
-        if not self.trains:
-            repeated = sum(map(len, found.values())) < count
-            if repeated:
-                entries = distinct_entries(self.task.layout, orjson.loads(raw))
-                return self._test_rows(batches, text, inner(dumps(entries)))
-            return self._test_rows(batches, text, _label(raw))
         return self._train_rows(batches, text, self.writer.flat_answers(batches, found))
 
-    def _slotted_rows(
-        self, text: str, raw: bytes, entries: Sequence[Any], number: int
-    ) -> tuple[list[bytes], list[bool]] | None:
+    def _slotted_rows(self, text: str, entries: Sequence[Any], number: int) -> Rows | None:
         assert self.slotted is not None
         found = self.slotted.read(entries, text)
         if found is None:
@@ -189,16 +171,42 @@ class Converter:
             batches = self._whole_schema(number)
         else:
             batches = self._batches(self.slotted.labels(found), number)
-        if not self.trains:
-            return self._test_rows(batches, text, _label(raw))
         answers = self.writer.slotted_answers(batches, found, self.slotted)
         return self._train_rows(batches, text, answers)
 
+    def _typed_test(self, record: Any, number: int, report: Report) -> Converted | None:
+        assert self.decoder is not None
+        text = record.text
+        raw, entries, strings = self.decoder.entries_of(record)
+        repeated = False
+        gold: GoldLabels = {}
+        if self.flat is not None:
+            keys = self.flat.keys(entries, text)
+            if keys is None:
+                return None
+            repeated = len(keys) < len(entries)
+            for key in keys:
+                if key not in self.sampler.items:
+                    report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        else:
+            assert self.slotted is not None
+            found = self.slotted.read(entries, text)
+            if found is None:
+                return None
+            if self.task.gold_types_only:
+                gold = self.slotted.labels(found)
+                if not gold:
+                    return Converted([], [], text, record.id, record.doc_id)
+        batches = self._batches(gold, number)
+        if repeated:
+            label = inner(dumps(distinct_entries(self.task.layout, orjson.loads(raw))))
+        else:
+            label = _label(raw, strings=strings)
+        return Converted(*self._test_rows(batches, text, label), text, record.id, record.doc_id)
+
     # ------------------------------------------------------------------------- any gold, any task
 
-    def _rows(
-        self, text: str, gold: list[Gold], entries: Any, number: int, report: Report
-    ) -> tuple[list[bytes], list[bool]]:
+    def _rows(self, text: str, gold: list[Gold], entries: Any, number: int, report: Report) -> Rows:
         for kind, what in warnings(self.task, gold, text, self.sampler.items):
             report(kind, what)
         if self.task.gold_types_only and not gold:
@@ -228,9 +236,7 @@ class Converter:
         language = self.plan.language
         return self.writer.start[detect_language(text) if language == "auto" else language]
 
-    def _test_rows(
-        self, batches: Sequence[BatchTemplate], text: str, label: bytes | None
-    ) -> tuple[list[bytes], list[bool]]:
+    def _test_rows(self, batches: Sequence[BatchTemplate], text: str, label: bytes | None) -> Rows:
         identity, shown, start = id_of(text).encode(), nested(text), self._start(text)
         row = self.writer.test_row
         rows = [row(start, batch, shown, identity, label) for batch in batches]
@@ -241,7 +247,7 @@ class Converter:
         batches: Sequence[BatchTemplate],
         text: str,
         answers: Sequence[tuple[bytes, bool]],
-    ) -> tuple[list[bytes], list[bool]]:
+    ) -> Rows:
         shown, start, row = nested(text), self._start(text), self.writer.train_row
         rows = [
             row(start, batch, shown, answer)
@@ -250,9 +256,12 @@ class Converter:
         return rows, [empty for _, empty in answers]
 
 
-def _label(raw: bytes) -> bytes:
-    """Annotation as a test row's label, in Python's layout, escaped."""
-    if b"\\" in raw or _FRACTION.search(raw):
+def _label(raw: bytes, *, strings: bool) -> bytes:
+    """Annotation as a test row's label, in Python's layout, escaped.
+
+    ``strings`` says that it holds no numbers.
+    """
+    if b"\\" in raw or not (strings or _FRACTION.search(raw) is None):
         return inner(dumps(orjson.loads(raw)))
     # What holds neither escapes nor fractions differs from Python's layout in blanks alone.
     return inner(msgspec.json.format(raw, indent=0).decode())

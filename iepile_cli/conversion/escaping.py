@@ -16,7 +16,11 @@ def inner(text: str) -> bytes:
 
 def nested(text: str) -> bytes:
     """A text as a JSON string inside a JSON string, its own quotation marks escaped."""
-    return _encode(_encode(text).decode())[1:-1]
+    once = _encode(text)
+    if b"\\" in once:
+        return _encode(once.decode())[1:-1]
+    # Without escapes, only its own quotation marks get any.
+    return b'\\"' + once[1:-1] + b'\\"'
 
 
 # Names of slots come again and again; mentions do not.

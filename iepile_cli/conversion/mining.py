@@ -1,15 +1,15 @@
 """What the annotation of a dataset has, and hard negatives mined from it.
 
 IEPile's dictionary of labels that are easily mistaken for each other was made by hand. Here one
-pass over the records counts, in tables of bounded size, and a pair of labels is scored by three
+pass over the records counts, in tables of bounded size, and a pair of labels is scored by two
 signals, each between 0 and 1, which are taken together as independent evidence (noisy or):
 
 * ambiguity: mentions that have the one label here and the other there;
-* context: words in and around the mentions (cosine of their tf-idf);
-* co-occurrence: records that hold both more often than chance says.
+* context: words in and around the mentions (cosine of their tf-idf).
 
-Words that labels' names share, and mentions on the same words of a record, were signals too: over
-eight corpora the three nearest labels held as many confusions of a classifier without them.
+Words that labels' names share, mentions on the same words of a record, and records that hold both
+labels were signals too: ``tests/bench/mining.py`` shows that the three nearest labels hold as many
+confusions of a classifier without them, or more.
 
 A model's confusions, where there are some, come first (``hard_negatives.py``).
 """
@@ -39,7 +39,7 @@ WORDS = 4_000
 _WORD = re.compile(r"[^\W_]+")
 _HAN = re.compile("[\u3400-\u9fff]")
 
-WEIGHTS = {"ambiguity": 0.9, "context": 0.8, "cooccurrence": 0.3}
+WEIGHTS = {"ambiguity": 0.9, "context": 0.8}
 # So many hard negatives of a label at most. The first few need little evidence, as every label
 # has some that are nearest to it; more are taken only where the evidence is good.
 MOST, FEW = 8, 3
@@ -51,8 +51,8 @@ class Survey:
     """Counts over the gold of a set.
 
     ``types`` and ``slots`` are all that was seen; the rest is by label (a type, or an attribute
-    where attributes are what negatives are drawn from): records, records with both of a
-    pair, the labels of each mention, and words in and around mentions.
+    where attributes are what negatives are drawn from): records, the labels of each mention, and
+    words in and around mentions.
     """
 
     task_name: str
@@ -60,7 +60,6 @@ class Survey:
     types: Counter[Key] = field(default_factory=Counter)
     slots: dict[Key, Counter[str]] = field(default_factory=dict)
     holding: Counter[str] = field(default_factory=Counter)
-    together: Counter[Pair] = field(default_factory=Counter)
     mentions: dict[str, set[str]] = field(default_factory=dict)
     words: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -76,7 +75,6 @@ class Survey:
         for key, slots in other.slots.items():
             self.slots.setdefault(key, Counter()).update(slots)
         self.holding.update(other.holding)
-        self.together.update(other.together)
         for mention, labels in other.mentions.items():
             if mention in self.mentions:
                 self.mentions[mention] |= labels
@@ -106,11 +104,7 @@ class Survey:
             slots.update(slot_name(role) for role, _ in one.roles if role not in fixed)
         labelled = list(self._labelled(gold))
         self.records += 1
-        present = sorted({label for label, _ in labelled})
-        self.holding.update(present)
-        self.together.update(
-            (one, other) for at, one in enumerate(present) for other in present[at + 1 :]
-        )
+        self.holding.update({label for label, _ in labelled})
         for label, mentions in labelled:
             for mention in mentions:
                 self.mentions.setdefault(mention, set()).add(label)
@@ -178,7 +172,6 @@ def scores(survey: Survey, labels: list[str]) -> dict[Pair, dict[str, float]]:
             signals = {
                 "ambiguity": _share(shared[one, other], of_label, one, other),
                 "context": _cosine(vectors[one], vectors[other]),
-                "cooccurrence": _cooccurrence(survey, one, other),
             }
             found[one, other] = {signal: value for signal, value in signals.items() if value > 0}
     return found
@@ -198,13 +191,6 @@ def _pair(one: str, other: str) -> Pair:
 def _share(both: int, of_label: Mapping[str, int], one: str, other: str) -> float:
     # Two more in the denominator: one shared mention of a rare label is no evidence yet.
     return both / (min(of_label.get(one, 0), of_label.get(other, 0)) + 2)
-
-
-def _cooccurrence(survey: Survey, one: str, other: str) -> float:
-    """How far records with both exceed what independence predicts, as a share of the rarer."""
-    rarer = min(survey.holding[one], survey.holding[other])
-    expected = survey.holding[one] * survey.holding[other] / max(survey.records, 1)
-    return max(0.0, survey.together[one, other] - expected) / (rarer + 2)
 
 
 def _vectors(survey: Survey, labels: list[str]) -> dict[str, dict[str, float]]:

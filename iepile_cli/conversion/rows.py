@@ -25,6 +25,10 @@ Placed: TypeAlias = tuple[Any, bytes]
 _INPUT = b', \\"input\\": '
 _END = b'}"}\n'
 _OUTPUT = b'}", "output": "{'
+# Stands for given triggers in a template; JSON text holds no such byte.
+_MARK = b"\0"
+_MARKED = ("\0",)
+_MARKED_JSON = nested(_MARKED[0])
 # So many templates of requests with sampled slots are kept; each holds a few hundred bytes.
 _TEMPLATES = 1 << 14
 
@@ -79,16 +83,26 @@ class RowWriter:
     def template(self, request: Request) -> Template:
         """The template of a request."""
         if type(request.trigger) is tuple:
-            # Given triggers are the record's own.
-            return self._template(request)
+            return self._with_triggers(request, request.trigger)
         # Without slots, a type's requests are all the same.
         name: Any = request if request.slots else request.key
-        known = self._templates.get(name)
+        return self._templates.get(name) or self._remember(name, request)
+
+    def _with_triggers(self, request: Request, triggers: tuple[str, ...]) -> Template:
+        """A template with the record's own triggers in their place."""
+        known = self._templates.get((request.key, request.slots))
         if known is None:
-            if len(self._templates) >= _TEMPLATES:
-                self._templates.clear()
-            known = self._templates[name] = self._template(request)
-        return known
+            marked = request._replace(trigger=_MARKED)
+            known = self._remember((request.key, request.slots), marked)
+        type_, shown, nothing = known
+        written = b", ".join(map(nested, triggers)) if len(triggers) > 1 else nested(triggers[0])
+        return Template(type_, shown.replace(_MARK, written), nothing)
+
+    def _remember(self, name: Any, request: Request) -> Template:
+        if len(self._templates) >= _TEMPLATES:
+            self._templates.clear()
+        template = self._templates[name] = self._template(request)
+        return template
 
     def _template(self, request: Request) -> Template:
         key = request.key
@@ -100,6 +114,7 @@ class RowWriter:
         known = self.sampler.items.get(key)
         if known is not None and any(known.descriptions):
             shown = inner(dumps(item_json(self.task, self.sampler.item(request))))
+            shown = shown.replace(_MARKED_JSON, _MARK)
         else:
             shown = self._shown(request, name)
         return Template(name, shown, nothing)
@@ -115,7 +130,7 @@ class RowWriter:
             elif field == "triggers":
                 if not isinstance(request.trigger, tuple):
                     continue
-                value = b"[" + b", ".join(map(nested, request.trigger)) + b"]"
+                value = b"[" + _MARK + b"]"
             elif field == "trigger":
                 value = b"false" if request.trigger is False else b"true"
             elif field == "type":
@@ -244,6 +259,23 @@ class FlatReader:
             (b", " if index else b"{") + nested(name) + b": " for index, name in enumerate(names)
         ]
         self.read = self._pairs if len(names) == 2 else self._mentions
+
+    def keys(self, entries: Sequence[Any], text: str) -> list[Key] | None:
+        """The key of each distinct entry; None for anything unusual."""
+        find = text.find
+        pairs = len(self.opening) == 2
+        found: dict[Any, Key] = {}
+        for number, entry in enumerate(entries):
+            tail = entry.role1 if pairs else ""
+            if not entry.role0 or find(entry.role0) < 0 or find(tail) < 0 or (pairs and not tail):
+                return None
+            key: Key = entry.kind
+            if self.typed:
+                key = entry.kind, entry.subject_type, entry.object_type
+                if not entry.subject_type:
+                    return None
+            found[(key, entry.role0, tail) if self.unique else number] = key
+        return list(found.values())
 
     def _mentions(self, entries: Sequence[Any], text: str) -> dict[Key, list[Placed]] | None:
         find = text.find

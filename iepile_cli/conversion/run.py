@@ -31,7 +31,7 @@ from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import files_of, form_of
 from iepile_cli.conversion.report import Report
 from iepile_cli.conversion.writers import JSON_ARRAYS
-from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.errors import IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import display_name, is_device, refuse_overwriting, write_atomic
 from iepile_cli.formatting import plural
@@ -59,7 +59,7 @@ def convert(options: ConvertOptions, show: Show = show_nothing) -> list[Report]:
     _check(options)
     path = options.path
     if path is not None and not path.exists():
-        raise UsageError(f"{path}: no such file or folder")
+        raise NoSuchFile(path)
     _keep_inputs(options, options.output, options.write_hard_negatives)
     with WorkerPool(options.workers) as pool:
         if path is not None and path.is_dir() and form_of(path, options.form) != "brat":

@@ -8,12 +8,9 @@ place in its file alone.
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
@@ -25,15 +22,12 @@ from iepile_cli.task.shape import SchemaItem, label_of
 # once, and two records that share an order are far apart.
 ORDERS = 1024
 _ORDERED_LABELS = 1 << 15
-# So many selections of negative slots are drawn for each type, for records that lack the type.
-_SELECTIONS = 64
+# Negatives are one of so many random subsets of the types, and of the slots of each type.
+_SUBSETS = 1024
+_SLOT_SUBSETS = 64
 
 _MASK = (1 << 64) - 1
-_RANGE = 1 << 32
-_NO_SLOTS = GoldSlots()
 _T = TypeVar("_T")
-
-_first = itemgetter(0)
 
 
 class Request(NamedTuple):
@@ -73,7 +67,6 @@ class Sampler:
         self.labels = {key: label_of(item) for key, item in self.items.items()}
         self.slots = {key: frozenset(item.slots) for key, item in self.items.items()}
         self.trains = plan.split == "train"
-        self._certain = plan.neg_ratio in (0, 1, -1) and plan.hard is None
         # Without gold that decides and without chance, every record is asked the same.
         certain = plan.neg_ratio in (1, -1) and plan.hard is None
         self.asks_all = not self.task.gold_types_only and (not self.trains or certain)
@@ -85,15 +78,12 @@ class Sampler:
         self._hard_types = self._keys_of_hard(plan.hard or {})
         self.orders = self._count_orders() if self.trains and plan.shuffle else 1
         self._in_order: dict[int, list[Request]] = {}
-        self._selections: dict[Key, list[Request]] = {}
         self._whole: dict[int, list[Batch]] = {}
-        # Where the random numbers for each type's slots begin, and how many there are in all.
-        self._starts: dict[Key, int] = {}
-        self._count = len(self.items)
-        for key, item in self.items.items() if self._draws_slots else ():
-            self._starts[key] = self._count
-            self._count += len(item.slots)
-        self._prefix = repr(plan.seed).encode() + b"/"
+        # What is drawn at random: subsets of types, of each type's slots, and hard negatives' rest.
+        self._subsets: list[frozenset[Key]] = []
+        self._slot_subsets: dict[Key, list[frozenset[str]]] = {}
+        self._drawn: dict[Key, list[Request]] = {}
+        self._permutations: list[list[Key]] = []
 
     def _keys_of_hard(self, hard: HardNegatives) -> dict[Key, list[Key]]:
         named: dict[str, list[Key]] = {}
@@ -190,16 +180,15 @@ class Sampler:
 
     def _training_requests(self, gold: GoldLabels, number: int) -> list[Request]:
         """The types to ask, each with the slots to ask, sorted or shuffled."""
-        numbers = self._numbers(number)
-        requests = self._types(gold, number, numbers)
-        if any(key not in self.items for key in gold):
+        requests = self._types(gold, number)
+        if not self.items.keys() >= gold.keys():
             requests = self._with_unknown(requests, gold, number)
         if not self.task.slots:
             return requests
         sampled = [
-            self._with_slots(one, gold[one.key], number, numbers)
+            self._with_slots(one, gold[one.key], number)
             if one.key in gold
-            else self._drawn_request(one.key, numbers)
+            else self._drawn_request(one.key, number)
             if self._draws_slots
             else one
             for one in requests
@@ -209,18 +198,7 @@ class Sampler:
             sampled = [one for one in sampled if one.slots] or sampled[:1]
         return sampled
 
-    def _numbers(self, number: int) -> Sequence[int]:
-        """Random numbers below ``_RANGE``: one for each type and slot, as far as they are drawn.
-
-        They are a hash of the seed and the record's place: seeding a generator takes longer than
-        all the rest.
-        """
-        if self._certain:
-            return ()
-        digest = hashlib.shake_128(self._prefix + number.to_bytes(8, "little"))
-        return struct.unpack(f"<{self._count}I", digest.digest(4 * self._count))
-
-    def _types(self, gold: GoldLabels, number: int, numbers: Sequence[int]) -> list[Request]:
+    def _types(self, gold: GoldLabels, number: int) -> list[Request]:
         """The types of the schema to ask, in the record's order."""
         ordered = self._ordered(self.order_of(number))
         ratio = self.plan.neg_ratio
@@ -230,31 +208,38 @@ class Sampler:
             return ordered
         if self.plan.hard is not None:
             if gold:
-                return self._hard_negatives(ordered, gold, numbers)
+                return self._hard_negatives(ordered, gold, number)
             ratio = abs(ratio) / 2
         if ratio in (1, -1):
             return ordered
-        most = ratio * _RANGE
-        pairs = zip(ordered, numbers, strict=False)
+        if not self._subsets:
+            rng = random.Random(f"{self.plan.seed}/types")
+            self._subsets = _subsets(list(self.items), ratio, _SUBSETS, rng)
+        value = _hash(self.plan.seed, number)
+        subset = self._subsets[value % _SUBSETS]
         # Upstream draws how many from Binomial(all labels, ratio), which asks for more negatives
         # than the ratio says (bug C12).
-        drawn = [one for one, value in pairs if value < most or one.key in gold]
-        return drawn or [_least(ordered, numbers)]
+        drawn = [one for one in ordered if one.key in subset or one.key in gold]
+        return drawn or [ordered[(value >> 32) % len(ordered)]]
 
     def _hard_negatives(
-        self, ordered: list[Request], gold: GoldLabels, numbers: Sequence[int]
+        self, ordered: list[Request], gold: GoldLabels, number: int
     ) -> list[Request]:
         """A record's own types, those easily mistaken for them, and at most ``_few`` others."""
         asked = set(gold)
         for key in gold:
             asked.update(self._hard_types.get(key, ()))
-        others = [
-            (value, one.key)
-            for one, value in zip(ordered, numbers, strict=False)
-            if one.key not in asked
-        ]
-        others.sort(key=_first)
-        asked.update(key for _, key in others[: self._few])
+        if not self._permutations:
+            rng = random.Random(f"{self.plan.seed}/others")
+            keys = list(self.items)
+            self._permutations = [_shuffled(keys, rng) for _ in range(self._count_orders())]
+        wanted = self._few
+        for key in self._permutations[_hash(self.plan.seed, number) % len(self._permutations)]:
+            if not wanted:
+                break
+            if key not in asked:
+                asked.add(key)
+                wanted -= 1
         return [one for one in ordered if one.key in asked]
 
     def _with_unknown(
@@ -266,14 +251,11 @@ class Sampler:
             return _inserted(requests, unknown, rng_for(self.plan.seed, number))
         return sorted((*requests, *unknown), key=lambda one: label_of(item_of(one.key)))
 
-    def _with_slots(
-        self, request: Request, own: GoldSlots, number: int, numbers: Sequence[int]
-    ) -> Request:
+    def _with_slots(self, request: Request, own: GoldSlots, number: int) -> Request:
         """The request with the record's own slots and negative ones, in the record's order."""
         slots = request.slots
         if self._draws_slots and slots:
-            start = self._starts[request.key]
-            slots = self._drawn_slots(slots, own, numbers[start : start + len(slots)])
+            slots = self._drawn_slots(request.key, slots, own, number)
         if own.slots and not self.slots.get(request.key, frozenset()).issuperset(own.slots):
             unknown = [slot for slot in own.slots if slot not in slots]
             if self.orders > 1:
@@ -286,41 +268,42 @@ class Sampler:
             trigger = self._given_triggers(own)
         return Request(request.key, slots, trigger)
 
-    def _drawn_request(self, key: Key, numbers: Sequence[int]) -> Request:
-        """A type that the record lacks with negative slots: one of so many drawn selections."""
-        drawn = self._selections.get(key)
+    def _drawn_request(self, key: Key, number: int) -> Request:
+        """A type that the record lacks, with negative slots: one of so many that are drawn."""
+        drawn = self._drawn.get(key)
         if drawn is None:
             plain = self._plain(key)
             rng = random.Random(f"{self.plan.seed}/{self.labels[key]}")
-            drawn = []
-            for _ in range(_SELECTIONS):
+            drawn = self._drawn[key] = []
+            for at in range(_SLOT_SUBSETS):
                 slots = plain.slots if self.orders == 1 else tuple(_shuffled(plain.slots, rng))
-                values = [rng.getrandbits(32) for _ in slots]
-                chosen = self._drawn_slots(slots, _NO_SLOTS, values) if slots else ()
+                chosen = self._drawn_slots(key, slots, GoldSlots(), at) if slots else ()
                 drawn.append(plain._replace(slots=chosen))
-            self._selections[key] = drawn
-        start = self._starts[key]
-        return drawn[numbers[start] % _SELECTIONS] if start < len(numbers) else drawn[0]
+        return drawn[_hash(self.plan.seed, number, self.labels[key]) % _SLOT_SUBSETS]
 
     def _drawn_slots(
-        self, slots: tuple[str, ...], own: GoldSlots, numbers: Sequence[int]
+        self, key: Key, slots: tuple[str, ...], own: GoldSlots, number: int
     ) -> tuple[str, ...]:
-        hard = self.plan.hard
-        if hard is None and self.plan.neg_ratio == 0:
+        hard, ratio = self.plan.hard, self.plan.neg_ratio
+        if hard is None and ratio == 0:
             return tuple([slot for slot in slots if slot in own.slots])
-        pairs = zip(slots, numbers, strict=True)
-        if hard is None:
-            most = self.plan.neg_ratio * _RANGE
-            drawn = tuple([slot for slot, value in pairs if value < most or slot in own.slots])
-            if drawn or own.slots:
-                return drawn
-            return (_least(slots, numbers),)
-        asked = set(own.slots)
-        for slot in own.slots:
-            asked.update(hard.get(slot, ()))
-        others = sorted((value, slot) for slot, value in pairs if slot not in asked)
-        asked.update(slot for _, slot in others[: self._few])
-        return tuple([slot for slot in slots if slot in asked])
+        value = _hash(self.plan.seed, number, self.labels[key])
+        if hard is not None:
+            asked = set(own.slots)
+            for slot in own.slots:
+                asked.update(hard.get(slot, ()))
+            others = [slot for slot in slots if slot not in asked]
+            start = value % max(len(others), 1)
+            asked.update((others[start:] + others[:start])[: self._few])
+            return tuple([slot for slot in slots if slot in asked])
+        subsets = self._slot_subsets.get(key)
+        if subsets is None:
+            rng = random.Random(f"{self.plan.seed}/{self.labels[key]}/slots")
+            subsets = _subsets(self.items[key].slots, ratio, _SLOT_SUBSETS, rng)
+            self._slot_subsets[key] = subsets
+        subset = subsets[value % _SLOT_SUBSETS]
+        drawn = tuple([slot for slot in slots if slot in subset or slot in own.slots])
+        return drawn or (slots[(value >> 32) % len(slots)],)
 
     # --------------------------------------------------------------------------------- batches
 
@@ -336,8 +319,29 @@ class Sampler:
         ]
 
 
-def _least(some: Sequence[_T], numbers: Sequence[int]) -> _T:
-    return min(zip(numbers, some, strict=False), key=_first)[1]
+def _hash(seed: int, number: int, name: str = "") -> int:
+    """Sixty-four bits that depend on the seed, the record's place and a name alone."""
+    value = (seed + number * 0x9E3779B97F4A7C15 + (_name_hash(name) if name else 0)) & _MASK
+    # Two rounds of splitmix64: each bit of the result depends on each of the value.
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
+    return value ^ value >> 31
+
+
+@functools.lru_cache(1 << 14)
+def _name_hash(name: str) -> int:
+    return random.Random(name).getrandbits(64)
+
+
+def _subsets(
+    names: Sequence[_T], ratio: float, count: int, rng: random.Random
+) -> list[frozenset[_T]]:
+    """So many random subsets; each name is in the same share of them, ``ratio``."""
+    held: list[list[_T]] = [[] for _ in range(count)]
+    for name in names:
+        for place in rng.sample(range(count), int(ratio * count + rng.random())):
+            held[place].append(name)
+    return [frozenset(some) for some in held]
 
 
 def _inserted(some: list[_T], more: Iterable[_T], rng: random.Random) -> list[_T]:

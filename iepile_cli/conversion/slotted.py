@@ -19,13 +19,12 @@ from iepile_cli.task.table import Task
 class Filled(NamedTuple):
     """One annotated item: where its head stands (-1: no head), its head, its slots' fillers.
 
-    ``name`` is the head's text and ``head`` the same escaped; fillers are escaped.
+    Each filler is where it stands, and its text.
     """
 
     position: int
     name: str
-    head: bytes
-    fillers: dict[str, list[bytes]]
+    fillers: dict[str, list[tuple[int, str]]]
 
 
 Found: TypeAlias = dict[Key, list[Filled]]
@@ -76,9 +75,7 @@ class SlottedReader:
                     placed[slot] = [(place, filler)]
             if not name and not placed:
                 return None
-            fillers = {slot: _escaped(some) for slot, some in placed.items()}
-            filled = Filled(at, name, nested(name) if name else self._nan, fillers)
-            found.setdefault(entry.kind, []).append(filled)
+            found.setdefault(entry.kind, []).append(Filled(at, name, placed))
         return found
 
     def _by_head(self, entries: Sequence[Any], text: str) -> Found | None:
@@ -99,15 +96,18 @@ class SlottedReader:
             placed.setdefault(slot, []).append((place, filler))
         found: Found = {}
         for (kind, head), (at, placed) in heads.items():
-            fillers = {slot: _escaped(some) for slot, some in placed.items()}
-            found.setdefault(kind, []).append(Filled(at, head, nested(head), fillers))
+            found.setdefault(kind, []).append(Filled(at, head, placed))
         return found
 
     def labels(self, found: Found) -> dict[Key, GoldSlots]:
         """The slots and triggers that each type has, first ones first."""
         labels: dict[Key, GoldSlots] = {}
         for key, some in found.items():
-            slots = dict.fromkeys(slot for one in some for slot in one.fillers)
+            if len(some) == 1:
+                _, name, fillers = some[0]
+                labels[key] = GoldSlots(tuple(fillers), (name,) if name else ())
+                continue
+            slots = dict.fromkeys([slot for one in some for slot in one.fillers])
             places = {one.name: one.position for one in some if one.name}
             triggers = sorted(places, key=places.__getitem__) if len(places) > 1 else places
             labels[key] = GoldSlots(tuple(slots), tuple(triggers))
@@ -115,24 +115,26 @@ class SlottedReader:
 
     def answer(self, nothing: bytes, found: Iterable[Filled], slots: Sequence[str]) -> bytes:
         """The answer to one type with these slots; ``nothing`` is its empty answer."""
-        items = list(found)
-        if not self.heads:
-            items = [one for one in items if any(slot in one.fillers for slot in slots)]
-        else:
-            items = [one for one in items if one.name or any(slot in one.fillers for slot in slots)]
-            items.sort(key=_first)
+        heads = self.heads
+        items = [
+            one for one in found if (heads and one.name) or not one.fillers.keys().isdisjoint(slots)
+        ]
         if not items:
             return nothing
+        if heads and len(items) > 1:
+            items.sort(key=_first)
         written = [self._write(one, slots) for one in items]
         if self.keyed:
-            written = [one.head + b": " + part for one, part in zip(items, written, strict=True)]
+            written = [
+                nested(one.name) + b": " + part for one, part in zip(items, written, strict=True)
+            ]
         return nothing[:-1] + b", ".join(written) + nothing[-1:]
 
     def _compiled(self, node: Node) -> _Write:
         match node:
             case Mention(_, absent):
                 self._nan = nested(absent or "")
-                return lambda filled, slots: filled.head
+                return lambda filled, slots: nested(filled.name) if filled.name else self._nan
             case Record(fields):
                 parts = [
                     ((b", " if at else b"{") + nested(name) + b": ", self._compiled(inner))
@@ -148,16 +150,18 @@ class SlottedReader:
                 raise TypeError(f"{type(node).__name__} cannot stand inside an answer")
 
     def _slots(
-        self, fillers: Mapping[str, list[bytes]], slots: Sequence[str], absent: bytes | None
+        self,
+        fillers: Mapping[str, list[tuple[int, str]]],
+        slots: Sequence[str],
+        absent: bytes | None,
     ) -> bytes:
         pieces = []
         some = False
         for slot in slots:
-            texts = fillers.get(slot)
-            if texts:
+            placed = fillers.get(slot)
+            if placed:
                 some = True
-                shown = texts[0] if len(texts) == 1 else b"[" + b", ".join(texts) + b"]"
-                pieces.append(nested_name(slot) + b": " + shown)
+                pieces.append(nested_name(slot) + b": " + _escaped(placed))
             elif absent is not None:
                 piece = self.absent.get(slot)
                 if piece is None:
@@ -166,8 +170,11 @@ class SlottedReader:
         return b"{" + b", ".join(pieces) + b"}" if some else b"{}"
 
 
-def _escaped(placed: list[tuple[int, str]]) -> list[bytes]:
-    if len(placed) > 1:
-        placed.sort(key=_first)
-        return [nested(text) for text in dict.fromkeys(text for _, text in placed)]
-    return [nested(placed[0][1])]
+def _escaped(placed: list[tuple[int, str]]) -> bytes:
+    """One filler as it is, several as a list in the order of the text."""
+    if len(placed) == 1:
+        return nested(placed[0][1])
+    texts = [
+        nested(text) for text in dict.fromkeys([text for _, text in sorted(placed, key=_first)])
+    ]
+    return texts[0] if len(texts) == 1 else b"[" + b", ".join(texts) + b"]"

@@ -21,12 +21,14 @@ class RecordDecoder:
     What ``decode`` gives has ``text``, ``id``, ``doc_id`` and ``entries``: None where there is no
     annotation, else a list of objects with ``kind``, ``role0``, ``role1`` (the layout's fixed
     roles), ``subject_type``, ``object_type``, ``slots`` or ``slot`` and ``filler``, as the layout
-    has them. With ``raw``, entries are given as ``(JSON, list)`` by ``entries_of``.
+    has them. With ``raw``, entries are given by ``entries_of``.
     """
 
     def __init__(self, task: Task, *, raw: bool) -> None:
         entries: Any = GenericAlias(list, (_entry_type(task.layout),))
+        bare: Any = GenericAlias(list, (_entry_type(task.layout, bare=True),))
         self._raw = msgspec.json.Decoder(entries) if raw else None
+        self._bare = msgspec.json.Decoder(bare)
         kind: Any = msgspec.Raw if raw else entries | None
         record: Any = msgspec.defstruct(
             "Record",
@@ -40,18 +42,24 @@ class RecordDecoder:
         )
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
 
-    def entries_of(self, record: Any) -> tuple[bytes, Any]:
-        """The JSON text of a record's annotation, and what it decodes to.
+    def entries_of(self, record: Any) -> tuple[bytes, Any, bool]:
+        """The JSON text of a record's annotation, what it decodes to, whether it is all strings.
 
         Raises ``msgspec.DecodeError`` where there is none.
         """
         assert self._raw is not None
         text = bytes(record.entries)
-        return text, self._raw.decode(text)
+        try:
+            return text, self._bare.decode(text), True
+        except msgspec.DecodeError:
+            return text, self._raw.decode(text), False
 
 
-def _entry_type(layout: Layout) -> Any:
-    """The type of an annotation's entry; ``kind`` is the label, ``role0`` the first fixed role."""
+def _entry_type(layout: Layout, *, bare: bool = False) -> Any:
+    """The type of an annotation's entry; ``kind`` is the label, ``role0`` the first fixed role.
+
+    With ``bare``, an entry has no other fields.
+    """
     keys = {"kind": layout.type}
     required: list[Any] = []
     optional: list[Any] = []
@@ -75,7 +83,8 @@ def _entry_type(layout: Layout) -> Any:
             [("slot", str), ("filler", str)],
             rename={"slot": layout.slot_role, "filler": layout.slot_text},
             gc=False,
+            forbid_unknown_fields=bare,
         )
         keys["slots"] = layout.slot_list
         fields.append(("slots", tuple[slot, ...], ()))  # type: ignore[valid-type, arg-type]
-    return msgspec.defstruct("Entry", fields, rename=keys, gc=False)
+    return msgspec.defstruct("Entry", fields, rename=keys, gc=False, forbid_unknown_fields=bare)

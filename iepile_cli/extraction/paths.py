@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from iepile_cli import files
-from iepile_cli.errors import DataError, IEPileError
+from iepile_cli.errors import DataError, IEPileError, NoSuchFile
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 from iepile_cli.remote import find_remote, is_remote, path_of
 
@@ -86,7 +86,7 @@ def _expand(path: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> 
                 yield match
     else:
         hint = "to read standard input, write -" if path == STDIN_NAME else ""
-        on_error(DataError("no such file or folder", path=display_name(path), hint=hint))
+        on_error(NoSuchFile(display_name(path), hint=hint))
 
 
 def _elsewhere(address: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> Iterator[str]:

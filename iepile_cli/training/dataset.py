@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iepile_cli.errors import DataError
+from iepile_cli.errors import DataError, NoSuchFile
 from iepile_cli.files import atomic_folder, open_input
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
@@ -53,9 +53,7 @@ def read_examples(path: Path) -> Iterator[Example]:
     import orjson
 
     if not path.exists():
-        raise DataError(
-            "no such file", path=path, hint="make training data with: iepile convert --split train"
-        )
+        raise NoSuchFile(path, hint="make training data with: iepile convert --split train")
     # Lines are read one by one, however much a compressed file holds.
     with open_input(path) as source:
         for number, line in enumerate(source.stream, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -166,21 +167,63 @@ def test_token_datasets(tmp_path: Path, run: Any) -> None:
     assert json.loads(json.loads(run("convert", path).out)["output"]) == {"PER": ["Ann Lee"]}
 
 
-def test_parquet(tmp_path: Path, run: Any) -> None:
+def test_parquet_without_pyarrow(tmp_path: Path, run: Any) -> None:
+    if importlib.util.find_spec("pyarrow"):
+        pytest.skip("pyarrow is installed")
     path = tmp_path / "train.parquet"
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        path.write_bytes(b"PAR1")
-        result = run("convert", path, "--to", "records")
-        assert result.code == 1
-        assert "pip install pyarrow" in result.err
-        return
-    rows = [{"tokens": ["Ann", "left"], "ner_tags": ["B-PER", "O"]}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    (record,) = records(run, path)
-    assert placed(record) == [(0, 3, "PER")]
+    path.write_bytes(b"PAR1")
+    result = run("convert", path, "--to", "records")
+    assert result.code == 1
+    assert "[parquet]" in result.err
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
+def test_token_datasets_of_hugging_face(tmp_path: Path, run: Any, suffix: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    tags = {"feature": {"names": ["O", "B-PER", "I-PER"], "_type": "ClassLabel"}}
+    told = {"info": {"features": {"ner_tags": {**tags, "_type": "Sequence"}}}}
+    rows = [
+        {"id": "0", "tokens": ["Ann", "Lee", "left"], "ner_tags": [1, 2, 0]},
+        {"id": "1", "tokens": ["Rain"], "ner_tags": [0]},
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    path = tmp_path / f"train{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(table, path)
+    elif suffix == ".feather":
+        feather.write_feather(table, path)
+    else:
+        with pyarrow.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    first, second = records(run, path)
+    assert placed(first) == [(0, 7, "PER")]
+    assert second["text"] == "Rain"
+    assert placed(second) == []
+    # Neither task nor schema need be named.
+    rows = [json.loads(line) for line in run("convert", path).out.splitlines()]
+    assert [json.loads(row["output"]) for row in rows] == [{"PER": ["Ann Lee"]}, {"PER": []}]
+
+
+def test_damaged_parquet_is_named(tmp_path: Path, run: Any) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    result = run("convert", path, "--to", "records")
+    assert result.code == 1
+    assert "train.parquet" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", ["news.txt", "news.tsv", "news"])
+def test_columns_are_known_by_their_content(tmp_path: Path, run: Any, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("# id = 1\nAnn\tB-PER\nleft\tO\n\nRain\tO\n")
+    assert [placed(record) for record in records(run, path)] == [[(0, 3, "PER")], []]
+    # Neither task nor schema need be named.
+    assert json.loads(json.loads(run("convert", path).out.splitlines()[0])["output"])
 
 
 def result_of(task: str, source: str, items: list[Any], **more: Any) -> dict[str, Any]:

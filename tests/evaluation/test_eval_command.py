@@ -132,7 +132,7 @@ ERRORS: list[tuple[list[Any], list[str], int, str]] = [
         2,
         "/dev/null/a/b.html: cannot be written",
     ),
-    ([row("{}", GOLD)], ["--baseline", "/nowhere.jsonl"], 1, "No such file"),
+    ([row("{}", GOLD)], ["--baseline", "/nowhere.jsonl"], 2, "no such file"),
     ([row("{}", GOLD)], ["--resamples", "1"], 2, "--resamples takes 0"),
     ([b"\x1f\x8b broken"], [], 1, "its compression is damaged"),
 ]

@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, get_args
 
+from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import Chunk, json_chunks, numbered_chunks
 from iepile_cli.conversion.gold import (
     BAD_GOLD,
@@ -26,7 +27,13 @@ from iepile_cli.conversion.gold import (
 )
 from iepile_cli.conversion.offsets import GoldItem, gold_items
 from iepile_cli.conversion.options import Form
-from iepile_cli.conversion.readers.bio import TAG_KEYS, TOKEN_KEYS, read_bio, token_reader
+from iepile_cli.conversion.readers.bio import (
+    TAG_KEYS,
+    TOKEN_KEYS,
+    is_tagged,
+    read_bio,
+    token_reader,
+)
 from iepile_cli.conversion.readers.brat import brat_documents, brat_files, read_brat
 from iepile_cli.conversion.readers.doccano import doccano_records
 from iepile_cli.conversion.readers.label_studio import label_studio_records
@@ -35,8 +42,8 @@ from iepile_cli.conversion.readers.published import is_row, read_published
 from iepile_cli.conversion.readers.results import ResultReader, result_sources
 from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
 from iepile_cli.conversion.readers.spans import RecordReader, read_records
-from iepile_cli.errors import DataError, UsageError
-from iepile_cli.files import StrPath, display_name, open_input, suffix, utf8_stream
+from iepile_cli.errors import DataError, NoSuchFile, UsageError
+from iepile_cli.files import Input, StrPath, display_name, open_input, suffix, utf8_stream
 from iepile_cli.task.table import TASKS, Task
 
 FORMS: tuple[str, ...] = get_args(Form)
@@ -50,15 +57,16 @@ _BY_SUFFIX = {
     ".spacy": "spacy",
     ".ann": "brat",
 }
-_PARQUET = ".parquet"
 _DOC_BIN = ".spacy"
+# So many bytes of a file show whether it holds columns of tokens and tags.
+_HEAD = 1 << 13
 _NAMES = {"label-studio": "a Label Studio task", "tokens": "a record of tokens and tags"}
 
 Opened: TypeAlias = tuple[Iterator[Chunk], int]
 
 
 def form_of(path: Path | None, form: str = "auto") -> str:
-    """The form of a file: as named, by its suffix, or by its first record.
+    """The form of a file: as named, by its suffix, or by its first record or sentence.
 
     Raises ``UsageError`` for an unknown name; a file that cannot be read is ``iepile``.
     """
@@ -70,8 +78,10 @@ def form_of(path: Path | None, form: str = "auto") -> str:
     if named != "auto" or path is None or not path.is_file():
         return "iepile" if named == "auto" else named
     try:
-        with _open_json(path) as (chunks, _):
-            return _form_of_record(next(_first_record(chunks), None))
+        with _open_source(path) as source:
+            if _is_bio(source, form):
+                return "bio"
+            return _form_of_record(next(_first_record(_json_of(path, source)[0]), None))
     except DataError:
         return "iepile"
 
@@ -86,8 +96,8 @@ def files_of(path: Path, form: str = "auto") -> Iterator[Path]:
     if form == "brat":
         yield from brat_files(path)
     elif form == "results" and path.is_file():
-        with _open_json(path) as (chunks, _):
-            yield from result_sources(chunks, path.parent)
+        with _open_source(path) as source:
+            yield from result_sources(_json_of(path, source)[0], path.parent)
 
 
 def _form_by_name(path: Path | None) -> str:
@@ -149,32 +159,34 @@ def open_records(path: Path | None, form: str, task_name: str | None) -> Iterato
     if form == "spacy" and path is not None and suffix(path) == _DOC_BIN:
         yield numbered_chunks(read_doc_bin(path), lambda: 0), 0
         return
-    if form == "bio":
-        with open_input(path) as opened:
-            source = opened._replace(stream=_text_stream(opened.stream, path))
+    with _open_source(path) as source:
+        if source is not None and (form == "bio" or _is_bio(source, form)):
             yield numbered_chunks(read_bio(source, display_name(path)), source.tell), source.size
-        return
-    with _open_json(path) as (chunks, size):
-        first = next(chunks, None)
-        if first is None:
-            yield iter(()), size
-            return
-        rest = itertools.chain([first], chunks)
-        record = next(_first_record(iter([first])), None)
-        if form == "auto":
-            form = _form_of_record(record)
-        # How far the file is read shows in its chunks.
-        position = [0]
-        watched = _watched(rest, position)
-        if form != "iepile":
-            named = _NAMES.get(form, f"{form} annotation")
-            records = read_records(watched, _record_reader(form, path), named)
-        elif isinstance(record, dict) and is_row(record):
-            records = read_published(watched, task_name)
         else:
-            yield rest, size
-            return
-        yield numbered_chunks(records, lambda: position[0]), size
+            yield _read_json(path, source, form, task_name)
+
+
+def _read_json(path: Path | None, source: Input | None, form: str, task_name: str | None) -> Opened:
+    """Records of JSON or Parquet as unified ones."""
+    chunks, size = _json_of(path, source)
+    first = next(chunks, None)
+    if first is None:
+        return iter(()), size
+    rest = itertools.chain([first], chunks)
+    record = next(_first_record(iter([first])), None)
+    if form == "auto":
+        form = _form_of_record(record)
+    # How far the file is read shows in its chunks.
+    position = [0]
+    watched = _watched(rest, position)
+    if form != "iepile":
+        named = _NAMES.get(form, f"{form} annotation")
+        records = read_records(watched, _record_reader(form, path), named)
+    elif isinstance(record, dict) and is_row(record):
+        records = read_published(watched, task_name)
+    else:
+        return rest, size
+    return numbered_chunks(records, lambda: position[0]), size
 
 
 def _watched(chunks: Iterable[Chunk], position: list[int]) -> Iterator[Chunk]:
@@ -198,14 +210,25 @@ def _record_reader(form: str, path: Path | None) -> RecordReader:
 
 
 @contextmanager
-def _open_json(path: Path | None) -> Iterator[Opened]:
-    """The records of a file of JSON, or of a Parquet file, as they are."""
-    if path is not None and suffix(path) == _PARQUET:
-        yield numbered_chunks(read_parquet(path), lambda: 0), 0
+def _open_source(path: Path | None) -> Iterator[Input | None]:
+    """A file as UTF-8; None for a Parquet or Arrow file."""
+    if path is not None and suffix(path) in arrow_files.SUFFIXES:
+        yield None
         return
     with open_input(path) as opened:
-        source = opened._replace(stream=_text_stream(opened.stream, path))
-        yield json_chunks(source), source.size
+        yield opened._replace(stream=_text_stream(opened.stream, path))
+
+
+def _is_bio(source: Input | None, form: str) -> bool:
+    return source is not None and form == "auto" and is_tagged(source.stream.peek(_HEAD))
+
+
+def _json_of(path: Path | None, source: Input | None) -> Opened:
+    """The records of a file of JSON, or of a Parquet file, as they are."""
+    if source is None:
+        assert path is not None
+        return numbered_chunks(read_parquet(path), lambda: 0), 0
+    return json_chunks(source), source.size
 
 
 def _text_stream(stream: BufferedReader, path: Path | None) -> BufferedReader:
@@ -241,7 +264,7 @@ def read_gold(path: StrPath, form: str = "auto", task: Task | None = None) -> It
     """
     place = Path(path)
     if not place.exists():
-        raise DataError("no such file or folder", path=display_name(path))
+        raise NoSuchFile(display_name(path))
     first: dict[str, Task] = {}
     for one in TASKS.values():
         first.setdefault(one.layout.field, one)

@@ -29,6 +29,20 @@ class _Row(NamedTuple):
     cells: list[str]
 
 
+def is_tagged(head: bytes) -> bool:
+    """Whether a file that begins so holds columns, one of them tags of the kind ``B-...``."""
+    lines = head.decode("utf-8", "replace").splitlines()
+    # The last line may be cut.
+    whole = lines[:-1] if len(lines) > 1 and not head.endswith(b"\n") else lines
+    cells = [
+        _cells(line)
+        for line in whole
+        if line.strip() and not _is_comment(line, first=True) and line[:10] != "-DOCSTART-"
+    ]
+    tagged = [any(map(_TAG.fullmatch, row[1:])) for row in cells]
+    return all(tagged) and any(cell[1:2] == "-" for row in cells for cell in row[1:])
+
+
 def read_bio(source: Input, name: str) -> Iterator[tuple[int, bytes] | Problem]:
     """Unified records, one for each sentence, with character offsets.
 
