@@ -72,6 +72,10 @@ class Browser:
         """What a script returns; it gets ``arguments``."""
         return self._post("/execute/sync", script=script, args=list(arguments))
 
+    def run_async(self, script: str, *arguments: Any) -> Any:
+        """What a script gives to the function that is its last argument."""
+        return self._post("/execute/async", script=script, args=list(arguments))
+
     def wait(self, script: str) -> Any:
         """What a script returns as soon as that is true, at most after ten seconds."""
         waiting = (
@@ -80,7 +84,7 @@ class Browser:
             "(function again() { const value = test();"
             "if (value || performance.now() > end) done(value); else setTimeout(again, 10); })();"
         )
-        value = self._post("/execute/async", script=waiting, args=[])
+        value = self.run_async(waiting)
         assert value, script
         return value
 

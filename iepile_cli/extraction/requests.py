@@ -6,6 +6,7 @@ of passage and schema batch, and the request that puts it to an opened model.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,8 +52,9 @@ class ExtractOptions:
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
     each. With ``best_type``, of items at one and the same place only the best is kept. A text is
-    read several times with ``passes`` (its passages begin elsewhere) and ``votes`` (the schema is
-    in another order); ``overlap`` is the number of sentences that a passage shares with the last.
+    read several times with ``passes`` (each with passages that begin elsewhere, and another order
+    of the schema) and ``votes`` (each with another order); ``overlap`` is the number of sentences
+    that a passage shares with the last.
     Raises ``UsageError`` for values that cannot be.
     """
 
@@ -111,8 +113,8 @@ class ExtractOptions:
         metavar="N",
         least=1,
         most=MOST_READINGS,
-        help="Read each text N times, cut into passages at other places; what any of them finds "
-        "is given.",
+        help="Read each text N times, cut into passages at other places and with the schema in "
+        "another order; what any of them finds is given.",
     )
     votes: int = option(
         1,
@@ -246,7 +248,8 @@ class SchemaInstructions:
         self.task, self.schema, self._builder = task, tuple(schema), builder
         options = builder.options
         self._orders = [
-            schema_batches(task, order, options) for order in schema_orders(schema, options.votes)
+            schema_batches(task, order, options)
+            for order in schema_orders(schema, options.passes * options.votes)
         ]
         self._budgets: dict[str, tuple[int, int]] = {}
 
@@ -277,8 +280,8 @@ class SchemaInstructions:
         """
         budget, sentence = self.passage_budget(language)
         options, measure = self._builder.options, self._builder.measure
-        # What two passes have in common is put once.
-        cut: dict[Passage, None] = {}
+        votes = min(options.votes, len(self._orders))
+        put: set[tuple[int, tuple[SchemaItem, ...], Passage]] = set()
         for number in range(options.passes):
             found: Iterable[Passage] = passages(
                 document.text,
@@ -289,12 +292,15 @@ class SchemaInstructions:
             )
             if options.overlap:
                 found = overlapping(document.text, found, options.overlap, sentence, measure)
-            cut |= dict.fromkeys(found)
-        for vote, order in enumerate(self._orders):
-            for batch in order:
-                for passage in cut:
-                    asked = Instruction(self.task, batch, passage.text, language)
-                    yield PassageInstruction(asked, passage, "", vote)
+            cut = list(found)
+            for vote in range(votes):
+                order = self._orders[(number * votes + vote) % len(self._orders)]
+                for batch, passage in itertools.product(order, cut):
+                    # What two readings have in common is put once.
+                    if (vote, batch, passage) not in put:
+                        put.add((vote, batch, passage))
+                        asked = Instruction(self.task, batch, passage.text, language)
+                        yield PassageInstruction(asked, passage, "", vote)
 
 
 def schema_orders(schema: Sequence[SchemaItem], count: int) -> list[tuple[SchemaItem, ...]]:

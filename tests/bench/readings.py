@@ -76,6 +76,7 @@ def readings(opened: Opened, folder: Path, texts: list[Document]) -> dict[str, R
     orders = schema_orders([SchemaItem(name) for name in types], ORDERS)
     made = {f"order {n}": read(opened, texts, order, 0) for n, order in enumerate(orders)}
     made["shift"] = read(opened, texts, orders[0], 1 / 2)
+    made["other"] = read(opened, texts, orders[1], 1 / 2)
     made["overlap"] = read(opened, texts, orders[0], 0, overlap=1)
     return made
 
@@ -126,7 +127,8 @@ def options_of(made: dict[str, Reading]) -> dict[str, Any]:
     shown = {
         "none": orders[0],
         "--overlap 1": made["overlap"],
-        "--passes 2": merged([orders[0], made["shift"]], best),
+        "--passes 2": merged([orders[0], made["other"]], best),
+        "passes 2 (same order)": merged([orders[0], made["shift"]], best),
     }
     for way in (majority, mean_of_majority, mean, best):
         shown[f"--votes {ORDERS} ({way.__name__})"] = merged(orders, way)
