@@ -48,7 +48,8 @@ class Constraint:
         limits = LLParserLimits(
             initial_lexer_fuel=50_000_000, step_lexer_fuel=50_000_000, max_lexer_states=2_000_000
         )
-        self._matcher: Any = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+        self._unused: Any = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+        self._matcher = self._unused.deep_copy()
         self._check()
         self._reader = AnswerReader()
         self._budget = budget
@@ -109,7 +110,9 @@ class Constraint:
         text = bytes(self._reader.text[: repeat.cut])
         keep = next((n for n, end in enumerate(self._ends) if end > repeat.cut), len(self._ends))
         start = self._ends[keep - 1] if keep else 0
-        if not self._matcher.rollback(len(self.tokens) - keep):
+        # Rolled back, a matcher of llguidance 1.9 may allow tokens that its grammar then refuses.
+        self._matcher = self._unused.deep_copy()
+        if not self._matcher.consume_tokens(self.tokens[:keep]):
             self._check()
         del self.tokens[keep:], self._probs[keep:], self._ends[keep:]
         self.kept = min(self.kept, keep)

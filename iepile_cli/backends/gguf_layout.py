@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.gguf import fingerprint, read_adapter
+from iepile_cli.backends.gguf import GgufFile, fingerprint, read_adapter
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, first_line, install_hint
 from iepile_cli.files import atomic_folder
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     Weights = NDArray[np.floating[Any]]
 
+# The number formats of safetensors, by NumPy's names.
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 # transformers' model types: GGUF architecture, and whether query and key rows are reordered.
 _FAMILIES: dict[str, tuple[str, bool]] = {
     "llama": ("llama", True),
@@ -68,6 +72,18 @@ class Layout:
             heads,
             int(getattr(config, "num_key_value_heads", None) or heads),
         )
+
+    @classmethod
+    def of_gguf(cls, path: Path) -> Layout:
+        """The layout of a GGUF file; raises ``ModelError`` for an unknown architecture."""
+        known = dict(_FAMILIES.values())
+        with GgufFile(path) as file:
+            name = str(file.value("general.architecture", ""))
+            if name not in known:
+                raise ModelError(f"{path}: the architecture {name!r} has no known layout")
+            heads = int(file.value(f"{name}.attention.head_count"))
+            pairs = file.value(f"{name}.attention.head_count_kv") or heads
+            return cls(name, known[name], int(file.value(f"{name}.block_count")), heads, int(pairs))
 
     def placed(self, name: str, rows: Weights) -> Iterator[tuple[str, Weights]]:
         """A tensor under its GGUF name, reordered where it must be.
@@ -121,14 +137,36 @@ def paired(rows: Weights, heads: int) -> Weights:
 
 
 def stored(path: Path) -> Iterator[tuple[str, Weights]]:
-    """The tensors of a folder's or file's safetensors, one by one, in 32 bits."""
-    import torch
-    from safetensors import safe_open
+    """The tensors of a folder's or file's safetensors, one by one, in 32 bits.
+
+    NumPy alone reads them; raises ``ModelError`` for a damaged file and a number format that is
+    not known.
+    """
+    import numpy as np
 
     for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            for name in sorted(opened.keys()):
-                yield name, opened.get_tensor(name).to(torch.float32).numpy()
+        try:
+            with file.open("rb") as opened:
+                (size,) = struct.unpack("<Q", opened.read(8))
+                header = json.loads(opened.read(size))
+            data = np.memmap(file, np.uint8, "r", offset=8 + size)
+            header.pop("__metadata__", None)
+            for name, tensor in sorted(header.items()):
+                begin, end = tensor["data_offsets"]
+                yield name, _in_32_bits(data[begin:end], tensor["dtype"]).reshape(tensor["shape"])
+        except (OSError, ValueError, KeyError, struct.error) as error:
+            raise ModelError(f"{file}: its weights are damaged: {error}") from None
+
+
+def _in_32_bits(raw: NDArray[np.uint8], kind: str) -> Weights:
+    import numpy as np
+
+    if kind == "BF16":
+        # The upper half of a number in 32 bits.
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if kind not in _KINDS:
+        raise ValueError(f"weights in {kind}")
+    return raw.view(_KINDS[kind]).astype(np.float32)
 
 
 def unpack_adapter(adapter: Path, model: Any, folder: Path) -> Path:

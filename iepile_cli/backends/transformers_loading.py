@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,8 @@ def load(path: Path, options: Options) -> Loaded:
             hint="leave it out, or --device cuda",
         )
     gguf = path.suffix == ".gguf"
-    if not gguf:
-        _refuse_foreign_code(path, options)
+    if not gguf and not options.trust_remote_code:
+        refuse_foreign_code(path)
     # The libraries' bars go there whatever they are told; errors come as exceptions.
     unseen = contextlib.nullcontext() if options.verbose else redirect_stderr(io.StringIO())
     with unseen, warnings.catch_warnings():
@@ -153,15 +153,9 @@ def _weights(path: Path, options: Options, place: str, bits: int, *, gguf: bool)
         how["trust_remote_code"] = options.trust_remote_code
     try:
         return load_weights(path, **how)
-    except ModelError as error:
-        if options.trust_remote_code and not gguf:
-            raise foreign_failure(path, error) from None
-        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory(path, bits) from None
-        if options.trust_remote_code and not gguf:
-            raise foreign_failure(path, error) from None
         raise
 
 
@@ -195,34 +189,10 @@ def _peft_folder(adapter: Path, model: Any, scratch: Path) -> Path:
 def _limits(model: Any) -> tuple[int, frozenset[int]]:
     """The longest sequence in tokens, and the tokens that end an answer."""
     config = model.config.get_text_config()
-    lengths = [
-        getattr(config, name, None)
-        for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
-    ]
-    longest = next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = config.eos_token_id if ends is None else ends
     listed = ends if isinstance(ends, list) else [ends]
-    return longest, frozenset(end for end in listed if isinstance(end, int))
-
-
-def _refuse_foreign_code(path: Path, options: Options) -> None:
-    """Refuse a model that comes with code of its own, unless that is trusted."""
-    if options.trust_remote_code:
-        return
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if not isinstance(config, Mapping) or "auto_map" not in config:
-        return
-    from transformers import CONFIG_MAPPING
-
-    if config.get("model_type") not in CONFIG_MAPPING:
-        raise ModelError(
-            f"{path}: this model ({config.get('model_type')}) runs code that comes with it",
-            hint="--trust-remote-code runs it; do so only if you trust its publisher",
-        )
+    return longest_sequence(config), frozenset(end for end in listed if isinstance(end, int))
 
 
 def _no_memory(path: Path, bits: int) -> ModelError:
@@ -243,26 +213,50 @@ def load_weights(folder: Path, **how: Any) -> Any:
     raises when memory runs out.
     """
     import transformers
-    from safetensors import SafetensorError
 
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **how
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    # A file may hold anything, and a model's own code raise anything.
+    except Exception as error:
         if is_out_of_memory(error):
             raise
+        if how.get("trust_remote_code") and "auto_map" in _written_config(folder):
+            raise foreign_failure(folder, error) from None
         raise ModelError(f"{folder}: cannot be opened: {first_line(error)}") from None
     check_loaded(folder, info)
     return model
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Raise ``ModelError`` for a model that cannot be opened without code that comes with it."""
+    config = _written_config(folder)
+    if "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder}: this model ({config.get('model_type')}) runs code that comes with it",
+            hint="--trust-remote-code runs it; do so only if you trust its publisher",
+        )
+
+
+def _written_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder as it is written; empty where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def longest_sequence(config: Any) -> int:
+    """The longest sequence of a model in tokens, by its configuration."""
+    names = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    lengths = [getattr(config, name, None) for name in (*names, "model_max_length")]
+    return next((length for length in lengths if isinstance(length, int) and length > 0), 4096)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

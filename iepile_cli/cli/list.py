@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 EXAMPLES = """
 When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
 of a backend also what it finds on this machine, of a model also kind, size, memory, licence,
-languages, whether it fits this machine, and what to expect of it.
+languages, whether it fits this machine, and what to expect of it, of a recipe the memory that it
+takes and what there is.
 
 Examples:
 
@@ -82,6 +83,8 @@ def list_(
         console.table((), (_piped(row, kind) for row in rows))
     elif kind is Kind.models:
         _show_models(rows)
+    elif kind is Kind.recipes:
+        _show_recipes(rows)
     else:
         _show(rows, with_facts=kind is Kind.backends)
     for failure in known.failures:
@@ -208,20 +211,28 @@ def _runnable(path: Path, known: Registry) -> tuple[bool, str]:
 
 
 def _recipe(recipe: Recipe, known: Registry) -> _Facts:
-    from iepile_cli.models import NO_ADAPTER, NotInstalled, resolve_model
+    from iepile_cli.models import DEFAULT_MODEL, NO_ADAPTER, NotInstalled, resolve_model
 
     table = recipe.table
     details = {key: str(value) for key, value in table.items()}
-    needed = ["torch", "transformers", "peft"] + ["deepspeed"] * bool(table.get("deepspeed"))
-    missing = [name for name in needed if util.find_spec(name) is None]
+    obstacles = []
+    name = table.get("model") or DEFAULT_MODEL
+    size = known.get("model", name).parameters if name in known.names("model") else None
+    if size:
+        memory = recipe.memory(size)
+        details |= {"memory": readable_size(memory.bytes), "here": memory.place}
+        obstacles.append(memory.obstacle)
+    missing = [name for name in ("torch", "transformers", "peft") if util.find_spec(name) is None]
     if missing:
-        install = "pip install deepspeed" if missing == ["deepspeed"] else install_hint("train")
-        return False, f"needs {', '.join(missing)}: {install}", details
+        obstacles.append(f"needs {', '.join(missing)}: {install_hint('train')}")
+    if table.get("deepspeed") and util.find_spec("deepspeed") is None:
+        obstacles.append("needs deepspeed: pip install deepspeed")
     try:
-        resolve_model(table.get("model"), [NO_ADAPTER], registry=known)
+        resolve_model(name, [NO_ADAPTER], registry=known)
     except NotInstalled as error:
-        return False, f"its model is not here: iepile download {error.name}", details
-    return True, "", details
+        obstacles.append(f"its model is not here: iepile download {error.name}")
+    reason = "; ".join(filter(None, obstacles))
+    return not reason, reason, details
 
 
 _DESCRIBE: dict[str, Callable[[Any, Registry], _Facts]] = {
@@ -238,6 +249,8 @@ def _piped(row: Listed, kind: Kind) -> list[str]:
     cells = [row.name, row.origin, _yes(row), row.reason, row.summary]
     if kind is Kind.backends:
         cells.append("; ".join(_facts(row)))
+    if kind is Kind.recipes:
+        cells += [row.details.get(column, "") for column in ("memory", "here")]
     if kind is Kind.models:
         columns = ("kind", "size", "memory", "licence", "languages", "fits", "expect")
         cells += [row.details.get(column, "") for column in columns]
@@ -258,6 +271,26 @@ def _show(rows: Iterable[Listed], *, with_facts: bool) -> None:
         ],
         optional=("from",),
     )
+
+
+def _show_recipes(rows: list[Listed]) -> None:
+    console.table(
+        ("recipe", "runs here", "memory", "from", "about"),
+        [
+            (
+                Styled(row.name, "bold"),
+                _coloured(row),
+                row.details.get("memory", ""),
+                row.origin,
+                _lines(row.summary, *row.reason.split("; ")),
+            )
+            for row in rows
+        ],
+        right=("memory",),
+        optional=("memory", "from"),
+    )
+    here = {row.details["here"] for row in rows if "here" in row.details}
+    console.put(f"\nMemory here: {', '.join(sorted(here))}\n" if here else "")
 
 
 def _show_models(rows: list[Listed]) -> None:

@@ -85,9 +85,12 @@ def train(
             name, form = ("F1", ".2f") if chosen.eval_f1 else ("loss", ".4f")
             start = "" if result.start is None else f"{result.start:{form}} -> "
             held_out = f", held-out {name} {start}{result.best:{form}}"
+        # A finished run that was resumed has trained nothing more.
+        rate = result.tokens_per_second
+        speed = f", {rate:,.0f} tokens/s" if rate else ""
         console.note(
             f"{result.output}: {plural(result.steps, 'step')}, last loss {result.loss:.4f}"
-            f"{held_out}, {result.tokens_per_second:,.0f} tokens/s"
+            f"{held_out}{speed}"
         )
 
 

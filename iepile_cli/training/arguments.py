@@ -17,7 +17,8 @@ from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from iepile_cli.training.plan import Batch, Device
+    from iepile_cli.training.device import Device
+    from iepile_cli.training.plan import Batch
 
 # Arguments of the Trainer that an option of ours sets.
 _OWN = {

@@ -166,12 +166,16 @@ class Report:
     split: int
     left_out: int
 
+    @property
+    def answers(self) -> float:
+        """The share of all tokens that are answers'."""
+        return self.answer_tokens / max(1, self.tokens)
+
     def lines(self) -> list[str]:
         """The report for people."""
-        share = 100 * self.answer_tokens / max(1, self.tokens)
+        share = f"{100 * self.answers:.0f} % of them answers"
         shown = [
-            f"{plural(self.examples, 'example')}, {plural(self.tokens, 'token')}, {share:.0f} % of "
-            "them answers",
+            f"{plural(self.examples, 'example')}, {plural(self.tokens, 'token')}, {share}",
             f"longest {self.longest}, median {self.median}",
         ]
         if self.split:

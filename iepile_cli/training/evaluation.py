@@ -24,6 +24,7 @@ from iepile_cli.task.table import task_named
 from iepile_cli.training.encoding import Example
 from iepile_cli.training.gguf_export import write_gguf_adapter
 from iepile_cli.training.model import Base, quiet_libraries
+from iepile_cli.training.options import TrainOptions
 
 # An answer may be so many tokens longer than twice the right one before it is ended.
 _SLACK = 64
@@ -36,11 +37,12 @@ class F1Scorer:
     base: Base
     gold: tuple[tuple[Instruction, str], ...]
     system: str | None = None
+    threads: int = 0
 
     @classmethod
-    def of(cls, base: Base, examples: Iterable[Example], system: str | None) -> F1Scorer:
+    def of(cls, base: Base, examples: Iterable[Example], options: TrainOptions) -> F1Scorer:
         """A scorer for examples as ``iepile convert`` writes them; others raise ``DataError``."""
-        return cls(base, tuple(map(_with_gold, examples)), system)
+        return cls(base, tuple(map(_with_gold, examples)), options.system, options.threads)
 
     def __call__(self, folder: Path) -> dict[str, float]:
         """Micro precision, recall and F1 (in percent) of what the model in a folder extracts.
@@ -54,7 +56,9 @@ class F1Scorer:
                 adapters=adapters,
                 template=self.base.template.name,
                 options=Options(
-                    context=0, trust_remote_code=self.base.remote_code and not self.base.is_gguf
+                    context=0,
+                    threads=self.threads,
+                    trust_remote_code=self.base.remote_code and not self.base.is_gguf,
                 ),
             )
             with closing(opened.runner):
@@ -75,7 +79,7 @@ class F1Scorer:
         if not self.base.is_gguf:
             return str(self.base.source), (str(folder),)
         written = folder / "adapter.gguf"
-        write_gguf_adapter(self.base, folder, written)
+        write_gguf_adapter(self.base.layout(), folder, written)
         return str(self.base.source), (str(written),)
 
     def _requests(self, runner: Runner) -> Iterable[Request]:

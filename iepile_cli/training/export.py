@@ -15,10 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from iepile_cli.backends.gguf import GgufFile
+from iepile_cli.backends.gguf_layout import Layout
 from iepile_cli.backends.merging import FORMATS, merge_adapters
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
-from iepile_cli.backends.transformers_loading import adapter_config, load_weights, merge_adapter
-from iepile_cli.errors import UsageError
+from iepile_cli.backends.transformers_loading import (
+    adapter_config,
+    load_weights,
+    longest_sequence,
+    merge_adapter,
+)
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import refuse_overwriting
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
@@ -29,6 +35,7 @@ from iepile_cli.models.adapter_settings import (
 )
 from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.gguf_export import (
+    lora_obstacle,
     quantise,
     write_gguf_adapter,
     write_gguf_model,
@@ -103,22 +110,39 @@ def _placed(output: Path, make: Callable[[Path], Path]) -> Path:
     return output
 
 
-# ---------------------------------------------------- a GGUF model with adapters that are GGUF too
+# ---------------------------------------------------------------- a GGUF model, merged by NumPy
 
 
 def _gguf_parts(options: ExportOptions) -> Resolved | None:
-    """A GGUF model, and adapters as GGUF files, for a GGUF model to be made of; else ``None``."""
+    """A GGUF model for another to be made of, with adapters that are LoRA; else ``None``."""
     if options.to not in ("gguf", "ollama"):
         return None
     found = resolve_model(options.model or None, options.adapter or [NO_ADAPTER])
-    files = [path / GGUF_ADAPTER if path.is_dir() else path for path in found.adapters]
-    if found.format != "gguf" or not all(file.is_file() for file in files):
+    if found.format != "gguf" or not all(_is_lora(path, found.path) for path in found.adapters):
         return None
+    files = (_gguf_adapter_of(path) or path for path in found.adapters)
     return replace(found, adapters=tuple(files))
 
 
+def _gguf_adapter_of(adapter: Path) -> Path | None:
+    """An adapter's GGUF file, where it is one or its folder has one."""
+    file = adapter / GGUF_ADAPTER if adapter.is_dir() else adapter
+    return file if file.is_file() else None
+
+
+def _is_lora(adapter: Path, base: Path) -> bool:
+    """Whether an adapter is a GGUF file, or a PEFT folder that can be one over a GGUF model."""
+    if _gguf_adapter_of(adapter):
+        return True
+    try:
+        Layout.of_gguf(base)
+        return not lora_obstacle(adapter_config(adapter))
+    except ModelError:
+        return False
+
+
 def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -> Path:
-    """Merge without unpacking, which takes neither torch nor a family that is known here."""
+    """Merge without unpacking and without torch; adapters in GGUF also for unknown families."""
     tokenizer = open_tokenizer(parts.path)
     template = settled_template(parts, tokenizer, options.template)
     settings = read_adapter_settings((parts.path, *parts.adapters)[-1]) or AdapterSettings(
@@ -128,8 +152,12 @@ def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -
     made = folder / "model.gguf"
     if parts.adapters:
         note(f"merging {', '.join(path.name for path in parts.adapters)}")
+    adapters = [
+        _as_gguf(adapter, parts.path, folder / f"{number}.gguf")
+        for number, adapter in enumerate(parts.adapters)
+    ]
     direct = kind if kind in FORMATS else "f16"
-    merge_adapters(parts.path, parts.adapters, made, direct, settings)
+    merge_adapters(parts.path, adapters, made, direct, settings)
     with GgufFile(made) as file:
         formats, longest = set(file.formats()), file.context_length()
     if formats != {kind.upper()}:
@@ -141,6 +169,14 @@ def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -
     if options.to == "gguf":
         return made
     return _ollama_folder(made, template, tokenizer, settings, longest)
+
+
+def _as_gguf(adapter: Path, base: Path, output: Path) -> Path:
+    """An adapter as GGUF: itself, or written from a PEFT folder for the base model's layout."""
+    if adapter.is_file():
+        return adapter
+    write_gguf_adapter(Layout.of_gguf(base), adapter, output)
+    return output
 
 
 # ------------------------------------------------------------------------------ from safetensors
@@ -182,7 +218,7 @@ def _gguf_adapter(base: Base, options: ExportOptions, folder: Path, note: Note) 
             hint="export each, or merge them: --to gguf",
         )
     made = folder / "adapter.gguf"
-    write_gguf_adapter(base, base.adapters[-1], made, settings_of(base))
+    write_gguf_adapter(base.layout(), base.adapters[-1], made, settings_of(base))
     return made
 
 
@@ -204,7 +240,7 @@ def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
 
 def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     model = _gguf(base, options, folder, note)
-    longest = int(hf_config(base.folder, base.remote_code).max_position_embeddings)
+    longest = longest_sequence(hf_config(base.folder, base.remote_code))
     return _ollama_folder(model, base.template, base.tokenizer, base.settings, longest)
 
 

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 from iepile_cli.errors import IEPileError, ModelError, first_line
+from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import LostProcess, processes
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.plan import Batch, Device
+from iepile_cli.training.plan import Batch
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch and safetensors tell of the same.

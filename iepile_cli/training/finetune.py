@@ -19,6 +19,7 @@ from iepile_cli.training.dataset import (
     EncodedDataset,
     read_examples,
 )
+from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import (
     join_deepspeed,
     processes,
@@ -42,10 +43,7 @@ from iepile_cli.training.output import (
     take_up,
 )
 from iepile_cli.training.packing import PackedCollator
-from iepile_cli.training.plan import (
-    Device,
-    readable_time,
-)
+from iepile_cli.training.plan import readable_time
 from iepile_cli.training.prepare import Prepared, plan, prepare
 from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
 from iepile_cli.training.trainable import load_trainable
@@ -269,7 +267,7 @@ def _scorer(prepared: Prepared) -> Callable[[Path], dict[str, float]] | None:
     wanted = set(numbers[: options.eval_f1])
     every = itertools.chain.from_iterable(read_examples(Path(file)) for file in files)
     examples = (example for number, example in enumerate(every) if number in wanted)
-    return F1Scorer.of(prepared.base, examples, options.system)
+    return F1Scorer.of(prepared.base, examples, options)
 
 
 def _facts(prepared: Prepared, trainer: Any, seconds: float, best: float | None) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from typing import Any
 from iepile_cli.backends.gguf import fingerprint
 from iepile_cli.backends.gguf_layout import Layout, unpack_adapter, unpacked
 from iepile_cli.backends.opening import check_adapters, fitting_template
-from iepile_cli.backends.tokenizers import open_tokenizer
+from iepile_cli.backends.tokenizers import foreign_failure, open_tokenizer
+from iepile_cli.backends.transformers_loading import refuse_foreign_code
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, UsageError, first_line, install_hint
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
@@ -122,6 +123,8 @@ def find_base(
         training_library("gguf")
         with quiet_libraries():
             folder = unpacked(found.path, on_note=on_note)
+    elif not remote:
+        refuse_foreign_code(folder)
     tokenizer = open_tokenizer(found.path, remote_code=remote)
     form = settled_template(found, tokenizer, template)
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
@@ -168,7 +171,11 @@ def hf_config(folder: Path, remote_code: bool = False) -> Any:
     transformers = training_library("transformers")
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:
+        if remote_code:
+            raise foreign_failure(folder, error) from None
+        if not isinstance(error, (OSError, ValueError, KeyError, ImportError)):
+            raise
         raise ModelError(
             f"{folder}: its configuration cannot be read: {first_line(error)}"
         ) from None
@@ -177,10 +184,16 @@ def hf_config(folder: Path, remote_code: bool = False) -> Any:
 def empty_model(folder: Path, remote_code: bool = False) -> Any:
     """A folder's model without weights: what can be counted and asked before they are loaded."""
     torch, transformers = training_library("torch"), training_library("transformers")
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(
-            hf_config(folder, remote_code), trust_remote_code=remote_code
-        )
+    config = hf_config(folder, remote_code)
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(
+                config, trust_remote_code=remote_code
+            )
+    except Exception as error:
+        if remote_code:
+            raise foreign_failure(folder, error) from None
+        raise
 
 
 def tokenizer_digest(base: Base) -> str:

@@ -173,7 +173,9 @@ def _descriptions(
         # What llama.cpp, which runs this base model, opens of the folder.
         yield (
             GGUF_ADAPTER,
-            lambda folder: write_gguf_adapter(base, folder, folder / GGUF_ADAPTER, settings),
+            lambda folder: write_gguf_adapter(
+                base.layout(), folder, folder / GGUF_ADAPTER, settings
+            ),
         )
     yield "loss.png", lambda folder: draw_loss(read_log(folder / LOG), folder / "loss.png")
     card = model_card(base, options, settings, facts)

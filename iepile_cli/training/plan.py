@@ -1,4 +1,4 @@
-"""What a run will do, settled before it starts: device, number format, memory, batch, steps.
+"""What a run will do, settled before it starts: memory, batch, steps.
 
 Memory is counted on a model without weights (torch's ``meta`` device). Activations are estimated
 for a decoder of the Llama kind: per token and layer about twelve values of hidden and four of
@@ -16,9 +16,9 @@ from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report
-from iepile_cli.training.distributed import Shares, own_gpu
-from iepile_cli.training.frozen import multiplies_in_bf16
-from iepile_cli.training.model import Base, empty_model, training_library
+from iepile_cli.training.device import Device
+from iepile_cli.training.distributed import Shares
+from iepile_cli.training.model import Base, empty_model
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -28,87 +28,8 @@ if TYPE_CHECKING:
 _CPU_TOKENS = 4096
 # What the libraries themselves take.
 _RUNTIME = 400 << 20
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device (``cpu``, ``cuda``, ``mps``), a number format, and why that format was chosen.
-
-    ``rounds_frozen``: weights that are not trained are in bf16, whatever the rest is computed in.
-    """
-
-    kind: str
-    dtype: str
-    reason: str = ""
-    rounds_frozen: bool = False
-
-    def __str__(self) -> str:
-        frozen = ", frozen weights in bf16" if self.rounds_frozen else ""
-        return f"{self.kind}, {self.dtype}{frozen}"
-
-    @property
-    def torch_dtype(self) -> Any:
-        """The format as torch names it."""
-        import torch
-
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.dtype]
-
-    def free_memory(self) -> int:
-        """Bytes that are free on the device."""
-        if self.kind == "cuda":
-            import torch
-
-            return int(torch.cuda.mem_get_info(own_gpu())[0])
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-
-
-def choose_device(options: TrainOptions) -> Device:
-    """The device and number format for some options.
-
-    On CUDA bf16 where the GPU computes with it, otherwise fp16; fp32 elsewhere, with LoRA's frozen
-    weights in bf16 on a CPU that multiplies in it. Raises ``UsageError`` for a device that is not
-    there or a format it cannot train in.
-    """
-    torch = training_library("torch")
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind: str = options.device
-    if kind == "auto":
-        kind = next(name for name, is_there in there.items() if is_there)
-    if not there[kind]:
-        raise UsageError(f"--device {kind}: there is none on this machine")
-    if options.dtype != "auto":
-        if options.dtype == "fp16" and kind != "cuda":
-            raise UsageError(
-                f"--dtype fp16 cannot train on {kind}", hint="use --dtype bf16 or fp32"
-            )
-        return Device(kind, options.dtype, "asked for")
-    if kind == "cpu" and _can_round_frozen(options) and multiplies_in_bf16():
-        return Device(kind, "fp32", "this CPU multiplies in bf16", rounds_frozen=True)
-    return Device(kind, *_number_format(kind, torch))
-
-
-def _can_round_frozen(options: TrainOptions) -> bool:
-    """Whether frozen weights are neither written with the result, nor quantised or sharded."""
-    sharded = options.deepspeed or options.fsdp
-    return options.method == "lora" and options.bits == 16 and not sharded
-
-
-def _number_format(kind: str, torch: Any) -> tuple[str, str]:
-    if kind == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "this GPU computes in bf16"
-        return "fp16", "this GPU does not compute in bf16"
-    if kind == "mps":
-        return "fp32", "training on MPS is stable in fp32"
-    # Autocast to bf16 makes a whole step no faster even on a CPU that has it, and rounds away what
-    # LoRA adds to large values: measured, after one step the loss was 1.29 with it, 1.20 without.
-    return "fp32", "bf16 is no faster on a CPU and learns worse"
+# The share of answers' tokens where no data has been read.
+_USUAL_SHARE = 0.2
 
 
 # ---------------------------------------------------------------------------------------- memory
@@ -128,54 +49,114 @@ class Estimate:
     per_token: int
     per_answer_token: int
 
-    def total(self, tokens: int, report: Report) -> int:
-        """Bytes of everything with a batch of so many tokens."""
-        share = report.answer_tokens / max(1, report.tokens)
-        batch = int(tokens * (self.per_token + share * self.per_answer_token))
+    def total(self, tokens: int, answers: float) -> int:
+        """Bytes of everything with a batch of so many tokens, of which a share are answers'."""
+        batch = int(tokens * (self.per_token + answers * self.per_answer_token))
         return self.weights + self.training + _RUNTIME + batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model its memory depends on: numbers of weights, widths and layers.
+
+    ``linear`` counts the weights of the layers' linear modules, ``widths`` the values that go into
+    and out of them, ``output`` the weights of the output; it may be ``tied`` to the embedding.
+    """
+
+    parameters: int
+    linear: int
+    widths: int
+    output: int
+    tied: bool
+    hidden: int
+    inner: int
+    layers: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """The shape of a model, with weights or without."""
+        import torch
+
+        config, output = model.config, model.get_output_embeddings()
+        in_layers = [
+            module
+            for module in model.modules()
+            if isinstance(module, torch.nn.Linear) and module is not output
+        ]
+        hidden = int(config.hidden_size)
+        return cls(
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            linear=sum(module.weight.numel() for module in in_layers),
+            widths=sum(module.in_features + module.out_features for module in in_layers),
+            output=output.weight.numel() if output is not None else 0,
+            tied=bool(getattr(config, "tie_word_embeddings", False)),
+            hidden=hidden,
+            inner=int(getattr(config, "intermediate_size", 4 * hidden)),
+            layers=max(1, int(config.num_hidden_layers)),
+            vocabulary=int(config.vocab_size),
+        )
+
+    @classmethod
+    def guessed(cls, parameters: int) -> Shape:
+        """The shape of a model of which only the size is known: that of a Llama in proportion."""
+        # Layers of 12.1 hidden**2 weights, and a layer for each 128 of hidden width, as in 7B, 13B.
+        hidden = max(1, round((128 * parameters / 12.1) ** (1 / 3)))
+        layers, inner = max(1, hidden // 128), hidden * 27 // 10
+        vocabulary = 32_000
+        return cls(
+            parameters=parameters,
+            linear=max(0, parameters - 2 * vocabulary * hidden),
+            widths=layers * (11 * hidden + 3 * inner),
+            output=vocabulary * hidden,
+            tied=False,
+            hidden=hidden,
+            inner=inner,
+            layers=layers,
+            vocabulary=vocabulary,
+        )
 
 
 def estimate(base: Base, options: TrainOptions, device: Device, shares: Shares) -> Estimate:
     """The memory that a process of a run takes, from the model's configuration alone."""
-    import torch
+    shape = Shape.of(empty_model(base.folder, base.remote_code))
+    trained = adapter_weights(base.adapter) if base.adapter else None
+    return estimate_of(shape, options, device, shares, trained)
 
-    model = empty_model(base.folder, base.remote_code)
-    config = model.config
-    parameters = sum(weight.numel() for weight in model.parameters())
-    output = model.get_output_embeddings()
-    in_layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module is not output
-    ]
-    linear = sum(module.weight.numel() for module in in_layers)
+
+def estimate_of(
+    shape: Shape, options: TrainOptions, device: Device, shares: Shares, trained: int | None = None
+) -> Estimate:
+    """The same from a shape; ``trained`` are the weights of an adapter that is gone on from."""
     width = 4 if device.dtype == "fp32" or options.method != "lora" else 2
     of_linear = {4: 0.56, 8: 1.05}.get(options.bits, 2 if device.rounds_frozen else width)
-    weights = (parameters - linear) * width + int(linear * of_linear)
+    weights = (shape.parameters - shape.linear) * width + int(shape.linear * of_linear)
     if device.rounds_frozen:
         # The output's own copy where it is tied to the embedding, which stays in 32 bits.
-        tied = output is not None and getattr(config, "tie_word_embeddings", False)
-        head = output.weight.numel() if output is not None else 0
-        weights += 2 * head if tied else -2 * head
-    trained = parameters
-    if options.method == "lora" and base.adapter:
-        trained = adapter_weights(base.adapter)
-    elif options.method == "lora":
-        sizes = (module.in_features + module.out_features for module in in_layers)
-        trained = options.lora_r * sum(sizes)
+        weights += 2 * shape.output if shape.tied else -2 * shape.output
+    if options.method == "full":
+        trained = shape.parameters
     elif options.method == "freeze":
-        layers = max(1, int(config.num_hidden_layers))
-        trained = linear * min(layers, abs(options.trainable_layers)) // layers
+        part = min(shape.layers, abs(options.trainable_layers)) / shape.layers
+        trained = int(shape.linear * part)
+    elif trained is None:
+        trained = options.lora_r * shape.widths
     # LoRA's own weights come on top; a gradient and two moments for each trained weight.
     own = 4 * trained if options.method == "lora" else 0
     return Estimate(
-        parameters=parameters,
+        parameters=shape.parameters,
         trained=trained,
         weights=int(weights * shares.weights),
         training=int((own + 12 * trained) * shares.training),
-        per_token=_per_token(config, options, device),
-        per_answer_token=3 * 4 * int(config.vocab_size),
+        per_token=_per_token(shape, options, device),
+        per_answer_token=3 * 4 * shape.vocabulary,
     )
+
+
+def rough_memory(parameters: int, options: TrainOptions, device: Device, shares: Shares) -> int:
+    """Bytes that a process of a run takes with the smallest batch, by the model's size alone."""
+    guess = estimate_of(Shape.guessed(parameters), options, device, shares)
+    return guess.total((options.fixed_batch or 1) * options.max_length, _USUAL_SHARE)
 
 
 def adapter_weights(folder: Path) -> int:
@@ -189,14 +170,12 @@ def adapter_weights(folder: Path) -> int:
         return 0
 
 
-def _per_token(config: Any, options: TrainOptions, device: Device) -> int:
-    hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    inner = int(getattr(config, "intermediate_size", 4 * hidden))
+def _per_token(shape: Shape, options: TrainOptions, device: Device) -> int:
     value = 4 if device.dtype == "fp32" else 2.5
-    one_layer = (12 * hidden + 4 * inner) * value
+    one_layer = (12 * shape.hidden + 4 * shape.inner) * value
     if options.grad_checkpointing:
-        return int(layers * hidden * value + one_layer)
-    return int(layers * one_layer)
+        return int(shape.layers * shape.hidden * value + one_layer)
+    return int(shape.layers * one_layer)
 
 
 # ----------------------------------------------------------------------------------------- batch
@@ -254,7 +233,7 @@ def choose_batch(
         batch = Batch(options.fixed_batch, options.grad_accum or 1, processes)
     else:
         batch = _shared_out(guess, options, device, report, processes, free)
-    if guess.total(batch.largest(report), report) > free:
+    if guess.total(batch.largest(report), report.answers) > free:
         raise _too_large(guess, options, device, report, batch, free)
     return batch
 
@@ -291,7 +270,7 @@ def _suits(guess: Estimate, size: int, report: Report, device: Device, free: int
     tokens = size * report.longest
     if device.kind == "cpu" and tokens > _CPU_TOKENS:
         return False
-    return guess.total(tokens, report) <= 0.9 * free
+    return guess.total(tokens, report.answers) <= 0.9 * free
 
 
 def _too_large(
@@ -303,9 +282,9 @@ def _too_large(
     free: int,
 ) -> ModelError:
     def needed(examples: int) -> int:
-        return guess.total(examples * report.longest, report)
+        return guess.total(examples * report.longest, report.answers)
 
-    size, whole = batch.examples or 1, guess.total(batch.largest(report), report)
+    size, whole = batch.examples or 1, guess.total(batch.largest(report), report.answers)
     ways = []
     if options.method != "lora":
         ways.append("--method lora")
@@ -354,7 +333,7 @@ class Plan:
         options, guess = self.options, self.guess
         epochs = f" ({options.epochs:g} epochs of {self.examples:,} examples)"
         several = f", {self.batch.processes} processes" if self.batch.processes > 1 else ""
-        memory = readable_size(guess.total(self.batch.largest(self.report), self.report))
+        memory = readable_size(guess.total(self.batch.largest(self.report), self.report.answers))
         shown = [
             f"model      {self.base.name}, template {self.base.template.name}",
             f"adapter    {self._adapter()}",

@@ -23,6 +23,7 @@ from iepile_cli.training.dataset import (
     dataset_key,
     encode_dataset,
 )
+from iepile_cli.training.device import Device, choose_device
 from iepile_cli.training.distributed import check_sharding, local_processes, planned, shares
 from iepile_cli.training.encoding import IGNORED, Encoder, Limits
 from iepile_cli.training.gguf_export import adapter_obstacle
@@ -37,11 +38,9 @@ from iepile_cli.training.output import CONFIG, LOG, check_output
 from iepile_cli.training.packing import BatchSampler
 from iepile_cli.training.plan import (
     Batch,
-    Device,
     Estimate,
     Plan,
     choose_batch,
-    choose_device,
     estimate,
 )
 from iepile_cli.training.reporting import Reporter

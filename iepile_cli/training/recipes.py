@@ -15,12 +15,43 @@ from typing import TYPE_CHECKING, Any
 from iepile_cli.config import read_toml
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.fields import option_fields
+from iepile_cli.formatting import plural, readable_size
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from iepile_cli.registry import Registry
 
 _FOLDER = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Bytes that a training run takes, and those that are there: on each GPU, else in the machine.
+
+    ``in_4_bits`` is what it would take on 4-bit weights, 0 where that is not asked or no way.
+    """
+
+    bytes: int
+    there: int
+    gpus: int
+    in_4_bits: int = 0
+
+    @property
+    def place(self) -> str:
+        """What there is, for people."""
+        if not self.gpus:
+            return f"{readable_size(self.there)} free, no GPU"
+        return f"{plural(self.gpus, 'GPU')} of {readable_size(self.there)}"
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot run here; empty if it can."""
+        if self.bytes <= self.there:
+            return ""
+        said = f"needs about {readable_size(self.bytes)} of memory: {self.place}"
+        if 0 < self.in_4_bits <= self.there:
+            said += f" (with --bits 4 about {readable_size(self.in_4_bits)})"
+        return said
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,32 @@ class Recipe:
     def table(self) -> dict[str, Any]:
         """Its training options; raises ``DataError``."""
         return read_table(self.path)
+
+    def memory(self, parameters: int) -> Needed:
+        """The memory it takes with a model of so many weights, and what there is here.
+
+        ``plan`` counts exactly, once model and data are there. Raises ``DataError``.
+        """
+        from iepile_cli.backends.memory import gpu_memory
+        from iepile_cli.training.device import Device
+        from iepile_cli.training.distributed import shares
+        from iepile_cli.training.plan import rough_memory
+
+        options, gpus = options_from(self.table), gpu_memory()
+        sharded = bool(options.deepspeed or options.fsdp)
+        if gpus:
+            usual = "bf16" if options.dtype == "auto" else options.dtype
+            device, free = Device("cuda", usual), min(gpus)
+        else:
+            # In bf16 a CPU holds the weights, too.
+            device = Device("cpu", "fp32" if options.dtype in ("auto", "fp16") else options.dtype)
+            free = device.free_memory()
+        held = shares(options, len(gpus) if sharded and gpus else 1)
+        needed = rough_memory(parameters, options, device, held)
+        in_4_bits = 0
+        if options.method == "lora" and options.bits > 4 and needed > free:
+            in_4_bits = rough_memory(parameters, replace(options, bits=4), device, held)
+        return Needed(needed, free, len(gpus), in_4_bits)
 
 
 def register(registry: Registry) -> None:

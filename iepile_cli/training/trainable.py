@@ -18,13 +18,13 @@ from iepile_cli.backends.transformers_loading import (
     quantisation,
 )
 from iepile_cli.errors import UsageError
+from iepile_cli.training.device import round_frozen
 from iepile_cli.training.distributed import own_gpu
-from iepile_cli.training.frozen import round_frozen
 from iepile_cli.training.model import Base, training_library
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from iepile_cli.training.plan import Device
+    from iepile_cli.training.device import Device
 
 
 def load_trainable(base: Base, options: TrainOptions, device: Device) -> Any:

@@ -312,9 +312,12 @@ def plain_loop(
 def measured(command: list[str]) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak MB (sum over the process tree) of a command."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    # Where nothing compiled is kept, every start would compile all modules.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before = os.times()
     start = time.perf_counter()
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    child = subprocess.Popen(command, env=environment)
     peak = [0.0]
 
     def watch() -> None:

@@ -32,8 +32,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
         patch.setenv("GAZETTEER_PAUSE", "0.005")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Busy machines start a node slowly.
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")
         yield dict(os.environ)
 
 

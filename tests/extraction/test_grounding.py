@@ -14,6 +14,7 @@ from iepile_cli.extraction.grounding import (
     at_all_places,
     ground,
     joint_score,
+    located_json,
     with_occurrences,
 )
 from iepile_cli.task import TASKS, Roles, SchemaItem
@@ -235,3 +236,22 @@ def test_every_run_of_pieces_is_found_between_pieces(case: tuple[str, list[str]]
         assert bool(found) == (bool(mention) and mention in text)
         whole = [at for at in found if edges[at] and edges[at + len(mention)]]
         assert whole in ([], found)
+
+
+def test_under_a_key_that_comes_twice_stands_what_both_hold() -> None:
+    text = """{"a": ["x"], "b": {"k": "v", "l": "1", "n": {"i": "p"}}, "c": 1,
+        "a": ["y"], "b": {"k": "w", "m": "2", "n": {"j": "q"}}, "c": "z"}"""
+    value = located_json(text)
+    both = {"k": ["v", "w"], "l": "1", "n": {"i": "p", "j": "q"}, "m": "2"}
+    assert value == {"a": ["x", "y"], "b": both, "c": "z"}
+    for string in (*value["a"], *value["b"]["k"], value["c"], *value["b"]["n"].values()):
+        assert text[string.start : string.end] == f'"{string}"'
+
+
+def test_strings_with_escapes_are_located() -> None:
+    text = r'["a\"b", {"k\\": "\u00e9"}, null, true, 1.5, []]'
+    first, second, *rest = located_json(text)
+    assert (first, second, rest) == ('a"b', {"k\\": "é"}, [None, True, 1.5, []])
+    ((key, held),) = second.items()
+    shown = [text[one.start : one.end] for one in (first, key, held)]
+    assert shown == [r'"a\"b"', r'"k\\"', r'"\u00e9"']

@@ -14,10 +14,11 @@ from training.runs import Recorder, run
 from iepile_cli.errors import UsageError
 from iepile_cli.training.attention import collator_for
 from iepile_cli.training.dataset import Report
+from iepile_cli.training.device import Device
 from iepile_cli.training.finetune import largest_batch, train
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.packing import BatchSampler
-from iepile_cli.training.plan import Batch, Device, Estimate, choose_batch
+from iepile_cli.training.plan import Batch, Estimate, choose_batch
 from iepile_cli.training.prepare import dry_run
 
 replace = dataclasses.replace

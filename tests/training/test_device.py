@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from iepile_cli.errors import UsageError
+from iepile_cli.training.device import choose_device
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.plan import choose_device
 
 pytest.importorskip("torch")
 ON_CPU = TrainOptions(device="cpu")

@@ -29,9 +29,10 @@ from iepile_cli.models.adapter_settings import read_adapter_settings
 from iepile_cli.registry import registry
 from iepile_cli.templates import Template, encode
 from iepile_cli.training.export import export
-from iepile_cli.training.gguf_export import Vocabulary
+from iepile_cli.training.gguf_vocabulary import Vocabulary
 from iepile_cli.training.model import Base
 from iepile_cli.training.options import ExportOptions
+from iepile_cli.training.prepare import dry_run
 from iepile_cli.training.recipes import options_from
 
 pytest.importorskip("gguf")
@@ -81,7 +82,10 @@ def spoken(folder: Path, template: Template, adapter: Path | None = None) -> lis
 
     from iepile_cli.backends.tokenizers import HFTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    own = (folder / CODE.name).is_file()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=own
+    )
     if adapter:
         model = peft.PeftModel.from_pretrained(model, str(adapter))
     tokenizer = HFTokenizer(hf_tokenizer(folder))
@@ -418,6 +422,8 @@ def shaped(kind: str, tiny: Path, folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(tiny).to_dict()
+    if kind in BAICHUAN_LAYERS:
+        return baichuan(BAICHUAN_LAYERS[kind], config["vocab_size"], tiny, folder)
     for key in ("model_type", "architectures", "rope_parameters", "layer_types"):
         config.pop(key, None)
     config["tie_word_embeddings"] = kind == "tied"
@@ -433,8 +439,45 @@ def shaped(kind: str, tiny: Path, folder: Path) -> Path:
     return folder
 
 
+# llama.cpp tells Baichuan's sizes apart by their layers: 7B rotates positions, 13B has ALiBi.
+BAICHUAN_LAYERS = {"baichuan-7b": 32, "baichuan-13b": 40}
+CODE = Path(__file__).with_name("baichuan_code.py")
+
+
+def baichuan(layers: int, vocabulary: int, tiny: Path, folder: Path) -> Path:
+    """A tiny model of Baichuan 2's shape in a folder that brings its own code."""
+    import torch
+    from training.baichuan_code import BaichuanConfig, BaichuanForCausalLM
+
+    torch.manual_seed(3)
+    config = BaichuanConfig(vocabulary, num_hidden_layers=layers, bos_token_id=0, eos_token_id=1)
+    BaichuanForCausalLM(config).save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "BaichuanConfig", "AutoModelForCausalLM": "BaichuanForCausalLM"}
+    written["auto_map"] = {auto: f"{CODE.stem}.{name}" for auto, name in classes.items()}
+    (folder / "config.json").write_text(json.dumps(written))
+    for file in (CODE, *tiny.glob("token*")):
+        shutil.copy(file, folder)
+    return folder
+
+
+def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
+    tiny: Path, lines: Path, tmp_path: Path
+) -> None:
+    model = shaped("baichuan-7b", tiny, tmp_path / "model")
+    table: dict[str, Any] = {"model": str(model), "data": str(lines), "output": str(tmp_path / "o")}
+    options = options_from({**table, "template": "alpaca"})
+    with pytest.raises(ModelError, match="runs code that comes with it") as caught:
+        dry_run(options)
+    assert "--trust-remote-code" in caught.value.hint
+    with (model / CODE.name).open("a", encoding="utf-8") as file:
+        file.write("\nraise RuntimeError('this code is too old')\n")
+    with pytest.raises(ModelError, match=r"its own code fails .*this code is too old"):
+        dry_run(dataclasses.replace(options, trust_remote_code=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["untied", "tied", "qwen2"])
+@pytest.mark.parametrize("kind", ["untied", "tied", "qwen2", *BAICHUAN_LAYERS])
 def test_the_whole_loop_from_4_bits_to_llama_cpp(
     kind: str, tiny: Path, lines: Path, tmp_path: Path
 ) -> None:
@@ -450,12 +493,14 @@ def test_the_whole_loop_from_4_bits_to_llama_cpp(
         "val_size": 0,
         "learning_rate": 0.05,
         "warmup": 0,
+        "trust_remote_code": kind in BAICHUAN_LAYERS,
     }
     first, second = tmp_path / "first", tmp_path / "second"
     run(options_from(table, {"output": str(first), "bits": 4, "lora_r": 4}))
     run(options_from(table, {"output": str(second), "bits": 4, "adapter": str(first)}))
     merged, whole = tmp_path / "merged", tmp_path / "whole.gguf"
     options = ExportOptions("merged", str(merged), model=str(model), adapter=(str(second),))
+    options = dataclasses.replace(options, trust_remote_code=kind in BAICHUAN_LAYERS)
     export(options)
     export(dataclasses.replace(options, to="gguf", output=str(whole), quantise="f32"))
     template, tokenizer = registry().get("template", "alpaca"), hf_tokenizer(model)
@@ -504,18 +549,39 @@ def test_gguf_parts_are_merged_as_they_are(
     assert (settings.template, settings.method) == ("alpaca", "merged")
 
 
-def test_gguf_parts_are_merged_without_torch(gguf_parts: tuple[Path, Path], tmp_path: Path) -> None:
-    base, adapter = gguf_parts
+def export_without_torch(*words: object) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None;"
         "from iepile_cli.cli.app import run; sys.exit(run(sys.argv[1:]))"
     )
-    words = ["-m", base, "-a", adapter, "--template", "alpaca", "--quantise", "q4_0"]
-    command = ["export", "--to", "ollama", *words, "-o", tmp_path / "out"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True
+        [sys.executable, "-c", code, "export", *map(str, words)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_peft_folder_is_merged_into_a_gguf_base_without_torch(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    base, merged, expected = (tmp_path / f"{name}.gguf" for name in ("base", "merged", "expected"))
+    plain = ExportOptions("gguf", str(base), model=str(tiny), quantise="f32", template="alpaca")
+    export(plain)
+    export(dataclasses.replace(plain, adapter=(str(trained),), output=str(expected)))
+    words = ["-m", base, "-a", trained, "--quantise", "f32"]
+    export_without_torch("--to", "gguf", *words, "-o", merged)
+    wanted = logits(expected)
+    # A GGUF adapter's factors are rounded to 16 bits.
+    assert abs(logits(merged) - wanted).max() < 0.02 * abs(wanted).max()
+    assert abs(logits(base) - wanted).max() > 0.1 * abs(wanted).max()
+    settings = read_adapter_settings(merged)
+    assert settings is not None
+    assert (settings.template, settings.lora_r) == ("alpaca", 4)
+
+
+def test_gguf_parts_are_merged_without_torch(gguf_parts: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = gguf_parts
+    words = ["-m", base, "-a", adapter, "--template", "alpaca", "--quantise", "q4_0"]
+    export_without_torch("--to", "ollama", *words, "-o", tmp_path / "out")
     assert "PARAMETER num_ctx 2048\n" in (tmp_path / "out/Modelfile").read_text("utf-8")
     with GgufFile(tmp_path / "out/model.gguf") as file:
         assert "Q4_0" in file.formats()

@@ -108,7 +108,9 @@ def test_a_checkpoint_cut_off_while_written_is_not_gone_on_from(options: TrainOp
     assert min(rest.losses) == 11
 
 
-def test_a_finished_run_is_not_trained_on(options: TrainOptions) -> None:
+def test_a_finished_run_is_not_trained_on(
+    options: TrainOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = replace(options, max_steps=4, save_every=2)
     run(options)
     weights = Path(options.output, "adapter_model.safetensors")
@@ -117,6 +119,10 @@ def test_a_finished_run_is_not_trained_on(options: TrainOptions) -> None:
     result, seen = run(replace(options, resume=True))
     assert (result.steps, seen.losses) == (4, {})
     assert weights.read_bytes() == made
+    assert run_command(["train", "--resume", "-o", options.output]) == 0
+    said = capsys.readouterr().err
+    assert "4 steps, last loss" in said
+    assert "tokens/s" not in said
 
 
 def test_the_log_counts_on_after_a_resume(options: TrainOptions) -> None:
@@ -263,7 +269,7 @@ def test_held_out_examples_are_scored_and_not_trained_on(options: TrainOptions) 
 def test_a_batch_that_does_not_fit_is_refused_with_what_would(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iepile_cli.training.plan import Device
+    from iepile_cli.training.device import Device
 
     monkeypatch.setattr(Device, "free_memory", lambda self: 450 << 20)
     with pytest.raises(ModelError, match="of memory with 4000 examples") as caught:

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from training.runs import Recorder, run
 
-from iepile_cli.training import plan
+from iepile_cli.training import device
+from iepile_cli.training.device import Device, choose_device, round_frozen
+from iepile_cli.training.distributed import Shares
 from iepile_cli.training.finetune import train
-from iepile_cli.training.frozen import round_frozen
 from iepile_cli.training.model import base_to_train
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.plan import Device, choose_device, estimate
+from iepile_cli.training.plan import estimate
 from iepile_cli.training.prepare import dry_run
 from iepile_cli.training.reporting import Stopped
 from iepile_cli.training.trainable import load_trainable
@@ -28,7 +29,7 @@ ROUNDED = Device("cpu", "fp32", rounds_frozen=True)
 @pytest.fixture
 def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that multiplies in bf16; others only compute it more slowly."""
-    monkeypatch.setattr(plan, "multiplies_in_bf16", lambda: True)
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda: True)
 
 
 def lora_model(kind: str, tied: bool, modules_to_save: list[str] | None = None) -> Any:
@@ -131,16 +132,16 @@ def test_the_plan_says_it_and_counts_less_memory(
     assert "cpu, fp32, frozen weights in bf16 (this CPU multiplies in bf16)" in shown
     base = base_to_train(options)
     planned = [
-        estimate(base, options, device, plan.Shares()).weights
-        for device in (ROUNDED, Device("cpu", "fp32"))
+        estimate(base, options, place, Shares()).weights
+        for place in (ROUNDED, Device("cpu", "fp32"))
     ]
     loaded = [
         sum(
             weight.numel() * weight.element_size()
-            for name, weight in load_trainable(base, options, device).named_parameters()
+            for name, weight in load_trainable(base, options, place).named_parameters()
             if "lora_" not in name
         )
-        for device in (ROUNDED, Device("cpu", "fp32"))
+        for place in (ROUNDED, Device("cpu", "fp32"))
     ]
     assert planned == loaded
     assert loaded[0] < 0.7 * loaded[1]

@@ -15,7 +15,7 @@ from iepile_cli.fields import option_fields
 from iepile_cli.models import catalogue_entry
 from iepile_cli.registry import registry
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.recipes import as_toml, options_from, read_table
+from iepile_cli.training.recipes import Needed, as_toml, options_from, read_table
 
 BASE = {"data": "x.jsonl", "output": "out"}
 
@@ -119,3 +119,51 @@ def test_looking_at_help_and_recipes_loads_nothing_heavy() -> None:
         "sys.exit(bool({'torch', 'transformers', 'numpy', 'peft'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_recipe_says_the_memory_it_takes_and_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from iepile_cli.backends import memory
+
+    known = registry()
+    size = known.get("model", "oneke").parameters
+    small = known.get("model", "smollm2").parameters
+
+    def needed(name: str, gpus: list[int], parameters: int = size) -> Needed:
+        monkeypatch.setattr(memory, "gpu_memory", lambda: gpus)
+        made: Needed = known.get("recipe", name).memory(parameters)
+        return made
+
+    giga = 1 << 30
+    assert needed("oneke-lora", [80 * giga]).obstacle == ""
+    short = needed("oneke-lora", [40 * giga])
+    assert "1 GPU of 42.9 GB (with --bits 4 about" in short.obstacle
+    # All weights of 13B take eight GPUs, which ZeRO-3 shards them over.
+    assert needed("oneke-full", [80 * giga]).obstacle
+    assert needed("oneke-full", [80 * giga] * 8).obstacle == ""
+    here = needed("smollm2-lora", [], small)
+    assert here.obstacle == ""
+    assert here.place.endswith("free, no GPU")
+    assert 0.5e9 < here.bytes < 3e9
+
+
+def test_a_guessed_shape_needs_about_the_memory_of_the_real_one(tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    from iepile_cli.training.device import Device
+    from iepile_cli.training.distributed import Shares
+    from iepile_cli.training.model import empty_model
+    from iepile_cli.training.plan import Shape, estimate_of
+
+    widths = {"hidden_size": 5120, "intermediate_size": 13824, "vocab_size": 32000}
+    LlamaConfig(**widths, num_hidden_layers=40, num_attention_heads=40).save_pretrained(tmp_path)
+    real = Shape.of(empty_model(tmp_path))
+    guessed = Shape.guessed(real.parameters)
+    for change in ({}, {"bits": 4}, {"method": "full"}):
+        options = TrainOptions(**change)
+        totals = [
+            estimate_of(shape, options, Device("cuda", "bf16"), Shares()).total(1400, 0.2)
+            for shape in (real, guessed)
+        ]
+        assert totals[1] == pytest.approx(totals[0], rel=0.1)
