@@ -6,6 +6,7 @@ at in ``view.py``; where the bytes go is decided in ``outputs.py``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -82,7 +83,7 @@ class OutputOptions:
             )
 
 
-class Form:
+class Form(ABC):
     """How results become bytes: what comes first, each result, what comes last."""
 
     @property
@@ -94,9 +95,9 @@ class Form:
         """What stands before the first result, or before the first further one."""
         return b""
 
+    @abstractmethod
     def result(self, result: Result) -> bytes:
         """One result."""
-        raise NotImplementedError
 
     def end(self) -> bytes:
         """What closes the output: it makes whatever was written until then valid."""

@@ -242,6 +242,9 @@ def test_reports_and_rows_are_whole_or_not_there(made: Made, times: int, program
             assert (folder / name).read_bytes() in (b"older", finished[name])
         if number != signal.SIGKILL:
             assert hidden(folder) == []
+        # What a SIGKILL leaves is hidden; it is no leftover of the next turn.
+        for path in folder.glob(".*"):
+            path.unlink()
         assert all(digest(path) == kept for path, kept in inputs.items())
         count(f"kills of {words[1]}")
     program.whole(words)
