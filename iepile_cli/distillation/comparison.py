@@ -90,7 +90,8 @@ def _markdown(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _teacher_name(settings: Mapping[str, Any]) -> str:
     where = settings["asked"].get("base_url")
-    return f"{settings['teacher'] or 'the embedded model'}{f' at {where}' if where else ''}"
+    named = settings["teacher"] or ("the model" if where else "the embedded model")
+    return f"{named} at {where}" if where else str(named)
 
 
 def _scores(steps: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
