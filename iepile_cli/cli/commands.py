@@ -172,6 +172,7 @@ def _number(value: Any, kind: Any, least: float | None, most: float | None) -> A
         number = kind(value) if isinstance(value, (str, int, kind)) else None
     except ValueError:
         return None
-    if number is None or (least is not None and number < least):
+    # Not "number < least": NaN is neither below nor above.
+    if number is None or (least is not None and not number >= least):
         return None
-    return None if most is not None and number > most else number
+    return number if most is None or number <= most else None
