@@ -96,7 +96,7 @@ def test_names_are_listed_with_their_origin(site: Path) -> None:
     lines = listing(site, "templates").splitlines()
     assert "tiny\ttiny-plugin 1.2\tyes\t\tfor a tiny model" in lines
     assert "auto\tbuilt-in\tyes\t\tthe model's own chat template" in lines
-    assert len(lines) == 29
+    assert len(lines) == 30
 
 
 def test_what_cannot_run_says_why(site: Path) -> None:
@@ -274,11 +274,11 @@ def example(tmp_path: Path) -> Path:
     ("kind", "line"),
     [
         ("templates", "mine\tmine 1.2\tyes\t\tfor my model"),
-        ("models", "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t"),
+        ("models", "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t\t\tnot measured"),
         (
             "recipes",
             "my-recipe\tmine 1.2\tno\tits model is not here: iepile download my-model"
-            "\tmy_package/my-recipe.toml",
+            "\tmy_package/my-recipe.toml\t\t",
         ),
     ],
 )

@@ -80,7 +80,7 @@ def test_help_has_a_short_form_and_keeps_examples_on_their_lines(
         texts.append(out)
     assert texts[0] == texts[1]
     epilog = next((c.epilog or "" for c in app.registered_commands if c.name == command), "")
-    examples = [line.strip() for line in epilog.splitlines() if "iepile" in line]
+    examples = [line.strip() for line in epilog.splitlines() if line.startswith("  iepile")]
     assert (command == "") == (examples == [])
     assert {*examples} <= {line.strip() for line in texts[0].splitlines()}
 
@@ -348,8 +348,8 @@ def test_listings_say_what_is_missing_and_what_is_there() -> None:
     }
     assert models["smollm2"][1:4] == ["built-in", "yes", ""]
     assert models["oneke"][2:4] == ["no", "not here: iepile download oneke"]
-    assert models["oneke"][5:] == ["base", "26.5 GB", "32.1 GB", "cc-by-nc-sa-4.0", "zh en"]
-    assert all(len(fields) == 10 for fields in models.values())
+    assert models["oneke"][5:10] == ["base", "26.5 GB", "32.1 GB", "cc-by-nc-sa-4.0", "zh en"]
+    assert all(len(fields) == 12 for fields in models.values())
     # What can be used here comes first, corpora apart at the end.
     order = [("data" in fields[5:6], fields[2] != "yes") for fields in models.values()]
     assert order == sorted(order)
@@ -359,11 +359,11 @@ def test_listings_say_what_is_missing_and_what_is_there() -> None:
         text, _ = terminal.rest()
     lines = text.splitlines()
     assert lines[0].split() == [
-        *("model", "runs", "here", "size", "memory", "licence", "languages", "about")
+        *("model", "runs", "here", "size", "memory", "fits", "licence", "languages", "about")
     ]
-    assert re.match(r"smollm2 +yes +[\d.]+ [kMG]B +[\d.]+ [kMG]B +apache-2\.0 +en ", lines[1])
+    assert re.match(r"smollm2 +yes +[\d.]+ [kMG]B +[\d.]+ [kMG]B +yes +apache-2\.0 +en ", lines[1])
     blank = lines.index("")
-    assert lines[blank + 1].split() == ["corpus", "is", "here", "size", *lines[0].split()[5:]]
+    assert lines[blank + 1].split() == ["corpus", "is", "here", "size", *lines[0].split()[6:]]
     assert lines[blank + 2].startswith("iepile ")
 
 
