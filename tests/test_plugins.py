@@ -274,7 +274,10 @@ def example(tmp_path: Path) -> Path:
     ("kind", "line"),
     [
         ("templates", "mine\tmine 1.2\tyes\t\tfor my model"),
-        ("models", "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t\t\tnot measured"),
+        (
+            "models",
+            "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t\t\tnot measured",
+        ),
         (
             "recipes",
             "my-recipe\tmine 1.2\tno\tits model is not here: iepile download my-model"
