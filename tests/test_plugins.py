@@ -276,7 +276,8 @@ def example(tmp_path: Path) -> Path:
         ("templates", "mine\tmine 1.2\tyes\t\tfor my model"),
         (
             "models",
-            "my-model\tmine 1.2\tno\tnot here: iepile download my-model\t\tgguf\t\t\t\t\t\tnot measured",
+            "my-model\tmine 1.2\tno\tnot here: iepile download my-model"
+            "\t\tgguf\t\t\t\t\t\tnot measured",
         ),
         (
             "recipes",
