@@ -83,24 +83,23 @@ class AnswerTrainer:
         """This process's batches."""
         import torch
 
-        class Loader(torch.utils.data.DataLoader):  # type: ignore[misc]
-            def set_epoch(self, epoch: int) -> None:
-                self.batch_sampler.set_epoch(epoch)
-
-        return Loader(
+        sampler = BatchSampler(
+            self.loop.train.lengths.tolist(),
+            examples=self.loop.batch.examples,
+            tokens=self.loop.batch.tokens,
+            seed=self.args.data_seed or self.args.seed,
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+        )
+        loader: Any = torch.utils.data.DataLoader(
             self.loop.train,
-            batch_sampler=BatchSampler(
-                self.loop.train.lengths.tolist(),
-                examples=self.loop.batch.examples,
-                tokens=self.loop.batch.tokens,
-                seed=self.args.data_seed or self.args.seed,
-                rank=self.args.process_index,
-                processes=self.args.world_size,
-            ),
+            batch_sampler=sampler,
             collate_fn=self.loop.collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
+        loader.set_epoch = sampler.set_epoch
+        return loader
 
     def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
         """Count the batch's tokens, then as usual."""
