@@ -180,10 +180,10 @@ class GoldComparison:
                     document.rows[ANSWERS] += 1
                     document.rows[TRUNCATED] += value.get("truncated") is True
                     break
-                for row, of_task, batch, *_ in self._rows.rows(
+                for row, of_task, batch, text, *_ in self._rows.rows(
                     io.BytesIO(line), 0, len(line), Counts()
                 ):
-                    document = document or self._rows.begin(row, of_task, start, counts)
+                    document = document or self._rows.begin(row, of_task, text, start, counts)
                     self._rows.add_answer(row, of_task, batch, document)
                     value = {"id": document.id, "source": document.source}
         return document or self._empty(task, {}, counts), value
