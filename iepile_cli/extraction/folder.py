@@ -11,9 +11,10 @@ from typing import Any
 
 from iepile_cli.conversion.writers import BratFolder
 from iepile_cli.errors import UsageError
+from iepile_cli.extraction.forms import LeftOut
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
-from iepile_cli.extraction.tool_forms import LeftOut, result_annotation
+from iepile_cli.extraction.tool_forms import result_annotation
 from iepile_cli.files import naming_what_is_full
 
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")

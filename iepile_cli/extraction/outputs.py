@@ -23,9 +23,9 @@ from iepile_cli.extraction.forms import (
     FORMATS,
     RESUMABLE,
     Form,
-    InstructionLines,
-    WithoutHeader,
+    Lines,
     form_of,
+    record_line,
 )
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
@@ -110,6 +110,7 @@ class Writer:
         key_of: LineKey,
         resumable: bool,
         settings: Mapping[str, Any] | None = None,
+        header: bool = True,
     ) -> None:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
@@ -124,7 +125,7 @@ class Writer:
         self.path: str | None = self._target
         if self._target is None:
             self._stream: IO[bytes] = sys.stdout.buffer
-            self._put(form.begin(resumed=False))
+            self._put(form.begin(resumed=not header))
             return
         try:
             resumed = self._open(self._target, resume, settings or {})
@@ -135,7 +136,7 @@ class Writer:
             self._open_files.close()
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         try:
-            self._put(form.begin(resumed=resumed))
+            self._put(form.begin(resumed=resumed or not header))
         except DataError:
             self._abandon()
             raise
@@ -217,7 +218,8 @@ class Writer:
     @property
     def notes(self) -> Sequence[str]:
         """What the format could not hold, in a line."""
-        return self._form.notes
+        left_out = self._form.left_out
+        return left_out.notes if left_out else ()
 
     def write(self, result: Result) -> None:
         """Write one result, whole or not at all.
@@ -320,9 +322,14 @@ def open_writer(
         return FolderWriter(target, format_)
     target = _destination(target, resume=resume)
     form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
-    form = form if header else WithoutHeader(form)
     return Writer(
-        form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
+        form,
+        target,
+        resume=resume,
+        key_of=result_key,
+        resumable=resumable,
+        settings=settings,
+        header=header,
     )
 
 
@@ -331,7 +338,7 @@ def open_record_writer(
 ) -> Writer:
     """A writer of instruction records with their answers; as ``open_writer`` otherwise."""
     return Writer(
-        InstructionLines(),
+        Lines(record_line),
         _destination(target, resume=resume),
         resume=resume,
         key_of=record_key(),

@@ -77,12 +77,13 @@ class Recipe:
 
         ``plan`` counts exactly, once model and data are there. Raises ``DataError``.
         """
-        from iepile_cli.backends.memory import gpu_memory
+        from iepile_cli.backends.memory import nvidia_gpus
         from iepile_cli.training.device import Device
         from iepile_cli.training.distributed import shares
         from iepile_cli.training.plan import rough_memory
 
-        options, gpus = options_from(self.table), gpu_memory()
+        options = options_from(self.table)
+        gpus = [gpu.memory for gpu in nvidia_gpus()]
         sharded = bool(options.deepspeed or options.fsdp)
         if gpus:
             usual = "bf16" if options.dtype == "auto" else options.dtype

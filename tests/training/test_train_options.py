@@ -131,7 +131,8 @@ def test_a_recipe_says_the_memory_it_takes_and_what_there_is(
     small = known.get("model", "smollm2").parameters
 
     def needed(name: str, gpus: list[int], parameters: int = size) -> Needed:
-        monkeypatch.setattr(memory, "gpu_memory", lambda: gpus)
+        here = tuple(memory.Gpu("a GPU", size, size) for size in gpus)
+        monkeypatch.setattr(memory, "nvidia_gpus", lambda: here)
         made: Needed = known.get("recipe", name).memory(parameters)
         return made
 
