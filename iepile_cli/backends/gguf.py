@@ -7,6 +7,7 @@ package's own reader two seconds.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -133,18 +134,12 @@ class GgufFile:
         except (*_BROKEN, NotImplementedError) as error:
             raise ModelError(f"{self.path}: its weight {tensor.name} is broken: {error}") from None
 
-    def formats(self) -> dict[str, int]:
-        """How many weights the matrices of each format hold."""
-        import math
-
+    def formats(self) -> set[str]:
+        """The formats of its matrices."""
         import gguf
 
-        sizes: dict[str, int] = {}
-        for tensor in self.tensors:
-            if len(tensor.shape) > 1:
-                name = gguf.GGMLQuantizationType(tensor.type).name
-                sizes[name] = sizes.get(name, 0) + math.prod(tensor.shape)
-        return sizes
+        types = {tensor.type for tensor in self.tensors if len(tensor.shape) > 1}
+        return {gguf.GGMLQuantizationType(one).name for one in types}
 
     def _read_header(self) -> None:
         magic, self.version, tensors, keys = struct.unpack_from("<4sIQQ", self.bytes)
@@ -199,8 +194,6 @@ class GgufFile:
 
 def stored_size(type_: int, shape: Sequence[int]) -> int:
     """The bytes that a weight of a shape takes in a format (a ggml type's number)."""
-    import math
-
     import gguf
 
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(type_)]

@@ -109,7 +109,11 @@ class Caller:
     async def _in_form(self, request: Request, ids: list[int], budget: int, how: str) -> Answer:
         """An answer that is kept in form in one way."""
         shield = Shield.against(self.tokenizer)
-        fields = self._prompt(request, ids, shield)
+        fields: dict[str, Any] = {}
+        if self.form == "chat":
+            fields["messages"] = messages(request.prompt, shield)
+        else:
+            fields["prompt"] = ids if self.form == "ids" else written(request.prompt, shield)
         if how == "free" and request.prompt.stop:
             fields["stop"] = list(request.prompt.stop[:_STOPS])
         fields |= structure(self.found, request, how, chat=self.form == "chat")
@@ -141,12 +145,6 @@ class Caller:
             answer_tokens=count,
             computed_tokens=len(ids) + count,
         )
-
-    def _prompt(self, request: Request, ids: list[int], shield: Shield) -> dict[str, Any]:
-        """What a call sends as its prompt."""
-        if self.form == "chat":
-            return {"messages": messages(request.prompt, shield)}
-        return {"prompt": ids if self.form == "ids" else written(request.prompt, shield)}
 
     async def _pieces(self, fields: dict[str, Any], budget: int) -> AsyncIterator[tuple[str, str]]:
         """The pieces of an answer, each with why the answer ends there, if it does."""

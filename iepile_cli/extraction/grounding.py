@@ -369,14 +369,12 @@ def at_all_places(items: Iterable[Item], text: str) -> list[Item]:
 def with_occurrences(items: Iterable[Item], text: str) -> list[Item]:
     """The items with the ``occurrences`` of each of their mentions in a document."""
     places = Occurrences(text)
+
+    def everywhere(span: Span) -> Span:
+        starts = sorted({span.start, *places.of(span.text)})
+        return replace(span, occurrences=tuple((at, at + len(span.text)) for at in starts))
+
     return [
-        replace(
-            item, roles=tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
-        )
+        replace(item, roles=tuple((role, everywhere(span)) for role, span in item.roles))
         for item in items
     ]
-
-
-def _with_occurrences(span: Span, places: Occurrences) -> Span:
-    starts = sorted({span.start, *places.of(span.text)})
-    return replace(span, occurrences=tuple((at, at + len(span.text)) for at in starts))

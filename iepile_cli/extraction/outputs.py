@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.errors import DataError, IEPileError, UsageError
@@ -264,12 +263,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         elif issubclass(kind, BrokenPipeError):

@@ -183,19 +183,17 @@ class RequestBuilder:
 
     def request(self, instruction: Instruction, wording: str | None = None) -> Request:
         """The request that puts ``instruction``, in the words of ``wording`` where it is given."""
-        options = self.options
+        options, runner = self.options, self.runner
+        grammar = None
+        if options.constrain:
+            task, items, text = instruction.task, instruction.items, instruction.text
+            grammar = lark_grammar(task, items, text, lead=runner.lead, spells=runner.spells)
         return Request(
             prompt=self.template.prompt(wording or instruction.json, options.system),
-            grammar=self._grammar(instruction) if options.constrain else None,
+            grammar=grammar,
             max_tokens=self.answer_budget(instruction.items, self.measure(instruction.text)),
             empties=empty_answers(instruction.task, instruction.items),
             instruction=instruction,
-        )
-
-    def _grammar(self, asked: Instruction) -> str:
-        runner = self.runner
-        return lark_grammar(
-            asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells
         )
 
     def room(self, items: Sequence[SchemaItem], wording: str) -> int:

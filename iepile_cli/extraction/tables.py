@@ -157,10 +157,9 @@ class Parquet(Form):
     def _write(self) -> None:
         if not self._rows:
             return
-        cells = [list(map(_encodable, row)) for row in self._rows]
         arrays = [
-            self._pyarrow.array(list(column), field.type)
-            for column, field in zip(zip(*cells, strict=True), self._schema, strict=True)
+            self._pyarrow.array(map(_encodable, column), field.type)
+            for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []
