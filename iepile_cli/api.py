@@ -255,7 +255,8 @@ def read_documents(
     Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
     ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format`` and ``limit``;
     ``pattern`` says which files of folders are read (``*.txt``), and ``on_note`` hears of guessed
-    encodings and parts that were not read. What cannot be read raises ``DataError``, or goes to ``on_error`` and the rest goes on.
+    encodings and parts that were not read. What cannot be read raises ``DataError``, or goes to
+    ``on_error`` and the rest goes on.
     """
     from iepile_cli.extraction.inputs import InputOptions, raise_error
     from iepile_cli.extraction.inputs import read_documents as reading

@@ -40,10 +40,6 @@ _STOPS = 4
 _PIECES_A_TOKEN = 16
 
 
-class BrokenOff(ValueError):
-    """A server's answer that is not whole."""
-
-
 @dataclass
 class Caller:
     """Puts requests to a server.
@@ -133,7 +129,7 @@ class Caller:
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         if not reason:
-            raise BrokenOff("it ends without saying why")
+            raise ValueError("it ends without saying why")
         if reason == "length" and guided:
             head, tail = reader.closed(request.empties)
             reader.text[:] = head + tail

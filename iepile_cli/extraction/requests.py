@@ -42,20 +42,11 @@ _PER_PASSAGE_TOKEN = 2
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How texts are extracted from.
+    """How texts are extracted from; raises ``UsageError`` for values that cannot be.
 
-    ``language`` None is detected for each document. ``split_num`` None takes the task's own;
-    ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
-    much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
-    passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
-    below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
-    ``all_occurrences`` None gives every place of items that are single mentions and the one place
-    of others where their parts are nearest; True every place of all mentions, False one place of
-    each. With ``best_type``, of items at one and the same place only the best is kept. A text is
-    read several times with ``passes`` (each with passages that begin elsewhere, and another order
-    of the schema) and ``votes`` (each with another order); ``overlap`` is the number of sentences
-    that a passage shares with the last.
-    Raises ``UsageError`` for values that cannot be.
+    ``passage_tokens`` 0 is ``PASSAGE_TOKENS``, and for instruction records as much as the context
+    holds. ``min_score`` None is that of the task in ``min_scores``, which ``suiting`` takes from
+    the adapter.
     """
 
     constrain: bool = option(
