@@ -48,7 +48,7 @@ from iepile_cli.files import (
 from iepile_cli.task import Task
 
 if TYPE_CHECKING:
-    from iepile_cli.extraction.folder import FolderWriter
+    from iepile_cli.extraction.tool_forms import FolderWriter
 
 PART = ".part"
 _SUFFIXES = {
@@ -309,7 +309,7 @@ def open_writer(
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
     if format_ == FOLDER:
-        from iepile_cli.extraction.folder import FolderWriter
+        from iepile_cli.extraction.tool_forms import FolderWriter
 
         if target is None or target == "-" or is_device(target) or os.path.isfile(target):
             raise UsageError(f"{format_} is a folder of files", hint="name a new folder with -o")
