@@ -97,10 +97,10 @@ class GgufFile:
             return self.bytes[found.start + 8 : found.end].decode("utf-8", "replace")
         return struct.unpack_from("<" + _SCALARS[found.type], self.bytes, found.start)[0]
 
-    def context_length(self, usual: int = 4096) -> int:
-        """The longest sequence that the model was trained with, in tokens."""
-        found = self.value(f"{self.value('general.architecture')}.context_length", usual)
-        return found if isinstance(found, int) else usual
+    def context_length(self) -> int:
+        """The longest sequence that the model was trained with, in tokens; 4096 if it is silent."""
+        found = self.value(f"{self.value('general.architecture')}.context_length")
+        return found if isinstance(found, int) else 4096
 
     def raw(self, tensor: Tensor) -> NDArray[np.uint8]:
         """The bytes of a weight; raises ``ModelError`` for one that the file does not hold."""

@@ -196,10 +196,13 @@ class _Scheduler:
             spare = [s for s in self.sequences if not s.job and s.tokens]
             if not spare:
                 return False
-            spare.sort(key=lambda s: (s is spare_last, -len(s.tokens)))
-            self.empty(spare[0])
-            spare[0].tokens = []
+            self.drop(min(spare, key=lambda s: (s is spare_last, -len(s.tokens))))
         return True
+
+    def drop(self, sequence: _Sequence) -> None:
+        """Forget a kept prompt."""
+        self.empty(sequence)
+        sequence.tokens = []
 
     def empty(self, sequence: _Sequence) -> None:
         """Take what is computed of a sequence out of the cache."""
@@ -245,8 +248,7 @@ class _Scheduler:
             spare = [s for s in self.sequences if not s.job and s.tokens]
             younger = [s for s in self.sequences if s.job and s.past and s not in fed]
             if spare:
-                self.empty(spare[0])
-                spare[0].tokens = []
+                self.drop(spare[0])
             elif evict and younger:
                 self.empty(max(younger, key=lambda s: s.order))
             else:

@@ -17,9 +17,9 @@ from iepile_cli.backends.transformers_loading import (
     half_precision,
     is_out_of_memory,
     load,
-    prepare_libraries,
 )
 from iepile_cli.errors import ModelError, install_hint
+from iepile_cli.parallel import set_torch_threads
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
 # tokens.
@@ -64,7 +64,8 @@ class TransformersRunner(Runner):
     reproducible = True
 
     def __init__(self, path: Path, options: Options) -> None:
-        prepare_libraries(options.threads)
+        # Before torch is imported.
+        set_torch_threads(options.threads)
         self._loaded = load(path, options)
         kind = self._loaded.device.type
         self.tokenizer = self._loaded.tokenizer

@@ -137,7 +137,7 @@ class Writer:
         try:
             self._put(form.begin(resumed=resumed or not header))
         except DataError:
-            self._abandon()
+            self._close()
             raise
         self._note(settings or {})
 
@@ -243,20 +243,7 @@ class Writer:
                 self._stream.truncate()
             raise
 
-    def close(self) -> None:
-        """End the output and put it in its place."""
-        self._end()
-        if self._target is not None and self.path is not None and self.path != self._target:
-            os.replace(self.path, self._target)
-            with contextlib.suppress(OSError):
-                os.replace(self.path + SETTINGS, self._target + SETTINGS)
-            self.path = self._target
-
-    def _end(self) -> None:
-        self._put(self._form.end())
-        self._open_files.close()
-
-    def _abandon(self) -> None:
+    def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._open_files.close()
 
@@ -265,20 +252,25 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.close()
-        elif issubclass(kind, BrokenPipeError):
-            self._abandon()
-        else:
-            # Interrupted or failed: what there is becomes valid, and stays where it is.
-            try:
-                self._end()
-            except DataError:
-                # No room for its end: the error that led here is the one to show.
-                self._abandon()
-            if self._new and not self.written and self.path and os.path.isfile(self.path):
-                os.remove(self.path)
+            self._put(self._form.end())
+            self._open_files.close()
+            if self._target is not None and self.path is not None and self.path != self._target:
+                os.replace(self.path, self._target)
                 with contextlib.suppress(OSError):
-                    os.remove(self.path + SETTINGS)
+                    os.replace(self.path + SETTINGS, self._target + SETTINGS)
+                self.path = self._target
+            return
+        if not issubclass(kind, BrokenPipeError):
+            # Interrupted or failed: what there is becomes valid, and stays where it is. Where there
+            # is no room for its end, the error that led here is the one to show.
+            with contextlib.suppress(DataError):
+                self._put(self._form.end())
+        self._close()
+        unused = self._new and not self.written and not issubclass(kind, BrokenPipeError)
+        if unused and self.path and os.path.isfile(self.path):
+            os.remove(self.path)
+            with contextlib.suppress(OSError):
+                os.remove(self.path + SETTINGS)
 
 
 def _shown(value: Any) -> str:
