@@ -151,7 +151,7 @@ def _source(
         passes=how.passes > 1,
         votes=how.votes > 1,
         all_occurrences=how.all_occurrences is not None,
-        best_type=how.best_type,
+        best_type=how.best_type is not None,
         bom=writing.bom,
         format=writing.format not in (None, "jsonl"),
         summary=writing.summary,

@@ -13,7 +13,7 @@ import pytest
 from iepile_cli.conversion import pipeline
 from iepile_cli.conversion.chunk_work import Done
 from iepile_cli.conversion.datasets import find_datasets, language_of_path, task_of
-from iepile_cli.extraction.inputs import read_documents
+from iepile_cli.extraction.inputs import InputOptions, read_documents
 
 SCHEMA = '["person", "place"]\n[]\n{}\n'
 RECORD = {"text": "Ann saw Rome", "entity": [{"entity": "Ann", "entity_type": "person"}]}
@@ -128,7 +128,7 @@ def test_texts_of_results_are_read_as_extract_reads_them(
 ) -> None:
     source = tmp_path / name
     source.write_bytes(SOURCES[name].encode())
-    documents = list(read_documents([str(source)], lines=name == "a.txt"))
+    documents = list(read_documents([str(source)], InputOptions(lines=name == "a.txt")))
     assert len(documents) == 2
     results = [
         {"source": name, "line": one.line, "task": "NER", "answer": {}, "items": [
