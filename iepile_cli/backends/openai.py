@@ -93,7 +93,8 @@ class OpenAIRunner(Runner):
         key = _key(options.api_key_env, address)
         # What messages name: the address without the password that it may hold.
         self._url = re.sub(r"(?<=://)[^/@]*@", "", address)
-        self._secrets = [part for part in (key, *_credentials(address)) if len(part) >= 4]
+        password = urlsplit(address).password or ""
+        self._secrets = [part for part in (key, password, unquote(password)) if len(part) >= 4]
         self.concurrency = options.concurrency or _CONCURRENCY
         self._client = openai.AsyncOpenAI(
             base_url=address,
@@ -330,12 +331,6 @@ def _key(variable: str, url: str) -> str:
     host = url.split("//", 1)[1].split("/", 1)[0]
     own = os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
     return own or "none"
-
-
-def _credentials(address: str) -> list[str]:
-    """The password of an address that holds one, as it is written and as it is meant."""
-    password = urlsplit(address).password or ""
-    return [password, unquote(password)]
 
 
 def _bounded_client(address: str, timeout: float) -> Any:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iepile_cli.backends.protocol import Request
-from iepile_cli.errors import UsageError
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import is_closed, json_schema, lark_grammar
 from iepile_cli.templates import Control, Prompt, Text, Tokenizer
@@ -77,13 +76,6 @@ class Found:
     slots: int = 0
 
 
-def server_named(name: str) -> Server:
-    """The kind of that name; raises ``UsageError``."""
-    if name not in SERVERS:
-        raise UsageError(f"no server is called {name!r}", hint=f"one of {', '.join(SERVERS)}")
-    return SERVERS[name]
-
-
 async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     """What server there is at ``root`` (the base URL without its ``/v1``)."""
     listed = await fetch("models")
@@ -91,8 +83,9 @@ async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     models = [entry for entry in entries or [] if isinstance(entry, dict)]
     ours = next((entry for entry in models if entry.get("id") == model), None)
     first = ours or (models[0] if models else {})
-    kind = asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
-    server = server_named(kind)
+    server = SERVERS[
+        asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
+    ]
     version: tuple[int, ...] = ()
     slots = server.slots
     context = _whole(first.get("max_model_len"))

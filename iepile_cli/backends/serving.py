@@ -36,11 +36,7 @@ _OLLAMA_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class Serving:
-    """How a model is served; raises ``UsageError`` for values that cannot be.
-
-    ``server`` None is llama-server for a GGUF file and vLLM for all else. ``gpus`` share each layer
-    (tensor parallelism), ``nodes`` share the layers out among them (pipeline parallelism).
-    """
+    """How a model is served; raises ``UsageError`` for values that cannot be."""
 
     server: Literal["vllm", "llama-server", "llama-cpp-python", "ollama"] | None = option(
         None, help="Default: llama-server for a GGUF file, else vllm."

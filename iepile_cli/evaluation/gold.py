@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.conversion.gold import Unusable
+from iepile_cli.conversion.offsets import gold_items
 from iepile_cli.conversion.readers.results import ResultReader
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation.counts import (
@@ -30,8 +31,8 @@ from iepile_cli.evaluation.documents import NO_SOURCE, Document, RowReader, coun
 from iepile_cli.evaluation.facts import FactReader
 from iepile_cli.evaluation.gold_facts import (
     distinct,
-    entries_are_placed,
-    entry_facts,
+    gold_facts,
+    gold_is_placed,
     item_facts,
     items_are_placed,
 )
@@ -180,10 +181,10 @@ class GoldComparison:
                     document.rows[ANSWERS] += 1
                     document.rows[TRUNCATED] += value.get("truncated") is True
                     break
-                for row, of_task, batch, *_ in self._rows.rows(
+                for row, of_task, batch, text, *_ in self._rows.rows(
                     io.BytesIO(line), 0, len(line), Counts()
                 ):
-                    document = document or self._rows.begin(row, of_task, start, counts)
+                    document = document or self._rows.begin(row, of_task, text, start, counts)
                     self._rows.add_answer(row, of_task, batch, document)
                     value = {"id": document.id, "source": document.source}
         return document or self._empty(task, {}, counts), value
@@ -218,8 +219,9 @@ class GoldComparison:
             by_offset = items_are_placed(task, entries)
             document.gold = item_facts(reader, entries, surfaces, by_offset)
         else:
-            by_offset = (result or not value) and entries_are_placed(task, entries)
-            document.gold, document.optional = entry_facts(reader, entries, surfaces, by_offset)
+            items = gold_items(task, entries, document.text or "", [])
+            by_offset = (result or not value) and gold_is_placed(items)
+            document.gold, document.optional = gold_facts(reader, items, surfaces, by_offset)
         if result:
             document.predicted = item_facts(reader, value["items"], surfaces, by_offset)
             if not by_offset and not is_result(record):

@@ -2,88 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from iepile_cli.conversion.offsets import GoldItem, Span
 from iepile_cli.evaluation.facts import Fact, FactReader, Facts, TypedItem
-from iepile_cli.evaluation.regroup import Span
 from iepile_cli.task.shape import Each, Mention, fixed_roles
-from iepile_cli.task.table import Layout, Task
-
-# Stands between a mention and its offsets while an annotation is read.
-_AT = "\0at\0"
+from iepile_cli.task.table import Task
 
 
-def entries_are_placed(task: Task, entries: list[Any]) -> bool:
-    """Whether every mention of some annotations says where it stands."""
-    return all(_with_offsets(task.layout, entry) is not None for entry in entries)
+def gold_is_placed(items: Iterable[GoldItem]) -> bool:
+    """Whether every mention of some gold says where it stands."""
+    return all(span is not None for item in items for span in item.spans)
 
 
-def entry_facts(
-    reader: FactReader, entries: list[Any], surfaces: dict[Span, str], by_offset: bool
+def gold_facts(
+    reader: FactReader, items: Iterable[GoldItem], surfaces: dict[Span, str], by_offset: bool
 ) -> tuple[Facts, list[Fact]]:
-    """The facts of annotations, their mentions as offsets or as text."""
+    """The facts of gold, and those that are optional; their mentions as offsets or as text."""
     if not by_offset:
-        facts, optional = reader.read_entries(entries)
+        facts, optional = reader.read_gold(item.gold for item in items)
         return distinct(facts, reader.task), optional
-    placed = [_with_offsets(reader.task.layout, entry) for entry in entries]
-    facts, optional = reader.read_entries(placed)
-
-    def span(mention: str) -> Any:
-        text, at, offsets = mention.partition(_AT)
-        if not at:
-            return mention
-        start, _, end = offsets.partition(":")
-        surfaces[int(start), int(end)] = text
-        return int(start), int(end)
-
-    for of_unit, labels in zip(facts, reader.labels, strict=True):
-        of_unit[:] = [(*fact[:labels], *map(span, fact[labels:])) for fact in of_unit]
-    return facts, optional
+    placed = []
+    for gold, spans in items:
+        roles: list[tuple[str, Any]] = []
+        for (role, text), span in zip(gold.roles, spans, strict=True):
+            if span is not None:
+                surfaces[span] = text
+            roles.append((role, span))
+        placed.append(gold._replace(roles=tuple(roles)))
+    return reader.read_gold(placed)
 
 
 def distinct(facts: Facts, task: Task) -> Facts:
     """As conversion has it: one mention of a type is one, wherever it stands."""
     return [list(dict.fromkeys(one)) for one in facts] if task.layout.unique else facts
-
-
-def _with_offsets(layout: Layout, entry: Any) -> dict[str, Any] | None:
-    """An entry whose mentions carry their offsets; None where one has none.
-
-    An entry with one mention has ``start`` and ``end``, one with several ``head_start`` and so
-    on; an argument has its own.
-    """
-    if not isinstance(entry, dict):
-        return None
-    placed = dict(entry)
-    single = len(layout.roles) == 1 and not layout.by_head
-    keys = [key for _, key in layout.roles]
-    keys += [layout.slot_text] if layout.by_head else []
-    for key in keys:
-        prefix = "" if single else f"{key}_"
-        if not _place(placed, key, entry.get(f"{prefix}start"), entry.get(f"{prefix}end")):
-            return None
-    if layout.slot_list:
-        parts = entry.get(layout.slot_list, [])
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            return None
-        parts = [dict(part) for part in parts]
-        for part in parts:
-            if not _place(part, layout.slot_text, part.get("start"), part.get("end")):
-                return None
-        placed[layout.slot_list] = parts
-    return placed
-
-
-def _place(entry: dict[str, Any], key: str, start: Any, end: Any) -> bool:
-    mention = entry.get(key)
-    if not mention:
-        return True
-    span = _span_of({"start": start, "end": end})
-    if span is None or not isinstance(mention, str):
-        return False
-    entry[key] = f"{mention}{_AT}{span[0]}:{span[1]}"
-    return True
 
 
 # ----------------------------------------------------------------------------- results of extract

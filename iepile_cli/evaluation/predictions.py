@@ -152,8 +152,8 @@ class PredictionFile:
         document: Document | None = None
         with open(self.path, "rb") as file:
             spans = self._regrouped.get(first, [(first, end)])
-            for row, task, batch, start, _ in self._read(file, spans):
-                document = document or self._rows.begin(row, task, start, Counts())
+            for row, task, batch, text, start, _ in self._read(file, spans):
+                document = document or self._rows.begin(row, task, text, start, Counts())
                 self._rows.add_answer(row, task, batch, document)
         if document is None or not document.read_gold():
             return None

@@ -188,11 +188,8 @@ def row(task: Task, item: Item) -> list[str]:
     if task.slots:
         cells.append("\n".join(f"{one_line(role)}: {one_line(span.text)}" for role, span in slots))
     first = item.roles[0][1]
-    return [*cells, f"{first.start}-{first.end}", _percent(item.score)]
-
-
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{score:.2f}"
+    score = "-" if item.score is None else f"{item.score:.2f}"
+    return [*cells, f"{first.start}-{first.end}", score]
 
 
 __all__ = ["View", "columns", "excerpts", "row", "show"]
