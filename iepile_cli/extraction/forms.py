@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from iepile_cli.conversion.options import ToolForm
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.results import Result, to_json, to_line
@@ -20,24 +21,7 @@ from iepile_cli.formatting import plural
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
 
-Format = Literal[
-    "table",
-    "json",
-    "jsonl",
-    "html",
-    "csv",
-    "tsv",
-    "parquet",
-    "conll",
-    "brat",
-    "spacy",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "graphml",
-    "cypher",
-    "turtle",
-]
+Format = Literal["table", "json", "jsonl", "html", "csv", "tsv", "parquet", ToolForm]
 FORMATS = get_args(Format)
 RESUMABLE = ("json", "jsonl")
 # The format that is a folder of files.

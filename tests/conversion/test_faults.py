@@ -225,3 +225,15 @@ def test_what_json_cannot_hold_is_refused_wherever_it_stands(
         result = run("convert", source, "--task", "NER", *more)
         assert result.code == 3
         assert "not JSON" in result.err
+
+
+@pytest.mark.parametrize("more", [[], ["--schema", "person"], ["--to", "doccano"]])
+def test_plain_text_is_named_as_such(tmp_path: Path, run: Any, more: list[str]) -> None:
+    source = tmp_path / "notes.txt"
+    source.write_text("\n \nAnn saw Rome.\nBob left.\n", "utf-8")
+    result = run("convert", source, "--task", "NER", *more)
+    assert result.code == 1
+    assert "is plain text, not annotated data" in result.err
+    assert "iepile extract" in result.err
+    assert result.err.count("\n") == 1
+    assert not result.out
