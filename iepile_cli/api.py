@@ -318,7 +318,7 @@ def write_page(
     """
     from iepile_cli.extraction.page import TITLE, page_of
     from iepile_cli.extraction.summary import SummaryOptions
-    from iepile_cli.files import atomic_write
+    from iepile_cli.writing import atomic_write
 
     documents = ((*_record_and_text(one), "") for one in results)
     with atomic_write(fspath(output)) as file:

@@ -46,7 +46,8 @@ def refuse_with_instructions(**given: object) -> None:
 
 def refuse_parts_of_streams(part: Shard | None, paths: Sequence[str]) -> None:
     """Raise ``UsageError`` for a part of what cannot be read twice."""
-    from iepile_cli.files import STDIN, is_device
+    from iepile_cli.files import STDIN
+    from iepile_cli.writing import is_device
 
     if part is not None and any(path == STDIN or is_device(path) for path in paths):
         raise UsageError(
@@ -113,8 +114,8 @@ class Texts:
         from iepile_cli.extraction import outputs
         from iepile_cli.extraction.forms import FOLDER, RESUMABLE
         from iepile_cli.extraction.resuming import SETTINGS
-        from iepile_cli.files import refuse_overwriting
         from iepile_cli.task.instruction import schema_json
+        from iepile_cli.writing import refuse_overwriting
 
         output = writing.output
         if writing.summary and output is None:
@@ -157,7 +158,8 @@ class Texts:
         """Refuse an output in an input folder, or matched by a glob, that is no earlier output."""
         from iepile_cli.extraction.paths import find_files
         from iepile_cli.extraction.resuming import holds_results
-        from iepile_cli.files import is_same_file, suffix
+        from iepile_cli.files import suffix
+        from iepile_cli.writing import is_same_file
 
         if not os.path.isfile(output) or holds_results(output):
             return
@@ -311,7 +313,7 @@ class InstructionRecords:
     resumable = True
 
     def __init__(self, path: str, task: Task | None, reading: InputOptions) -> None:
-        from iepile_cli.files import check_encoding
+        from iepile_cli.encodings import check_encoding
 
         check_encoding(reading.encoding)
         self._path, self._task, self._reading = path, task, reading
@@ -323,7 +325,7 @@ class InstructionRecords:
         Raises ``UsageError`` for an output that is the input.
         """
         from iepile_cli.extraction import outputs
-        from iepile_cli.files import refuse_overwriting
+        from iepile_cli.writing import refuse_overwriting
 
         if writing.format is None:
             outputs.format_for(writing.output, records=True)

@@ -77,7 +77,7 @@ def view(
     The page shows the texts with what was found in them. A text is taken from the result, or from
     the source that it names.
     """
-    from iepile_cli.files import check_encoding
+    from iepile_cli.encodings import check_encoding
 
     check_encoding(encoding)
     if len(results) > 1 and results.count("-"):
@@ -135,7 +135,8 @@ def _make_page(
 ) -> list[IEPileError]:
     """Write the page; say where, and which texts it has to do without."""
     from iepile_cli.extraction.page import page_of
-    from iepile_cli.files import atomic_write, display_name, refuse_overwriting
+    from iepile_cli.files import display_name
+    from iepile_cli.writing import atomic_write, refuse_overwriting
 
     target = output or _beside(results)
     if os.path.isdir(target):

@@ -17,8 +17,8 @@ from iepile_cli.conversion.options import AUTO
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.inputs import raise_error
 from iepile_cli.extraction.paths import find_files
-from iepile_cli.files import atomic_write
 from iepile_cli.shards import Shard
+from iepile_cli.writing import atomic_write
 
 # A file is divided into shards of so many bytes, unless their number is given.
 BYTES_PER_SHARD = 64_000_000

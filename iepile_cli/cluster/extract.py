@@ -20,10 +20,10 @@ from iepile_cli.extraction.blocks import Inventory, Piece, in_blocks, read_piece
 from iepile_cli.extraction.inputs import InputOptions, file_reader
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.extraction.results import Result, to_json, to_line
-from iepile_cli.files import atomic_path, atomic_write
 from iepile_cli.shards import Shard
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import task_named
+from iepile_cli.writing import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened

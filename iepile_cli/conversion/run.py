@@ -33,11 +33,12 @@ from iepile_cli.conversion.report import Report
 from iepile_cli.conversion.writers import JSON_ARRAYS
 from iepile_cli.errors import IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields
-from iepile_cli.files import display_name, is_device, refuse_overwriting, write_atomic
+from iepile_cli.files import display_name
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.shards import parse_shard
 from iepile_cli.task.table import task_named
+from iepile_cli.writing import is_device, refuse_overwriting, write_atomic
 
 # Gives a callback for the progress of what it is called with: a name and a size in bytes.
 Show: TypeAlias = Callable[[str, int], Progress]

@@ -9,9 +9,9 @@ from typing import Any
 
 from iepile_cli.conversion.readers import read_gold
 from iepile_cli.errors import DataError
-from iepile_cli.files import atomic_write, write_atomic
 from iepile_cli.formatting import duration
 from iepile_cli.task.table import Task
+from iepile_cli.writing import atomic_write, write_atomic
 
 
 def gold_texts(gold: str, task: Task, path: Path) -> None:

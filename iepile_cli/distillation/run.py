@@ -19,7 +19,8 @@ from iepile_cli.extraction.blocks import in_blocks
 from iepile_cli.extraction.inputs import Document, raise_error, read_documents
 from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import ExtractOptions
-from iepile_cli.files import read_text, write_atomic
+from iepile_cli.files import read_text
+from iepile_cli.writing import write_atomic
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened

@@ -11,7 +11,7 @@ from typing import Any
 
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.resuming import result_key
-from iepile_cli.files import atomic_write
+from iepile_cli.writing import atomic_write
 
 # What an answer that was not taken as the model gave it says of itself.
 _DOUBTFUL = ("truncated", "ungrounded", "problems")

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
-from iepile_cli import files
+from iepile_cli import encodings, files
 from iepile_cli.errors import DataError
 from iepile_cli.evaluation.counts import END, FIRST, UNLABELLED, Counts
 from iepile_cli.evaluation.decoding import NOT_TYPED
@@ -86,7 +86,7 @@ def _lines(stream: io.BufferedReader, head: bytes, path: str) -> Iterable[bytes]
 
 def _decoded_lines(stream: io.BufferedReader, path: str) -> Iterator[bytes]:
     """The lines of text in UTF-16 or UTF-32, in UTF-8."""
-    for number, line in files.decoded_lines(stream):
+    for number, line in encodings.decoded_lines(stream):
         if isinstance(line, DataError):
             raise DataError(line.reason, path=path, line=number, hint=line.hint)
         yield line.encode("utf-8", "surrogatepass")

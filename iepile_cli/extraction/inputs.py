@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
-from iepile_cli import arrow_files, files, record_files
+from iepile_cli import arrow_files, encodings, files, record_files
 from iepile_cli.encodings import guessed, stream_encoding
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.paths import OnError, OnSkip, find_files
@@ -159,7 +159,7 @@ def read_documents(
         raise UsageError("--input-format is for files that are one text each", hint=hint)
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit} is no number of documents", hint="0 or more")
-    files.check_encoding(encoding)
+    encodings.check_encoding(encoding)
     reading = _Reading(encoding, lines, text_field, input_format, on_note or (lambda note: None))
     found = find_files(paths, on_error, pattern=pattern, exclude=exclude, on_skip=on_skip)
     documents = (
@@ -231,7 +231,7 @@ class _Reading:
     def _lines(self, stream: BufferedReader, name: str) -> Iterator[Found]:
         for number, line in self._decoded_lines(stream, name):
             if isinstance(line, DataError):
-                yield placed(line, name, number)
+                yield line.at(name, number)
             elif not line.isspace():
                 yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
 
@@ -257,7 +257,7 @@ class _Reading:
             encoding = stream_encoding(stream)
             if encoding is not None:
                 self.on_note(f"{name}: {guessed(encoding)}")
-        return files.decoded_lines(stream, encoding)
+        return encodings.decoded_lines(stream, encoding)
 
 
 def read_file(
@@ -283,7 +283,7 @@ def read_file(
                         f"its first {failed} records are unusable: the rest is not read", path=name
                     )
     except DataError as error:
-        on_error(error if error.path else placed(error, name, error.line))
+        on_error(error if error.path else error.at(name))
         return
     if empty and not failed:
         on_error(DataError(f"is empty: it holds no {what}", path=name))
@@ -294,19 +294,14 @@ def _documents(
 ) -> Iterator[Found]:
     for number, record in found:
         if isinstance(record, DataError):
-            yield placed(record, name, number)
+            yield record.at(name, number)
             continue
         try:
             text, identity = record_files.text_of(record, field)
         except DataError as error:
-            yield placed(error, name, number)
+            yield error.at(name, number)
         else:
             yield Document(name, text, identity, number)
-
-
-def placed(error: DataError, name: str, line: int | None) -> DataError:
-    """The same error, with its file and line."""
-    return DataError(error.reason, path=name, line=line, hint=error.hint)
 
 
 def is_piped() -> bool:

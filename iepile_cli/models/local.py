@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from iepile_cli.config import expand, hub_cache_folder, models_folder
-from iepile_cli.files import write_atomic
 from iepile_cli.models.catalogue import PICKLED_WEIGHTS, ModelEntry
+from iepile_cli.writing import write_atomic
 
 MANIFEST = "iepile-download.json"
 _FORMS = {"gguf": ("*.gguf",), "safetensors": ("*.safetensors",), "pytorch": PICKLED_WEIGHTS}

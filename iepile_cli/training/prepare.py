@@ -13,7 +13,6 @@ from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
-from iepile_cli.files import refuse_overwriting
 from iepile_cli.parallel import set_torch_threads
 from iepile_cli.training.arguments import check_libraries
 from iepile_cli.training.dataset import (
@@ -45,6 +44,7 @@ from iepile_cli.training.plan import (
 )
 from iepile_cli.training.reporting import Reporter
 from iepile_cli.training.trainable import check_continued
+from iepile_cli.writing import refuse_overwriting
 
 
 @dataclass(frozen=True)

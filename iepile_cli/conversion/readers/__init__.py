@@ -235,7 +235,7 @@ def _text_stream(stream: BufferedReader, path: Path | None) -> BufferedReader:
     try:
         return utf8_stream(stream)
     except DataError as error:
-        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+        raise error.at(display_name(path)) from None
 
 
 # ------------------------------------------------------------------------------------------- gold

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli import arrow_files
+from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
-from iepile_cli.files import decode_json, display_name, read_text
+from iepile_cli.files import display_name, read_text
 from iepile_cli.task.instruction import dumps
 
 _INFO = "dataset_info.json"
@@ -22,7 +23,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, bytes]]:
             for number, row in arrow_files.rows(file):
                 yield number, dumps(row).encode()
     except DataError as error:
-        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+        raise error.at(display_name(path)) from None
 
 
 def feature_names(path: Path | None) -> list[str]:
