@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console
+from iepile_cli.cli.options import BackendOptions, ModelOptions
 from iepile_cli.errors import IEPileError, PartialFailure, UsageError
 from iepile_cli.formatting import duration, plural
 
@@ -30,10 +31,8 @@ def extract_on_cluster(
     writing: OutputOptions,
     how: ExtractOptions,
     cluster: ClusterOptions,
-    model: str | None,
-    adapters: list[str] | None,
-    backend: str | None,
-    template: str | None,
+    named: ModelOptions,
+    runs: BackendOptions,
     opening: Options,
 ) -> None:
     """Extract from texts on a cluster into a folder of shards, and report.
@@ -65,10 +64,10 @@ def extract_on_cluster(
         source.schema,
         source.reading,
         how,
-        model,
-        tuple(adapters or ()),
-        backend,
-        template,
+        named.model,
+        named.adapter,
+        runs.backend,
+        runs.template,
         # A replica's processors are those that Ray gives it.
         replace(opening, threads=opening.threads or 1),
     )

@@ -34,13 +34,11 @@ def distill(
         list[str], typer.Argument(help="Texts: files, folders or globs; they need no annotation.")
     ],
     chosen: DistillOptions,
-    schema: options.Schemas = None,
-    task: options.TaskName = None,
-    reading: InputOptions = InputOptions(),  # noqa: B008
-    how: ExtractOptions = ExtractOptions(),  # noqa: B008
-    backend: options.BackendName = None,
-    template: options.TemplateName = None,
-    opening: Options = Options(),  # noqa: B008
+    wanted: options.SchemaOptions,
+    reading: InputOptions,
+    how: ExtractOptions,
+    runs: options.BackendOptions,
+    opening: Options,
 ) -> None:
     """Train a small model on what a large one answers, and say how near it comes.
 
@@ -54,22 +52,21 @@ def distill(
     from iepile_cli.distillation.run import Distillation
     from iepile_cli.distillation.run import Texts as TextsOf
     from iepile_cli.files import STDIN
-    from iepile_cli.task.table import task_named
 
     if reading.shard is not None:
         raise UsageError("--shard: a student learns from all texts")
     if STDIN in files:
         raise UsageError("texts are read twice: standard input cannot be", hint="name files")
-    source = Texts(files, schema, task_named(task) if task else None, reading)
+    source = Texts(files, wanted, reading)
     with console.Progress() as progress:
         bar = progress.bar("texts")
         run = Distillation(
             chosen,
             Question(source.task, source.schema, how),
-            tuple(source.given),
+            wanted.schema,
             TextsOf(tuple(files), lambda on_error: source.documents(on_error, _ignore, _ignore)),
-            backend,
-            template,
+            runs.backend,
+            runs.template,
             replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
             note=progress.note,
             on_error=lambda error: console.print_error(error.message, error.hint),

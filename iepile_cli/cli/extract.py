@@ -63,8 +63,6 @@ def extract(
         list[str] | None,
         typer.Argument(help="Files, folders or globs; - or nothing: standard input."),
     ] = None,
-    schema: options.Schemas = None,
-    task: options.TaskName = None,
     instructions: Annotated[
         str | None,
         typer.Option(
@@ -74,39 +72,46 @@ def extract(
             "are: each is written with its 'output'.",
         ),
     ] = None,
-    reading: InputOptions = InputOptions(),  # noqa: B008
-    writing: OutputOptions = OutputOptions(),  # noqa: B008
-    counting: SummaryOptions = SummaryOptions(),  # noqa: B008
-    how: ExtractOptions = ExtractOptions(),  # noqa: B008
-    model: options.Model = None,
-    adapter: options.Adapter = None,
-    backend: options.BackendName = None,
-    template: options.TemplateName = None,
-    opening: Options = Options(),  # noqa: B008
-    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
+    *,
+    wanted: options.SchemaOptions,
+    reading: InputOptions,
+    writing: OutputOptions,
+    counting: SummaryOptions,
+    how: ExtractOptions,
+    named: options.ModelOptions,
+    runs: options.BackendOptions,
+    opening: Options,
+    cluster: ClusterOptions,
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
     from iepile_cli.backends.opening import open_model
 
-    if not schema and instructions is None and console.may_ask():
+    if not wanted.schema and instructions is None and console.may_ask():
         named_files = shlex.join(files) if files else "news.txt"
         console.note(_FIRST_USE.format(files=named_files))
         raise typer.Exit(UsageError.exit_code)
-    source = _source(files, schema, task, instructions, reading, writing, how)
+    source: Texts | InstructionRecords
+    if instructions is None:
+        source = Texts(files, wanted, reading)
+    else:
+        refuse_with_instructions(files, wanted, reading, how, writing=writing)
+        source = InstructionRecords(instructions, wanted.task, reading)
     if cluster.ray is not None:
         if not isinstance(source, Texts):
             raise UsageError("--ray reads texts: --instructions cannot be used with it")
-        extract_on_cluster(
-            source, writing, how, cluster, model, adapter, backend, template, opening
-        )
+        extract_on_cluster(source, writing, how, cluster, named, runs, opening)
         return
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
 
     def open_model_for_schema() -> Opened:
         if isinstance(source, Texts) and not settings.base_url:
-            source.check_room(how, model, adapter or (), template, settings.context)
+            source.check_room(how, named, runs.template, settings.context)
         return open_model(
-            model, adapters=adapter or (), backend=backend, template=template, options=settings
+            named.model,
+            adapters=named.adapter,
+            backend=runs.backend,
+            template=runs.template,
+            options=settings,
         )
 
     writer = source.writer(writing, counting)
@@ -116,47 +121,11 @@ def extract(
             source.read,
             writer,
             open_model_for_schema,
-            functools.partial(_answer, source, writer, how, model, count),
+            functools.partial(_answer, source, writer, how, named.model, count),
             output=writing.output,
             resumable=source.resumable,
             read_again=source.read_again,
         )
-
-
-def _source(
-    files: list[str] | None,
-    schema: list[str] | None,
-    task: str | None,
-    instructions: str | None,
-    reading: InputOptions,
-    writing: OutputOptions,
-    how: ExtractOptions,
-) -> Texts | InstructionRecords:
-    """What is read; raises ``UsageError`` for options that do not go with it."""
-    from iepile_cli.task.table import task_named
-
-    named = task_named(task) if task else None
-    if instructions is None:
-        return Texts(files, schema, named, reading)
-    refuse_with_instructions(
-        files=files,
-        schema=schema,
-        lang=how.language,
-        lines=reading.lines,
-        text_field=reading.text_field,
-        input_format=reading.input_format,
-        save_text=reading.save_text,
-        split_num=how.split_num,
-        overlap=how.overlap,
-        passes=how.passes > 1,
-        votes=how.votes > 1,
-        all_occurrences=how.all_occurrences is not None,
-        best_type=how.best_type,
-        bom=writing.bom,
-        format=writing.format not in (None, "jsonl"),
-        summary=writing.summary,
-    )
-    return InstructionRecords(instructions, named, reading)
 
 
 def _answer(

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.cli import console
+from iepile_cli.cli.options import ModelOptions, SchemaOptions
 from iepile_cli.errors import IEPileError, ModelError, UsageError
+from iepile_cli.fields import option_fields
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from iepile_cli.extraction.saved_texts import SavedTexts
     from iepile_cli.extraction.summary import SummaryOptions
     from iepile_cli.shards import Shard
-    from iepile_cli.task import SchemaItem, Task
+    from iepile_cli.task import SchemaItem
 
 # A schema that is short beside this many tokens is not measured beforehand.
 _USUAL_CONTEXT = 8192
@@ -34,13 +36,29 @@ _NAMED_FILES = 20
 _JOINABLE = ("jsonl", "csv", "tsv")
 
 
-def refuse_with_instructions(**given: object) -> None:
+# What instruction records bring themselves, or have no place for.
+_NOT_WITH_INSTRUCTIONS = frozenset(
+    {"schema", "language", "lines", "text_field", "input_format", "save_text", "split_num"}
+    | {"overlap", "passes", "votes", "all_occurrences", "best_type", "bom", "summary"}
+)
+
+
+def refuse_with_instructions(
+    files: list[str] | None, wanted: SchemaOptions, *others: Any, writing: OutputOptions
+) -> None:
     """Raise ``UsageError`` for options that instruction records leave no room for."""
-    named = [name for name, value in given.items() if value]
-    if named:
-        refused = ", ".join("--" + name.replace("_", "-") for name in named)
+    refused = ["files"] if files else []
+    for of in (wanted, *others, writing):
+        refused += [
+            item.flag
+            for item in option_fields(type(of))
+            if item.name in _NOT_WITH_INSTRUCTIONS and getattr(of, item.name) != item.default
+        ]
+    refused += ["--format"] if writing.format not in (None, "jsonl") else []
+    if refused:
         raise UsageError(
-            f"--instructions brings its own texts and schemas: {refused} cannot be used with it"
+            "--instructions brings its own texts and schemas: "
+            f"{', '.join(refused)} cannot be used with it"
         )
 
 
@@ -82,19 +100,19 @@ class Texts:
     def __init__(
         self,
         paths: list[str] | None,
-        schema: list[str] | None,
-        task: Task | None,
+        wanted: SchemaOptions,
         reading: InputOptions,
     ) -> None:
         from iepile_cli.extraction.inputs import is_piped
         from iepile_cli.task.schema import read_schema
+        from iepile_cli.task.table import task_named
 
-        if not schema:
+        if not wanted.schema:
             raise UsageError(
                 "no --schema: what is to be extracted?", hint="try --schema person,location"
             )
-        self.given = schema
-        self.task, items = read_schema(schema, task)
+        self._given = wanted.schema
+        self.task, items = read_schema(wanted.schema, wanted.task and task_named(wanted.task))
         self.schema: tuple[SchemaItem, ...] = tuple(items)
         if not paths and not is_piped():
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
@@ -255,8 +273,7 @@ class Texts:
     def check_room(
         self,
         how: ExtractOptions,
-        name: str | None,
-        adapters: Sequence[str],
+        named: ModelOptions,
         template: str | None,
         context: int,
     ) -> None:
@@ -272,7 +289,7 @@ class Texts:
         if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
             return
         try:
-            found = resolve_model(name, adapters)
+            found = resolve_model(named.model, named.adapter)
         except IEPileError:
             # Behind a server, or wrong: that is for what opens the model to say.
             return
@@ -293,7 +310,7 @@ class Texts:
             raise self.named(error) from None
 
     def _schema_files(self) -> list[str]:
-        names = [given.removeprefix("@") for given in self.given]
+        names = [given.removeprefix("@") for given in self._given]
         return [name for name in names if os.path.isfile(name)]
 
     def named(self, error: ModelError) -> ModelError:
@@ -312,11 +329,12 @@ class InstructionRecords:
     schema: tuple[SchemaItem, ...] = ()
     resumable = True
 
-    def __init__(self, path: str, task: Task | None, reading: InputOptions) -> None:
+    def __init__(self, path: str, task: str | None, reading: InputOptions) -> None:
         from iepile_cli.encodings import check_encoding
+        from iepile_cli.task.table import task_named
 
         check_encoding(reading.encoding)
-        self._path, self._task, self._reading = path, task, reading
+        self._path, self._task, self._reading = path, task and task_named(task), reading
         refuse_parts_of_streams(reading.part, [path])
 
     def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.errors import IEPileError
 from iepile_cli.formatting import readable_size
 
 if TYPE_CHECKING:
@@ -44,27 +44,23 @@ def fetch(plan: Plan) -> None:
         )
 
 
-def offer_download(error: IEPileError) -> bool:
-    """Offer to download the model that an error says is missing; true when it is here now.
+def with_offer(
+    action: Callable[[], T], aside: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> T:
+    """Do something; where a model or corpus is missing for it, offer to download that first.
 
-    Nothing is fetched unless a person agrees.
+    The question is asked within ``aside``. Nothing is fetched unless a person agrees.
     """
     from iepile_cli.models import NotInstalled
 
-    if not isinstance(error, NotInstalled) or not _agreed(error, f"The {error.what}"):
-        return False
-    _fetch_name(error.name)
-    return True
-
-
-def with_offer(action: Callable[[], T]) -> T:
-    """Do something; where a model or corpus is missing for it, offer to download that first."""
     while True:
         try:
             return action()
-        except IEPileError as error:
-            if not offer_download(error):
-                raise
+        except NotInstalled as error:
+            with aside():
+                if not _agreed(error, f"The {error.what}"):
+                    raise
+                _fetch_name(error.name)
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:

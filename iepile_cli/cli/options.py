@@ -14,13 +14,14 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
 
 from iepile_cli.cli import complete, console
 from iepile_cli.cli.commands import GENERAL
-from iepile_cli.fields import Field, option_fields
+from iepile_cli.fields import Field, option, option_fields
 
 # No option has this name; `context` is one.
 _CONTEXT = "typer_context"
@@ -181,64 +182,63 @@ def set_verbosity(context: typer.Context, given: Mapping[str, bool]) -> None:
             setattr(console.verbosity, name, value)
 
 
-# ----------------------------------- shared options of commands that have no dataclass for them
+# ------------------------------------------------------------- options that commands share
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        rich_help_panel="Model",
-        envvar="IEPILE_MODEL",
-        autocompletion=complete.complete_model,
-        help="A name from `iepile list models`, a path or a hub id. Default: the embedded model.",
-    ),
-]
-Adapter = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter",
-        "-a",
-        rich_help_panel="Model",
-        autocompletion=complete.complete_adapter,
-        help="An adapter to apply to the model; may be repeated.",
-    ),
-]
-BackendName = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        "-b",
-        rich_help_panel="Model",
-        envvar="IEPILE_BACKEND",
-        autocompletion=complete.complete_backend,
-        help="What runs the model: see `iepile list backends`. Default: what fits the model.",
-    ),
-]
-TemplateName = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        rich_help_panel="Model",
-        envvar="IEPILE_TEMPLATE",
-        autocompletion=complete.complete_template,
-        help="The chat template: see `iepile list templates`. Default: what fits the model.",
-    ),
-]
-TaskName = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        "-t",
-        autocompletion=complete.complete_task,
-        help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form.",
-    ),
-]
-Schemas = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--schema",
-        "-s",
+
+@dataclass(frozen=True)
+class SchemaOptions:
+    """What is extracted."""
+
+    schema: tuple[str, ...] = option(
+        (),
+        flags=("-s",),
         help="What to extract: an expression, or a JSON or YAML file; may be repeated.",
-    ),
-]
+    )
+    task: str | None = option(
+        None,
+        flags=("-t",),
+        completes="task",
+        help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form.",
+    )
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model is used, with which adapters."""
+
+    model: str | None = option(
+        None,
+        group="Model",
+        flags=("-m",),
+        env="IEPILE_MODEL",
+        completes="model",
+        help="A name from `iepile list models`, a path or a hub id. Default: the embedded model.",
+    )
+    adapter: tuple[str, ...] = option(
+        (),
+        group="Model",
+        flags=("-a",),
+        completes="adapter",
+        help="An adapter to apply to the model; may be repeated.",
+    )
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What runs the model, and with which prompts."""
+
+    backend: str | None = option(
+        None,
+        group="Model",
+        flags=("-b",),
+        env="IEPILE_BACKEND",
+        completes="backend",
+        help="What runs the model: see `iepile list backends`. Default: what fits the model.",
+    )
+    template: str | None = option(
+        None,
+        group="Model",
+        env="IEPILE_TEMPLATE",
+        completes="template",
+        help="The chat template: see `iepile list templates`. Default: what fits the model.",
+    )
