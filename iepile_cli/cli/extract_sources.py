@@ -51,7 +51,7 @@ def refuse_with_instructions(
     for of in (wanted, *others, writing):
         refused += [
             item.flag
-            for item in option_fields(type(of))
+            for item in option_fields(of.__class__)
             if item.name in _NOT_WITH_INSTRUCTIONS and getattr(of, item.name) != item.default
         ]
     refused += ["--format"] if writing.format not in (None, "jsonl") else []
@@ -112,7 +112,9 @@ class Texts:
                 "no --schema: what is to be extracted?", hint="try --schema person,location"
             )
         self._given = wanted.schema
-        self.task, items = read_schema(wanted.schema, wanted.task and task_named(wanted.task))
+        self.task, items = read_schema(
+            wanted.schema, task_named(wanted.task) if wanted.task else None
+        )
         self.schema: tuple[SchemaItem, ...] = tuple(items)
         if not paths and not is_piped():
             raise UsageError("nothing to read", hint="name files, or pipe a text in")
@@ -334,7 +336,7 @@ class InstructionRecords:
         from iepile_cli.task.table import task_named
 
         check_encoding(reading.encoding)
-        self._path, self._task, self._reading = path, task and task_named(task), reading
+        self._path, self._task, self._reading = path, task_named(task) if task else None, reading
         refuse_parts_of_streams(reading.part, [path])
 
     def writer(self, writing: OutputOptions, counting: SummaryOptions) -> Writer:
