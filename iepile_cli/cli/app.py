@@ -133,8 +133,6 @@ def _app(names: Iterable[str]) -> typer.Typer:
         module, function, about = COMMANDS[name]
         held = import_module(f"iepile_cli.cli.{module}")
         called = getattr(held, function)
-        if not hasattr(called, "first"):
-            called = options.command()(called)
         made.command(name, cls=commands.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 

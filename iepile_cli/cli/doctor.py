@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import IEPileError
+from iepile_cli.fields import option
 from iepile_cli.formatting import Styled, plural, readable_size
 
 if TYPE_CHECKING:
@@ -49,13 +50,19 @@ class Check:
     install: dict[str, str] = field(default_factory=dict)
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How what was found is shown."""
+
+    as_json: bool = option(False, flags=("--json",), help="Write a JSON object.")
+
+
+@options.command()
+def doctor(how: DoctorOptions) -> None:
     """Say what works here: backends, extras, memory, models, folders, and what to install."""
     found = list(checks())
     works = all(check.ok for check in found if check.name in _NEEDED)
-    if as_json:
+    if how.as_json:
         records = [asdict(check) for check in found]
         typer.echo(json.dumps({"extract": works, "checks": records}, ensure_ascii=False, indent=2))
     else:
