@@ -40,8 +40,8 @@ def extract_on_cluster(
     Raises ``PartialFailure`` when some texts failed.
     """
     from iepile_cli.cli.extract_sources import name_skipped
-    from iepile_cli.cluster import extract as running
-    from iepile_cli.cluster.folder import ShardFolder
+    from iepile_cli.cluster import extract_shards as running
+    from iepile_cli.cluster.shard_folder import ShardFolder
 
     folder = _folder(writing, source)
     missing: list[IEPileError] = []
@@ -110,8 +110,8 @@ def convert_on_cluster(chosen: ConvertOptions, cluster: ClusterOptions, *, resum
 
     Raises ``PartialFailure`` when records were skipped.
     """
-    from iepile_cli.cluster import convert as running
-    from iepile_cli.cluster.folder import ShardFolder
+    from iepile_cli.cluster import convert_shards as running
+    from iepile_cli.cluster.shard_folder import ShardFolder
 
     if chosen.path is None:
         raise UsageError("--ray reads files, which every node must see", hint="name SRC")

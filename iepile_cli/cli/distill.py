@@ -49,8 +49,8 @@ def distill(
     from iepile_cli.cli.extract_sources import Texts
     from iepile_cli.distillation.answers import Question
     from iepile_cli.distillation.comparison import write_report
-    from iepile_cli.distillation.run import Distillation
-    from iepile_cli.distillation.run import Texts as TextsOf
+    from iepile_cli.distillation.steps import Distillation
+    from iepile_cli.distillation.steps import Texts as TextsOf
     from iepile_cli.files import STDIN
 
     if reading.shard is not None:

@@ -12,10 +12,9 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from iepile_cli.errors import DownloadError
-from iepile_cli.hub.errors import Unreachable, explain, is_connection
+from iepile_cli.hub.client_errors import Unreachable, explain, is_connection
 from iepile_cli.hub.listing import Listing, RemoteFile
 
 PARTIAL = ".partial"
@@ -211,12 +210,7 @@ class _Part:
     def __enter__(self) -> _Part:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def write(self, block: bytes) -> int:

@@ -13,7 +13,7 @@ from mineral_texts import SCHEMA, Catalogue
 from odd_server import Odd
 
 from iepile_cli.cli.app import run
-from iepile_cli.distillation import run as distilling
+from iepile_cli.distillation import steps as distilling
 from iepile_cli.distillation.selection import is_certain, is_kept_back, select
 from iepile_cli.extraction.inputs import Document
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.backends import Options
-from iepile_cli.cluster.folder import ShardFolder
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_shards
+from iepile_cli.cluster.shard_folder import ShardFolder
 from iepile_cli.errors import IEPileError
 from iepile_cli.extraction.blocks import Inventory, Piece, in_blocks, read_pieces
 from iepile_cli.extraction.inputs import InputOptions, file_reader

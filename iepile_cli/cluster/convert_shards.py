@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.cluster.folder import ShardFolder
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_shards
+from iepile_cli.cluster.shard_folder import ShardFolder
 from iepile_cli.conversion import ConvertOptions, convert
 from iepile_cli.conversion.options import AUTO
 from iepile_cli.errors import UsageError
