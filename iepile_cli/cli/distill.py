@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -64,7 +64,7 @@ def distill(
             chosen,
             Question(source.task, source.schema, how),
             wanted.schema,
-            TextsOf(tuple(files), lambda on_error: source.documents(on_error, _ignore, _ignore)),
+            TextsOf(tuple(files), source.documents),
             runs.backend,
             runs.template,
             replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
@@ -76,7 +76,3 @@ def distill(
     folder = Path(chosen.output)
     console.put(write_report(facts, folder))
     console.note(f"written: {folder / 'report.md'}")
-
-
-def _ignore(what: Any) -> None:
-    pass
