@@ -39,7 +39,7 @@ COMMANDS = {
     "download": ("download", "download", "Fetch models, adapters and corpora."),
     "list": ("list", "list_", "Show models, templates, backends and recipes."),
     "serve": ("serve", "serve", "Show or run the command that serves a model."),
-    "doctor": ("doctor", "doctor", "Say what works here, and how to install the rest."),
+    "doctor": ("doctor", "doctor", "Check what works here, and how to install the rest."),
 }
 
 

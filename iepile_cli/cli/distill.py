@@ -28,7 +28,7 @@ Examples:
 _FIRST = ("schema", "task", "teacher", "output", "until")
 
 
-@options.command(first=_FIRST)
+@options.command(first=_FIRST, without=("save_text", "shard"))
 def distill(
     files: Annotated[
         list[str], typer.Argument(help="Texts: files, folders or globs; they need no annotation.")
@@ -40,11 +40,11 @@ def distill(
     runs: options.BackendOptions,
     opening: Options,
 ) -> None:
-    """Train a small model on what a large one answers, and say how near it comes.
+    """Train a small model on the answers of a large one, and measure how close it comes.
 
     The teacher answers, certain answers become training data, the student is trained, compared
-    with the teacher on texts kept back, and exported. A run that was interrupted goes on at the
-    step that is missing.
+    with the teacher on held-out texts, and exported. An interrupted run continues with the first
+    step that is not done.
     """
     from iepile_cli.cli.extract_sources import Texts
     from iepile_cli.distillation.answers import Question
@@ -53,8 +53,6 @@ def distill(
     from iepile_cli.distillation.steps import Texts as TextsOf
     from iepile_cli.files import STDIN
 
-    if reading.shard is not None:
-        raise UsageError("--shard: a student learns from all texts")
     if STDIN in files:
         raise UsageError("texts are read twice: standard input cannot be", hint="name files")
     source = Texts(files, wanted, reading)

@@ -59,7 +59,7 @@ class DoctorOptions:
 
 @options.command()
 def doctor(how: DoctorOptions) -> None:
-    """Say what works here: backends, extras, memory, models, folders, and what to install."""
+    """Check what works here: backends, extras, memory, models, folders, and what to install."""
     found = list(checks())
     works = all(check.ok for check in found if check.name in _NEEDED)
     if how.as_json:

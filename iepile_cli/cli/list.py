@@ -63,7 +63,7 @@ class ListOptions:
 
 @options.command()
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[Kind, typer.Argument(help="templates, backends, models or recipes.")],
     how: ListOptions = ListOptions(),
 ) -> None:
     """Show templates, backends, models or training recipes, and whether they can run here.

@@ -29,10 +29,13 @@ _CONTEXT = "typer_context"
 # ------------------------------------------------------------------ from dataclasses to options
 
 
-def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    *, first: Sequence[str] = (), without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a subcommand's: its dataclass parameters become options, -q and -v too.
 
-    ``first`` names the parameters that help shows before all groups.
+    ``first`` names the parameters that help shows before all groups, ``without`` the fields of its
+    dataclasses that are no options of this subcommand.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,7 +50,7 @@ def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Cal
             for name, parameter in signature.parameters.items()
             if parameter.annotation is typer.Context
         ]
-        parameters = _expanded(signature, groups)
+        parameters = _expanded(signature, groups, without)
 
         @functools.wraps(function)
         def call(**values: Any) -> None:
@@ -65,13 +68,16 @@ def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Cal
     return decorate
 
 
-def _expanded(signature: inspect.Signature, groups: Mapping[str, Any]) -> list[inspect.Parameter]:
+def _expanded(
+    signature: inspect.Signature, groups: Mapping[str, Any], without: Sequence[str]
+) -> list[inspect.Parameter]:
     """The parameters of a command: its own, one for each field, and those that all have."""
     made: dict[str, inspect.Parameter] = {}
     for name, parameter in signature.parameters.items():
         if name in groups:
             for item in option_fields(groups[name]):
-                made.setdefault(item.name, _parameter(item))
+                if item.name not in without:
+                    made.setdefault(item.name, _parameter(item))
         elif parameter.annotation is not typer.Context:
             made[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
     by_name = inspect.Parameter.KEYWORD_ONLY
@@ -122,7 +128,7 @@ def _build(of: type, values: Mapping[str, Any]) -> Any:
     """A dataclass from the values of a command; what is empty keeps the field's default."""
     given = {}
     for item in option_fields(of):
-        value = values[item.name]
+        value = values.get(item.name)
         if isinstance(value, list):
             value = tuple(one.value if isinstance(one, enum.Enum) else one for one in value)
         if value is not None:

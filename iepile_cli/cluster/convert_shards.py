@@ -89,7 +89,7 @@ def convert_on_cluster(
 
     Raises ``UsageError`` for options whose result depends on more than a shard.
     """
-    _check(chosen, options)
+    _check(chosen)
     shards = file_shards(source, options.shards)
     folder = ShardFolder(str(chosen.output), len(shards))
     folder.begin(_settings(chosen, shards), resume=resume)
@@ -104,11 +104,9 @@ def convert_on_cluster(
             yield outcome
 
 
-def _check(chosen: ConvertOptions, options: ClusterOptions) -> None:
+def _check(chosen: ConvertOptions) -> None:
     if chosen.output is None:
         raise UsageError("--ray writes a folder of shards", hint="name one with -o")
-    if options.parquet or options.gpus_per_replica:
-        raise UsageError("--parquet and --gpus-per-replica are for iepile extract")
     if chosen.shard is not None:
         raise UsageError("--shard and --ray: one of them divides the input")
     if AUTO in chosen.schema:

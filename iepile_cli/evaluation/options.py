@@ -34,7 +34,7 @@ class EvalOptions:
         "multiset", help="multiset: repetitions count; set: they do not.", group=_MATCHING
     )
     mode: Literal["strict", "boundary", "partial", "type"] = option(
-        "strict", help="When a prediction is right: see the page of eval.", group=_MATCHING
+        "strict", help="When a prediction is right: see docs/eval.md.", group=_MATCHING
     )
     repair: bool = option(False, help="Save what can be saved of broken answers.", group=_MATCHING)
     asked_only: bool = option(

@@ -51,13 +51,12 @@ class InputOptions:
     encoding: str | None = option(
         None,
         group=_INPUT,
-        help="Encoding of the input. Default: UTF-8, or as its BOM says, or as it seems.",
+        help="Encoding of the input. Default: UTF-8 or what the content tells.",
     )
     input_format: Kind | None = option(
         None,
         group=_INPUT,
-        help="What kind of document each file is; text: none, as it is. Default: as content and "
-        "suffix say.",
+        help="Kind of document; text: plain text. Default: by content and suffix.",
     )
     save_text: str | None = option(
         None,
