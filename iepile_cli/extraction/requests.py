@@ -51,7 +51,9 @@ class ExtractOptions:
     below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
     ``all_occurrences`` None gives every place of items that are single mentions and the one place
     of others where their parts are nearest; True every place of all mentions, False one place of
-    each. With ``best_type``, of items at one and the same place only the best is kept. A text is
+    each. Of items at one and the same place (several types of one span) ``best_type`` True keeps
+    the best, False all, None those whose score is near the best: at least the share of it (0..1)
+    that ``near_scores`` has for the task, from the adapter too. A text is
     read several times with ``passes`` (each with passages that begin elsewhere, and another order
     of the schema) and ``votes`` (each with another order); ``overlap`` is the number of sentences
     that a passage shares with the last.
@@ -78,8 +80,11 @@ class ExtractOptions:
         "--no-all-occurrences: one place of each. Default: every place of plain mentions, one of "
         "parts.",
     )
-    best_type: bool = option(
-        False, group=_ANSWERS, help="Of several types of one span keep the best. Default: all."
+    best_type: bool | None = option(
+        None,
+        group=_ANSWERS,
+        help="Of several types of one span keep the best; --no-best-type: all. Default: all whose "
+        "score is near the best, how near as was found best for the adapter, else all.",
     )
     language: Literal["en", "zh"] | None = option(
         None,
@@ -132,6 +137,7 @@ class ExtractOptions:
     )
 
     min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -148,14 +154,24 @@ class ExtractOptions:
         known = self.min_scores.get(task.name, 0.0)
         return known if self.min_score is None else self.min_score
 
+    def near_score(self, task: Task) -> float:
+        """The share (0..1) of the best score at a place that others there must have."""
+        known = self.near_scores.get(task.name, 0.0)
+        return known if self.best_type is None else float(self.best_type)
+
     def suiting(self, opened: Opened, *, records: bool = False) -> ExtractOptions:
         """The options with what suits an opened model where nothing was asked for.
 
         Passages are left as they are for ``records``, which are put to the letter.
         """
         passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
-        scores = opened.model.min_scores if opened.model else {}
-        return replace(self, min_scores=scores, passage_tokens=passage)
+        model = opened.model
+        return replace(
+            self,
+            passage_tokens=passage,
+            min_scores=model.min_scores if model else {},
+            near_scores=model.near_scores if model else {},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ def merge(
     ``schema`` is the whole schema, in the order in which the answer shows it, ``text`` the whole
     document. The same item at the same place is listed once, with its best score; the answer lists
     each distinct item once, in the order of the places. Items with a score below the options'
-    ``least_score`` of the task are left out, of both.
+    ``least_score`` of the task are left out, of both, and of items at one place those that are not
+    as near to the best as the options' ``near_score`` asks.
     """
     options = options or ExtractOptions()
     least = options.least_score(task)
@@ -92,17 +93,18 @@ def merge(
         for item in distinct(items)
         if item.score is None or item.score >= least
     ]
-    if options.best_type:
-        kept = _best_of_each_place(kept, order)
-    kept = _sorted(kept, order)
-    answer = answer_json(task, _by_schema_item(schema, kept), None)
+    near = options.near_score(task)
+    kept = _sorted(_best_of_each_place(kept, order, near), order)
     every = options.all_occurrences
     if is_single(task) and every is not False:
-        kept = at_all_places(kept, text)
-        kept = _sorted(_best_of_each_place(kept, order) if options.best_type else kept, order)
-    elif every:
-        kept = with_occurrences(kept, text)
-    return Merged(kept, answer)
+        placed = _sorted(_best_of_each_place(at_all_places(kept, text), order, near), order)
+        listed = {_words(item) for item in placed}
+        answer = answer_json(
+            task, _by_schema_item(schema, [i for i in kept if _words(i) in listed]), None
+        )
+        return Merged(placed, answer)
+    answer = answer_json(task, _by_schema_item(schema, kept), None)
+    return Merged(with_occurrences(kept, text) if every else kept, answer)
 
 
 def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
@@ -148,12 +150,26 @@ def distinct(items: Iterable[Item]) -> list[Item]:
     return list(kept.values())
 
 
-def _best_of_each_place(items: Iterable[Item], order: dict[SchemaItem, int]) -> list[Item]:
-    """Of items at one place the one with the best score, else the first of the schema."""
+def _best_of_each_place(items: list[Item], order: dict[SchemaItem, int], near: float) -> list[Item]:
+    """Of items at one place those whose score is at least ``near`` (0..1) of the best there.
+
+    With 1 it is one item, at equal scores the first of the schema; with 0 it is all.
+    """
     best: dict[_Place, Item] = {}
     for item in sorted(items, key=lambda item: (-(item.score or 0.0), order.get(item.item, 0))):
         best.setdefault(_place(item), item)
-    return list(best.values())
+    if near == 1:
+        return list(best.values())
+    return [
+        item
+        for item in items
+        if item.score is None or item.score >= near * (best[_place(item)].score or 0.0)
+    ]
+
+
+def _words(item: Item) -> tuple[SchemaItem, str]:
+    ((_, span),) = item.roles
+    return item.item, span.text
 
 
 def _place(item: Item) -> _Place:

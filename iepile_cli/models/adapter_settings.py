@@ -32,7 +32,8 @@ class AdapterSettings:
     ``system`` is the system text it was trained with, ``None`` for the template's own.
     ``over`` are adapters that were merged into the base model before: it needs them beneath.
     ``passage_tokens`` is the longest passage, in tokens, that it answers well (0: not known), and
-    ``min_scores`` has for each task the score (0..1) below which answers are not worth showing.
+    ``min_scores`` has for each task the score (0..1) below which answers are not worth showing,
+    and ``near_scores`` the share (0..1) of the best score at a place that other types must reach.
     ``method`` is ``lora``, ``full``, ``freeze`` or ``merged``; rank and alpha are 0 without LoRA.
     """
 
@@ -46,6 +47,7 @@ class AdapterSettings:
     max_length: int = 0
     passage_tokens: int = 0
     min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     over: tuple[str, ...] = ()

@@ -70,8 +70,9 @@ class ModelEntry:
     files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
     answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each
-    task the score (0..1) below which its answers are not worth showing, and ``passage_tokens`` is
-    the longest passage, in tokens, that it answers well, both as found on development data (0: not
+    task the score (0..1) below which its answers are not worth showing, ``near_scores`` the share
+    (0..1) of the best score at a place that other types must reach, and ``passage_tokens`` is the
+    longest passage, in tokens, that it answers well, all as found on development data (0: not
     known).
     ``expect`` says what quality was measured; for a model with an adapter the adapter says it.
     ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
@@ -102,6 +103,7 @@ class ModelEntry:
     remote_code: bool = False
     context: int | None = None
     min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
     expect: str = ""
     splits: tuple[Split, ...] = field(default=())

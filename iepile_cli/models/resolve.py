@@ -60,8 +60,9 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
-    ``min_scores`` has the least score (0..1) worth showing of each task, and ``passage_tokens`` is
-    the longest passage in tokens, as far as they are known; ``tasks`` and ``languages`` are what
+    ``min_scores`` has the least score (0..1) worth showing of each task, ``near_scores`` the share
+    of the best score at a place that other types must reach, and ``passage_tokens`` is the longest
+    passage in tokens, as far as they are known; ``tasks`` and ``languages`` are what
     they were trained for, empty if unknown.
     """
 
@@ -72,6 +73,7 @@ class Resolved:
     template: str | None = None
     adapters: tuple[Path, ...] = ()
     min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
@@ -136,6 +138,7 @@ def resolve_model(
         template=next(filter(None, reversed(templates)), None),
         adapters=tuple(adapter.path for adapter in applied),
         min_scores=known_of.min_scores if known_of else {},
+        near_scores=known_of.near_scores if known_of else {},
         passage_tokens=known_of.passage_tokens if known_of else 0,
         tasks=known_of.tasks if known_of else (),
         languages=known_of.languages if known_of else (),

@@ -6,7 +6,7 @@ next to nothing, so that what is left is reading, planning, grounding, writing a
 
 Processor seconds are those of the program and all its processes; they do not depend on what else
 runs on the machine. Memory is the resident size of each kind of process, its highest in each tenth
-of the shards. Needs the extra ``ray``, for ``--replicas`` above 0.
+of the time. Needs the extra ``ray``, for ``--replicas`` above 0.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -43,14 +44,13 @@ def write_texts(folder: Path, count: int, files: int = 10) -> Path:
 class Watch:
     """The processor time and the memory of a process and of all that it started."""
 
-    def __init__(self, process: subprocess.Popen[str], out: Path, shards: int) -> None:
-        self.process, self.out, self.shards = psutil.Process(process.pid), out, shards
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = psutil.Process(process.pid)
         self.seconds: dict[int, float] = {}
-        self.memory: dict[str, dict[int, int]] = {}
+        self.memory: dict[str, list[int]] = {}
 
     def look(self) -> None:
-        done = len(list(self.out.glob("part-*"))) if self.out.is_dir() else 0
-        tenth = min(9, 10 * done // self.shards)
+        largest: dict[str, int] = {}
         for one in [self.process, *self.process.children(recursive=True)]:
             try:
                 times, size = one.cpu_times(), one.memory_info().rss
@@ -61,16 +61,17 @@ class Watch:
             kind = "replica" if "MapWorker" in words[0] else ""
             kind = "command" if one.pid == self.process.pid else kind
             if kind:
-                sizes = self.memory.setdefault(kind, {})
-                sizes[tenth] = max(sizes.get(tenth, 0), size)
+                largest[kind] = max(largest.get(kind, 0), size)
+        for kind, size in largest.items():
+            self.memory.setdefault(kind, []).append(size)
 
 
-def measured(words: list[str], environment: dict[str, str], out: Path, shards: int) -> Watch:
+def measured(words: list[str], environment: dict[str, str]) -> Watch:
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "iepile_cli", *words], env=environment, text=True
     )
-    watch = Watch(process, out, shards)
+    watch = Watch(process)
     while process.poll() is None:
         try:
             watch.look()
@@ -82,7 +83,9 @@ def measured(words: list[str], environment: dict[str, str], out: Path, shards: i
     total = sum(watch.seconds.values())
     print(f"  {wall:.1f} s, {total:.1f} processor seconds")
     for kind, sizes in watch.memory.items():
-        shown = " ".join(f"{sizes.get(tenth, 0) / 1e6:.0f}" for tenth in range(10))
+        bounds = [len(sizes) * tenth // 10 for tenth in range(11)]
+        tenths = [sizes[begin:end] for begin, end in pairwise(bounds)]
+        shown = " ".join(f"{max(tenth, default=0) / 1e6:.0f}" for tenth in tenths)
         print(f"  {kind}: MB in each tenth of the run: {shown}")
     watch.seconds[0] = 0.0
     return watch
@@ -104,12 +107,12 @@ def main() -> None:
         costs = []
         if not options.no_single:
             print("one process")
-            costs.append(measured([*base, "-o", str(single)], environment, folder / "none", 1))
+            costs.append(measured([*base, "-o", str(single)], environment))
         if options.replicas:
             shards = -(-options.texts // 1000)
             print(f"{options.replicas} replicas, {shards} shards")
             ray = ["--ray", "local", "--replicas", str(options.replicas), "-o", str(out)]
-            costs.append(measured([*base, *ray], environment, out, shards))
+            costs.append(measured([*base, *ray], environment))
         seconds = [sum(one.seconds.values()) for one in costs]
         if len(seconds) == 2:
             each = 1000 * (seconds[1] - seconds[0]) / options.texts

@@ -14,7 +14,7 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,11 @@ PARTS = {
 }
 
 
-def drawn(folder: Path, key: str, texts: int) -> list[dict[str, Any]]:
-    """Records of a set, the same for the same number."""
-    path = next(path for part in ("test", "dev") if (path := folder / f"{part}.json").is_file())
+def drawn(
+    folder: Path, key: str, texts: int, parts: Sequence[str] = ("test", "dev")
+) -> list[dict[str, Any]]:
+    """Records of a set, of the first of its parts that is there; the same for the same number."""
+    path = next(path for part in parts if (path := folder / f"{part}.json").is_file())
     rng = random.Random(5)
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines if line.strip()]

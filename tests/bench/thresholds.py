@@ -1,12 +1,14 @@
-"""The least score worth showing, task by task: chosen on development data.
+"""The least scores worth showing, task by task: chosen on development data.
 
-Run: ``python tests/bench/thresholds.py SOURCE... [--rows 60] [--model MODEL] [--adapter ADAPTER]``.
-Sources are those of ``development.py``, at least one for each task that is to have a threshold. For
-each task the table has precision, recall and strict F1 by least score, as means over its sets. The
-choice raises precision as far as F1 keeps: of the least scores whose mean F1 is within ``KEPT``
-points of the best, the highest. Where precision stays below ``WORTH`` even so, it is the first that
-reaches ``WORTH`` while anything is found at all, else 1: the task is silent by default. The last
-line goes into the adapter's entry of ``catalogue.toml`` (or, as JSON, into its ``iepile.json``).
+Run: ``python tests/bench/thresholds.py CORPORA SET... [--texts 40] [--adapter ADAPTER]``, with
+sets as ``embedded.py`` names them, at least one for each task that is to have a threshold. All
+types of a set are asked of texts of its development part. For each task the table has the mean of
+strict F1 over its sets by least score, and by how near to the best of its span a type's score must
+be (0: all types, 1: the best alone). The choice takes the nearness with the best F1, and raises
+precision as far as F1 keeps: of the least scores whose mean F1 is within ``KEPT`` points of the
+best, the highest. Where precision stays below ``WORTH`` even so, it is the first that reaches
+``WORTH`` while anything is found at all, else 1: the task is silent by default. The last lines go
+into the adapter's entry of ``catalogue.toml`` (or, as JSON, into its ``iepile.json``).
 """
 
 from __future__ import annotations
@@ -18,96 +20,146 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import development
+import embedded
 
 import iepile_cli as iepile
-from iepile_cli.backends.opening import open_model
-from iepile_cli.extraction.forms import InstructionLines
-from iepile_cli.extraction.pipeline import ExtractOptions
-from iepile_cli.extraction.results import Result, merge
+from iepile_cli.backends.opening import Opened, open_model
+from iepile_cli.extraction.inputs import document_of, raise_error
+from iepile_cli.extraction.pipeline import ExtractOptions, extract
+from iepile_cli.extraction.results import Result, merge, to_json
 
 # F1 points that a higher precision may cost.
-KEPT = 1.0
+KEPT = 0.5
 # A list of which less than so many percent is right is not worth showing.
 WORTH = 33.0
 # Recall in percent below which nothing is found.
 NOTHING = 1.0
-SCORES = [round(0.05 * step, 2) for step in range(20)]
+LEAST = [round(0.05 * step, 2) for step in range(20)]
+NEAR = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0]
 
-# Precision, recall and F1 in percent.
-Score: TypeAlias = tuple[float, float, float]
+# Precision, recall and F1 in percent, by least score and nearness.
+Scores: TypeAlias = dict[tuple[float, float], tuple[float, float, float]]
 
 
-def scored(results: Sequence[Result], least: float, file: Path) -> Score:
-    """All units of a set together, with what scores less left out."""
-    form, options = InstructionLines(), ExtractOptions(min_score=least)
-    with file.open("wb") as lines:
-        for result in results:
-            items = result.document.instruction.items  # type: ignore[attr-defined]
-            merged = merge(result.task, items, result.items, result.document.text, options)
-            lines.write(form.result(replace(result, answer=merged.answer)))
-    ((_, report),) = iepile.evaluate(file, resamples=0)["tasks"].items()
+def scored(opened: Opened, folder: Path, texts: int, scratch: Path) -> Scores:
+    """What each pair of thresholds gives on one set, all units of its task together."""
+    key, label = embedded.PARTS[folder.parent.name]
+    records = embedded.drawn(folder, key, texts, ("dev", "test"))
+    schema = iepile.read_schema(
+        {
+            "task": folder.parent.name,
+            "schema": embedded.asked(folder, key, label, records),
+        }
+    )
+    names = set(schema.names)
+    gold = scratch / "gold.jsonl"
+    embedded.write(
+        gold, ({**r, key: [i for i in r.get(key, ()) if i[label] in names]} for r in records)
+    )
+    options = ExtractOptions(min_score=0, best_type=False).suiting(opened)
+    documents = (document_of(record["text"], int(record["id"])) for record in records)
+    results = list(
+        extract(
+            documents,
+            opened.runner,
+            opened.template,
+            options,
+            task=schema.task,
+            schema=schema.items,
+            on_error=raise_error,
+        )
+    )
+    return {
+        (least, near): _evaluated(results, records, schema, least, near, gold)
+        for least in LEAST
+        for near in NEAR
+    }
+
+
+def _evaluated(
+    results: Sequence[Result],
+    records: Sequence[dict[str, Any]],
+    schema: iepile.Schema,
+    least: float,
+    near: float,
+    gold: Path,
+) -> tuple[float, float, float]:
+    options = ExtractOptions(min_score=least, near_scores={schema.task.name: near})
+    predicted = gold.with_name("predicted.jsonl")
+    records_out = []
+    for record, result in zip(records, results, strict=True):
+        merged = merge(result.task, schema.items, result.items, result.document.text, options)
+        kept = replace(result, items=tuple(merged.items), answer=merged.answer)
+        records_out.append({**to_json(kept), "id": record["id"]})
+    embedded.write(predicted, records_out)
+    (report,) = iepile.evaluate(predicted, gold=gold, resamples=0)["tasks"].values()
     units = [unit["micro"] for unit in report["units"].values()]
-    gold, predicted, correct = (
+    found, listed, correct = (
         sum(unit[name] for unit in units) for name in ("gold", "predicted", "correct")
     )
-    precision = 100 * correct / predicted if predicted else 100.0
-    recall = 100 * correct / max(1, gold)
-    both = precision + recall
-    return precision, recall, 2 * precision * recall / both if correct else 0.0
+    precision = 100 * correct / listed if listed else 100.0
+    recall = 100 * correct / max(1, found)
+    return precision, recall, 2 * precision * recall / (precision + recall) if correct else 0.0
 
 
-def chosen(scores: dict[float, Score]) -> float:
-    """The least score of a task, from the means by least score."""
-    best = max(f1 for _, _, f1 in scores.values())
-    kept = max(least for least, (_, _, f1) in scores.items() if f1 >= best - KEPT)
+def chosen(scores: Scores) -> tuple[float, float]:
+    """The least score of a task and the nearness, from the means over its sets."""
+    (_, near), (_, _, best) = max(scores.items(), key=lambda pair: pair[1][2])
+    column = {least: scores[least, near] for least in LEAST}
+    kept = max(least for least, (_, _, f1) in column.items() if f1 >= best - KEPT)
     worth = [
         least
-        for least, (precision, recall, _) in scores.items()
+        for least, (precision, recall, _) in column.items()
         if least >= kept and precision >= WORTH and recall >= NOTHING
     ]
-    return min(worth, default=1.0)
+    return min(worth, default=1.0), near
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sources", nargs="+")
-    parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("corpora", type=Path)
+    parser.add_argument("sets", nargs="+")
+    parser.add_argument("--texts", type=int, default=40)
     parser.add_argument("--model")
     parser.add_argument("--adapter", action="append", default=[])
     given = parser.parse_args()
-    tasks: dict[str, list[dict[float, Score]]] = defaultdict(list)
+    tasks: dict[str, list[Scores]] = defaultdict(list)
+    opened = open_model(given.model, adapters=given.adapter)
     with tempfile.TemporaryDirectory() as scratch:
-        model = open_model(given.model, adapters=given.adapter)
-        for rows in development.draw(given.sources, given.rows, Path(scratch)):
-            results = list(development.answers(model, rows, ExtractOptions(min_score=0)))
-            file = Path(scratch) / "scored.jsonl"
-            scores = {least: scored(results, least, file) for least in SCORES}
-            task, _, name = rows.stem.partition("-")
-            tasks[task].append(scores)
-            print(f"{task} {name}: {_shown(scores[0.0])} with all that is found", flush=True)
-        model.runner.close()
+        for name in given.sets:
+            folder = given.corpora / (name if "/" in name else f"NER/{name}")
+            scores = scored(opened, folder, given.texts, Path(scratch))
+            tasks[folder.parent.name].append(scores)
+            best = max(scores, key=lambda pair: scores[pair][2])
+            every = _shown(scores[0.0, 0.0])
+            print(f"{name}: all {every}; at most {_shown(scores[best])} with {best}", flush=True)
+    opened.runner.close()
     table = {}
     for task, sets in tasks.items():
-        means = {least: _mean([one[least] for one in sets]) for least in SCORES}
+        means: Scores = {pair: _mean([one[pair] for one in sets]) for pair in sets[0]}
         table[task] = chosen(means)
-        print(f"\n{task}, mean of {len(sets)}:\n\n| least | P, R, F1 |\n|---|---|")
-        for least, score in means.items():
-            mark = " <" if least == table[task] else ""
-            print(f"| {least:.2f} | {_shown(score)}{mark} |")
-    inner = ", ".join(f"{task} = {least:.2f}" for task, least in table.items())
-    print(f"\nmin_scores = {{ {inner} }}")
+        print(f"\n{task}, mean of {len(sets)}:\n\n| least | {' | '.join(map(str, NEAR))} |")
+        print("|---" * (len(NEAR) + 1) + "|")
+        for least in LEAST:
+            row = " | ".join(f"{means[least, near][2]:.1f}" for near in NEAR)
+            print(f"| {least:.2f} | {row} |")
+        least, near = table[task]
+        print(f"\nchosen: {_shown(means[least, near]) if least < 1 else 'silent by default'}")
+    for field, at in (("min_scores", 0), ("near_scores", 1)):
+        inner = ", ".join(f"{task} = {pair[at]:.2f}" for task, pair in table.items())
+        print(f"{field} = {{ {inner} }}")
 
 
-def _mean(scores: Sequence[Score]) -> Score:
+def _mean(scores: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     precision, recall, f1 = map(statistics.mean, zip(*scores, strict=True))
     return precision, recall, f1
 
 
-def _shown(score: Score) -> str:
-    return ", ".join(f"{part:.1f}" for part in score)
+def _shown(score: tuple[float, float, float]) -> str:
+    precision, recall, f1 = score
+    return f"P {precision:.1f}, R {recall:.1f}, F1 {f1:.1f}"
 
 
 if __name__ == "__main__":

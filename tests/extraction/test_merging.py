@@ -151,6 +151,33 @@ def test_of_several_types_of_one_span_all_or_the_best() -> None:
     assert spans == sorted(set(spans))
 
 
+def test_of_several_types_of_one_span_those_near_the_best() -> None:
+    def merged(score: float, **options: bool) -> dict[str, list[str]]:
+        items = [
+            item(PERSON, ("mention", "Bob", 0), score=score),
+            item(PLACE, ("mention", "Bob", 0), score=0.6),
+            item(PERSON, ("mention", "Ann", 8), score=None),
+            item(PLACE, ("mention", "Ann", 8), score=0.1),
+        ]
+        how = ExtractOptions(near_scores={"NER": 0.9}, **options)
+        return merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, how).answer
+
+    assert merged(0.55) == {"person": ["Bob", "Ann"], "place": ["Bob", "Ann"]}
+    assert merged(0.53) == {"person": ["Ann"], "place": ["Bob", "Ann"]}
+    assert merged(0.53, best_type=False)["person"] == ["Bob", "Ann"]
+    assert merged(0.55, best_type=True)["person"] == []
+
+
+def test_the_answer_has_no_type_that_another_place_of_the_words_decides_against() -> None:
+    items = [
+        item(PLACE, ("mention", "Bob", 0), score=0.3),
+        item(PERSON, ("mention", "Bob", 21), score=0.9),
+    ]
+    merged = merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, ExtractOptions(best_type=True))
+    assert {found.item for found in merged.items} == {PERSON}
+    assert merged.answer == {"person": ["Bob"], "place": []}
+
+
 def test_an_event_of_a_trigger_alone_stays_one_event() -> None:
     met = SchemaItem("meeting", ("place",))
     found = [item(met, ("trigger", "met", 4))]
