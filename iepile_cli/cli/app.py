@@ -72,7 +72,7 @@ def _show_completion(asked: bool) -> None:
     if asked:
         from iepile_cli.cli import completion_scripts as scripts
 
-        typer.echo(scripts.SCRIPTS[scripts.current_shell()], nl=False)
+        typer.echo(scripts.script(scripts.current_shell()), nl=False)
         raise typer.Exit
 
 
