@@ -49,7 +49,7 @@ class SourceOptions:
     recipe: str = option(
         "",
         completes="recipe",
-        help="Start from a recipe: see `iepile list recipes`; flags override.",
+        help="Start from a recipe of `iepile list recipes`; flags override it.",
     )
     config: str = option("", help="Options from a TOML file, such as a result's train.toml.")
     dry_run: bool = option(False, help="Show the plan and one example; train nothing.")
