@@ -139,10 +139,6 @@ def undecodable(error: UnicodeError, encoding: str, data: bytes, before: int = 0
     )
 
 
-# Bytes that Windows-1252 uses for quotes, dashes and the euro sign, and Latin-1 for controls.
-_WINDOWS_ONLY = frozenset(range(0x80, 0xA0))
-
-
 def _likely_encoding(data: bytes, tried: str) -> str:
     """The encoding to try next: Latin-1 would read anything, and garble Windows' quotes."""
     if not tried.startswith(UTF8):

@@ -158,13 +158,11 @@ class Progress:
         if self._view is not None:
             self._view.stop()
 
-    def bar(self, text: str, total: float | None = None, done: float = 0) -> Bar:
+    def bar(self, text: str, total: float | None = None) -> Bar:
         """Add a bar; without ``total`` it only shows that something is under way."""
         if self._view is None:
             return Bar()
-        return Bar(
-            self._view, self._view.add_task(one_line(text), total=total, completed=int(done))
-        )
+        return Bar(self._view, self._view.add_task(one_line(text), total=total))
 
     def note(self, message: str) -> None:
         """Write a line above the bars, unless ``--quiet``."""

@@ -177,10 +177,6 @@ class Parquet(Form):
         self._rows = []
 
 
-def _encodable(cell: Any) -> Any:
-    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
-
-
 class _Sink(io.RawIOBase):
     """What is written to it, to be taken."""
 
