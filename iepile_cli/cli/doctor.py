@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Exit code 0 when `iepile extract` works with the embedded model, 1 when it does not. When piped,
-each line holds a check, yes, no or -, what was found, and what to do, with tabs between them.
+each line holds a check, yes, no or -, what was found, and what to do, separated by tabs.
 
 Examples:
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from iepile_cli.training.recipes import Recipe
 
 EXAMPLES = """
-When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
-of a backend also what it finds on this machine, of a model also kind, size, memory, licence,
-languages, whether it fits this machine, and what to expect of it, of a recipe the memory that it
-takes and what there is.
+When piped, each line holds name, origin, yes or no, reason and summary, separated by tabs; for
+backends also what they find on this machine; for models also kind, size, memory, licence,
+languages, whether they fit this machine, and the quality to expect; for recipes also the memory
+needed and available.
 
 Examples:
 

@@ -62,7 +62,7 @@ class InputOptions:
         None,
         group=_INPUT,
         metavar="DIR",
-        help="Write each text there as it was read: offsets count its characters.",
+        help="Write each text as it was read to this folder: offsets refer to it.",
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
     shard: str | None = option(
