@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from iepile_cli.backends import Options
 from iepile_cli.cli import console
 from iepile_cli.cli.options import BackendOptions, ModelOptions
-from iepile_cli.errors import IEPileError, PartialFailure, UsageError
+from iepile_cli.errors import PartialFailure, UsageError
 from iepile_cli.formatting import duration, plural
 
 if TYPE_CHECKING:
@@ -44,16 +44,11 @@ def extract_on_cluster(
     from iepile_cli.cluster.shard_folder import ShardFolder
 
     folder = _folder(writing, source)
-    missing: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        missing.append(error)
-        console.print_error(error.message, error.hint)
-
+    missing = console.Failures()
     with console.Progress() as progress:
         progress.bar("counting the texts")
         skipped: list[str] = []
-        inventory = source.inventory(failed, skipped.append)
+        inventory = source.inventory(missing.add, skipped.append)
     name_skipped(skipped)
     if not inventory.total:
         raise UsageError("no text to read")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal
 
+from iepile_cli.errors import IEPileError
 from iepile_cli.formatting import one_line, safe, table_lines
 
 # ---------------------------------------------------------------------------------- messages
@@ -46,6 +47,15 @@ def print_error(message: str, hint: str = "") -> None:
     """Write on stderr what went wrong and the way out, in one line, even with ``--quiet``."""
     line = " ".join(message.split()) + (f" ({' '.join(hint.split())})" if hint else "")
     sys.stderr.write(f"iepile: {one_line(line)}\n")
+
+
+class Failures(list[IEPileError]):
+    """What failed of a run that goes on, each shown as it happens."""
+
+    def add(self, error: IEPileError) -> None:
+        """Show an error and keep it."""
+        self.append(error)
+        print_error(error.message, error.hint)
 
 
 def may_ask() -> bool:

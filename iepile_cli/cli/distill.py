@@ -67,7 +67,7 @@ def distill(
             runs.template,
             replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
             note=progress.note,
-            on_error=lambda error: console.print_error(error.message, error.hint),
+            on_error=console.Failures().add,
             progress=lambda name, done: bar.update(f"{name}: {done:,} texts"),
         )
         facts = run.run()

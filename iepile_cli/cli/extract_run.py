@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from iepile_cli.cli.console import Progress, detail, note, print_error
+from iepile_cli.cli.console import Failures, Progress, detail, note
 from iepile_cli.cli.fetching import with_offer
 from iepile_cli.errors import IEPileError, PartialFailure
 from iepile_cli.files import STDIN_NAME
@@ -44,22 +44,16 @@ def run(
     ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
     read; ``answer`` gives a result for each item, in order, and reports those without one. The
     model is opened only when something is left to do; a person may be offered to download it.
-    ``output`` is the file that is written, and ``resumable`` says whether ``--resume`` goes on
-    with it. ``read_again`` gives the items once more, for the time left, or None where they
-    cannot be read twice.
+    ``resumable`` says whether ``--resume`` goes on with ``output``. ``read_again`` gives the items
+    once more, for the time left, or None where they cannot be read twice.
 
     Raises ``PartialFailure`` when some items failed, and what exits with 1 when all did: then no
     file is written or replaced.
     """
-    failures: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        failures.append(error)
-        print_error(error.message, error.hint)
-
+    failures = Failures()
     output = None if output == "-" else output
     with writing as writer, _resume_hint(output, writer, resumable=resumable):
-        rest = (item for item in read(failed) if not writer.done(item))
+        rest = (item for item in read(failures.add) if not writer.done(item))
         first = next(rest, None)
         if first is None:
             if failures:
@@ -72,7 +66,7 @@ def run(
             opened = with_offer(open_model, progress.hidden)
             counts.begin()
             with closing(opened.runner):
-                for result in answer(chain([first], rest), opened, counts.answered, failed):
+                for result in answer(chain([first], rest), opened, counts.answered, failures.add):
                     with progress.aside():
                         writer.write(result)
                     counts.finished(result)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iepile_cli.cli import console, options
-from iepile_cli.errors import IEPileError, PartialFailure, UsageError
+from iepile_cli.errors import PartialFailure, UsageError
 from iepile_cli.extraction.summary import Summary, SummaryOptions
 from iepile_cli.fields import option
 from iepile_cli.formatting import one_line, plural, readable_size
@@ -84,7 +84,7 @@ def view(
             )
     if chosen.per_document and not chosen.summary:
         raise UsageError("--per-document is for --summary", hint="add --summary")
-    failures: list[IEPileError] = []
+    failures = console.Failures()
     if chosen.summary:
         counted = Summary(counting)
         for result in _results(results, failures):
@@ -96,15 +96,11 @@ def view(
         raise PartialFailure(f"{plural(len(failures), 'line')} could not be read")
 
 
-def _results(paths: list[str], failures: list[IEPileError]) -> Iterator[dict[str, Any]]:
+def _results(paths: list[str], failures: console.Failures) -> Iterator[dict[str, Any]]:
     from iepile_cli.extraction.result_files import read_results
 
-    def failed(error: IEPileError) -> None:
-        failures.append(error)
-        console.print_error(error.message, error.hint)
-
     for path in paths:
-        yield from read_results(path, failed)
+        yield from read_results(path, failures.add)
 
 
 # --------------------------------------------------------------------------------------- the page
@@ -114,7 +110,7 @@ def _make_page(
     results: list[str],
     chosen: ViewOptions,
     counting: SummaryOptions,
-    failures: list[IEPileError],
+    failures: console.Failures,
 ) -> None:
     """Write the page, and open it; say where, and which texts it has to do without."""
     import webbrowser
@@ -152,7 +148,7 @@ def _make_page(
 
 def _with_texts(
     results: list[str],
-    failures: list[IEPileError],
+    failures: console.Failures,
     chosen: ViewOptions,
     sources: set[Path],
 ) -> Iterator[Read]:
@@ -226,7 +222,7 @@ def summarising(
     finally:
         if writing.resume and writing.output and os.path.isfile(writing.output):
             summary = Summary(counting)
-            for result in _results([writing.output], []):
+            for result in _results([writing.output], console.Failures()):
                 summary.add(result)
         if summary.documents:
             show_summary(summary, writing.per_document)
