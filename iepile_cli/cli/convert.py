@@ -84,10 +84,10 @@ def convert(
             return lambda done, total: bar.update(done=done, total=total or None)
 
         reports = convert_all(chosen, show)
-    _tell(reports)
+    _report(reports)
 
 
-def _tell(reports: list[Report]) -> None:
+def _report(reports: list[Report]) -> None:
     """Show the closing report; raises ``PartialFailure`` when something is missing."""
     for report in reports:
         if report.error:

@@ -101,7 +101,7 @@ def _llamacpp() -> Check:
 
     probe = LLAMA_CPP.probe()
     if not probe.ok:
-        return Check("llama.cpp", False, *_said(probe.reason))
+        return Check("llama.cpp", False, *_reason_and_way_out(probe.reason))
     gpu, _, way_out = LLAMA_CPP.describe()["gpu"].partition(", ")
     version = probe.details["llama-cpp-python"]
     device = "uses a GPU" if gpu == "yes" else "computes on the CPU"
@@ -109,7 +109,7 @@ def _llamacpp() -> Check:
     return Check("llama.cpp", True, f"{version}, {device}", way_out if _gpus() else "")
 
 
-def _said(reason: str) -> tuple[str, str]:
+def _reason_and_way_out(reason: str) -> tuple[str, str]:
     what, _, way_out = reason.partition(": ")
     return what, way_out
 

@@ -111,7 +111,7 @@ def evaluate(
     numbers: list[dict[str, Any]] = []
     for path in predictions:
         with (
-            _ticking(path) as tick,
+            _progress(path) as tick,
             evaluation(
                 path,
                 wanted,
@@ -202,7 +202,7 @@ def _check_several(single: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _ticking(predictions: str) -> Iterator[Callable[[int], None]]:
+def _progress(predictions: str) -> Iterator[Callable[[int], None]]:
     """What is called with numbers of bytes read."""
     size = os.path.getsize(predictions) if os.path.isfile(predictions) else None
     with console.Progress("bytes") as progress:

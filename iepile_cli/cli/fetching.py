@@ -28,7 +28,7 @@ def fetch(plan: Plan) -> None:
         return
     try:
         with console.Progress("bytes") as progress:
-            manifest = download(plan, _Shown(plan.name, progress))
+            manifest = download(plan, _DownloadProgress(plan.name, progress))
     except KeyboardInterrupt:
         console.note("what has been fetched is kept: the same command resumes the download")
         raise
@@ -77,7 +77,7 @@ def _fetch_name(name: str) -> None:
     fetch(plan_download(name))
 
 
-class _Shown:
+class _DownloadProgress:
     """The progress of one download as a bar; a ``hub.Progress``."""
 
     def __init__(self, name: str, progress: console.Progress) -> None:

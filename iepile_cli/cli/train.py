@@ -69,7 +69,7 @@ def train(context: typer.Context, options: TrainOptions, source: SourceOptions) 
         return
     if chosen.nproc > 1 and not distributed.launched():
         with console.Progress() as progress:
-            prepare.check_before(chosen, given=by_hand, reporter=_Shown(progress))
+            prepare.check_before(chosen, given=by_hand, reporter=_TrainingProgress(progress))
         code = distributed.launch(chosen, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
@@ -77,7 +77,7 @@ def train(context: typer.Context, options: TrainOptions, source: SourceOptions) 
     if not distributed.is_first():
         console.verbosity.quiet = True
     with console.Progress() as progress:
-        result = finetune.train(chosen, given=by_hand, reporter=_Shown(progress))
+        result = finetune.train(chosen, given=by_hand, reporter=_TrainingProgress(progress))
     if distributed.is_first():
         held_out = ""
         if result.best is not None:
@@ -115,7 +115,7 @@ def _chosen(
     return options_from(*tables, by_hand)
 
 
-class _Shown(Reporter):
+class _TrainingProgress(Reporter):
     """Shows a run's progress on a terminal; elsewhere a line now and then."""
 
     def __init__(self, progress: console.Progress) -> None:

@@ -119,14 +119,14 @@ def _make_page(
     from iepile_cli.files import display_name
     from iepile_cli.writing import atomic_write, refuse_overwriting
 
-    target = chosen.output or _beside(results)
+    target = chosen.output or _default_page(results)
     if chosen.open_page and target == "-":
         raise UsageError("--open needs a file", hint="name the page with -o")
     if os.path.isdir(target):
         raise UsageError(f"{target} is a folder", hint="name a file")
     refuse_overwriting([target], results)
     if chosen.output is None:
-        _refuse_what_is_no_page(target)
+        _refuse_other_files(target)
     missing: Counter[str] = Counter()
     sources: set[Path] = set()
     documents = _with_texts(results, failures, chosen, sources)
@@ -134,7 +134,7 @@ def _make_page(
     with atomic_write(target) as file:
         title = Path(results[0]).name if len(results) == 1 and results[0] != "-" else ""
         more: dict[str, Any] = {"title": display_name(title)} if title else {}
-        for piece in page_of(_telling(documents, missing), options=counting, **more):
+        for piece in page_of(_counting_missing(documents, missing), options=counting, **more):
             written += file.write(piece)
         # What is read is only known now; the page does not take its place until the end.
         refuse_overwriting([target], sources)
@@ -164,7 +164,7 @@ def _with_texts(
         )
 
 
-def _telling(documents: Iterator[Read], missing: Counter[str]) -> Iterator[Read]:
+def _counting_missing(documents: Iterator[Read], missing: Counter[str]) -> Iterator[Read]:
     for result, text, reason in documents:
         if text is None:
             missing[reason] += 1
@@ -172,7 +172,7 @@ def _telling(documents: Iterator[Read], missing: Counter[str]) -> Iterator[Read]
         yield result, text, reason
 
 
-def _beside(results: list[str]) -> str:
+def _default_page(results: list[str]) -> str:
     """The page's name where none is given: that of the results, ending in ``.html``."""
     from iepile_cli.files import COMPRESSED_SUFFIXES
 
@@ -184,7 +184,7 @@ def _beside(results: list[str]) -> str:
     return os.path.splitext(name)[0] + ".html"
 
 
-def _refuse_what_is_no_page(target: str) -> None:
+def _refuse_other_files(target: str) -> None:
     """Raise ``UsageError`` where a name that nobody gave is that of something else."""
     from iepile_cli.pages import is_page
 
