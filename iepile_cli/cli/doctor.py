@@ -101,17 +101,12 @@ def _llamacpp() -> Check:
 
     probe = LLAMA_CPP.probe()
     if not probe.ok:
-        return Check("llama.cpp", False, *_reason_and_way_out(probe.reason))
+        return Check("llama.cpp", False, *probe.reason.partition(": ")[::2])
     gpu, _, way_out = LLAMA_CPP.describe()["gpu"].partition(", ")
     version = probe.details["llama-cpp-python"]
     device = "uses a GPU" if gpu == "yes" else "computes on the CPU"
     # Of a build for the CPU there is something to say only where there is a GPU.
     return Check("llama.cpp", True, f"{version}, {device}", way_out if _gpus() else "")
-
-
-def _reason_and_way_out(reason: str) -> tuple[str, str]:
-    what, _, way_out = reason.partition(": ")
-    return what, way_out
 
 
 def _embedded() -> Check:
