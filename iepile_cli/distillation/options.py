@@ -15,10 +15,10 @@ _SELECTION, _STUDENT = "Selection", "Student"
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What of the teacher's answers is learnt, by whom, and how that is measured.
+    """Which answers of the teacher are trained on, by which student, and how it is measured.
 
     ``certainty`` is the score (0..1) that every item of a text must have for the text to be
-    learnt from; ``held_out`` the share of the texts that are kept back, drawn by their content.
+    trained on; ``held_out`` the share of the texts that are held out, drawn by their content.
     Raises ``UsageError`` for values that cannot be.
     """
 
