@@ -63,7 +63,7 @@ def _markdown(facts: Mapping[str, Any]) -> Iterator[str]:
         chosen = steps["select"]
         yield (
             f"Of {chosen['texts']:,} texts, {chosen['certain']:,} with {chosen['items']:,} items "
-            f"were used for training; {chosen['doubtful']:,} were left out as doubtful (an item under "
+            f"were trained on; {chosen['doubtful']:,} were left out as doubtful (an item under "
             f"{settings['certainty']:g}, or an answer that was not whole), "
             f"{chosen['held_out']:,} held out, {chosen['unanswered']:,} not answered."
         )
