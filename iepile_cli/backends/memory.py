@@ -39,23 +39,6 @@ def bytes_per_token(model: Any) -> int:
     return int(2 * config.num_hidden_layers * pairs * width * model.dtype.itemsize)
 
 
-def gpu_memory() -> list[int]:
-    """Bytes of each NVIDIA GPU, as its driver says without torch; empty without one."""
-    import shutil
-    import subprocess
-
-    driver = shutil.which("nvidia-smi")
-    if driver is None:
-        return []
-    asked = [driver, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
-        # It counts in MiB.
-        return [int(line) << 20 for line in said.stdout.split()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
-
-
 def readable_memory() -> str:
     """The machine's memory for people."""
     import psutil

@@ -17,8 +17,8 @@ from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import CHECKPOINTS
 
 if TYPE_CHECKING:
+    from iepile_cli.training.batch import Batch
     from iepile_cli.training.device import Device
-    from iepile_cli.training.plan import Batch
 
 # Arguments of the Trainer that an option of ours sets.
 _OWN = {
@@ -58,14 +58,24 @@ def training_arguments(
     device: Device,
     batch: Batch,
     *,
+    steps: int,
     evaluates: bool,
     sharding: dict[str, Any],
 ) -> Any:
-    """Options in the words of transformers' Trainer; raises ``UsageError`` for what it refuses."""
+    """Options in the words of transformers' Trainer; raises ``UsageError`` for what it refuses.
+
+    ``steps`` are those of the whole run.
+    """
     import torch
     import transformers
 
     cuda = device.kind == "cuda"
+    # A share of warm-up is rounded down. transformers rounds it up, and the first step of a warm-up
+    # has a rate of 0: of a run of three steps one would learn nothing.
+    warmup = options.warmup * steps if options.warmup < 1 else options.warmup
+    extra = extra_arguments(options)
+    extra.pop(PATIENCE, None)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(options.output, "runs")))
     settings: dict[str, Any] = {
         "output_dir": str(Path(options.output, CHECKPOINTS)),
         "per_device_train_batch_size": batch.examples or 1,
@@ -75,6 +85,7 @@ def training_arguments(
         "learning_rate": options.learning_rate,
         "weight_decay": options.weight_decay,
         "max_grad_norm": options.max_grad_norm,
+        "warmup_steps": int(warmup),
         "lr_scheduler_type": options.scheduler,
         "optim": options.optim,
         "bf16": device.dtype == "bf16",
@@ -96,18 +107,9 @@ def training_arguments(
         "ddp_backend": "gloo" if device.kind == "cpu" and processes() > 1 else None,
         "ddp_find_unused_parameters": False,
     }
-    more = {
-        **_saving(options, evaluates),
-        **_warmup(options),
-        **_checkpointing(options),
-        **sharding,
-    }
-    if settings["tf32"] is None:
-        del settings["tf32"]
+    settings |= _saving(options, evaluates) | _checkpointing(options) | sharding | extra
     try:
-        arguments = transformers.TrainingArguments(
-            **{**settings, **more, **_extra(options), **_report_folder(options)}
-        )
+        arguments = transformers.TrainingArguments(**settings)
     except (ValueError, TypeError) as error:
         raise UsageError(f"transformers refuses these options: {first_line(error)}") from None
     # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
@@ -133,12 +135,6 @@ def _saving(options: TrainOptions, evaluates: bool) -> dict[str, Any]:
         "metric_for_best_model": "f1" if options.eval_f1 else "loss",
         "greater_is_better": bool(options.eval_f1),
     }
-
-
-def _extra(options: TrainOptions) -> dict[str, Any]:
-    extra = extra_arguments(options)
-    extra.pop(PATIENCE, None)
-    return extra
 
 
 def extra_arguments(options: TrainOptions) -> dict[str, Any]:
@@ -179,27 +175,6 @@ def _is_number(kind: Any) -> bool:
     """Whether a field's type takes numbers and truth values alone."""
     options = set(typing.get_args(kind)) or {kind}
     return options <= {int, float, bool, type(None)}
-
-
-def _report_folder(options: TrainOptions) -> dict[str, Any]:
-    """Where TensorBoard's files go: ``runs`` in the output folder."""
-    import transformers
-
-    folder = str(Path(options.output, "runs"))
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", folder)
-    names = {item.name for item in dataclasses.fields(transformers.TrainingArguments)}
-    # Before transformers 5 it was an argument.
-    return {"logging_dir": folder} if "logging_dir" in names else {}
-
-
-def _warmup(options: TrainOptions) -> dict[str, Any]:
-    """Steps of warm-up; before transformers 5 a share of all steps had a name of its own."""
-    import transformers
-
-    old = int(transformers.__version__.partition(".")[0]) < 5
-    if options.warmup < 1 and old:
-        return {"warmup_ratio": options.warmup}
-    return {"warmup_steps": int(options.warmup) if old else options.warmup}
 
 
 def _checkpointing(options: TrainOptions) -> dict[str, Any]:

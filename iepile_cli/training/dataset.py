@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError, NoSuchFile
 from iepile_cli.files import open_input
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Bump when the encoding of the same data changes.
-_FORM = 4
+_FORM = 5
 _CHUNK = 500
 # Fewer chunks than this are encoded in this process; starting others would take longer.
 _SERIAL = 8
@@ -201,27 +201,24 @@ class EncodedDataset:
 
         self.folder = folder
         self._ids: NDArray[Any] = np.load(folder / "ids.npy", mmap_mode="r")
-        self._starts: NDArray[np.int64] = np.load(folder / "starts.npy")
-        self._prompts: NDArray[np.int32] = np.load(folder / "prompts.npy")
-        self._groups: NDArray[np.uint32] = np.load(folder / "groups.npy")
-        every: NDArray[np.int64] = np.arange(len(self._prompts))
+        with np.load(folder / "index.npz") as index:
+            self._index: dict[str, NDArray[Any]] = dict(index)
+        every: NDArray[np.int64] = np.arange(len(self._index["prompts"]))
         self.rows: NDArray[np.int64] = every if chosen is None else chosen
-        self.lengths: NDArray[np.int64] = np.diff(self._starts)[self.rows]
-        self.numbers: NDArray[np.int64] = np.load(folder / "numbers.npy")[self.rows]
+        self.lengths: NDArray[np.int64] = np.diff(self._index["starts"])[self.rows]
+        self.numbers: NDArray[np.int64] = self._index["numbers"][self.rows]
         self.report = Report(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
-        self._irregular: dict[str, NDArray[np.int32]] = {}
-        if (folder / "labels.npz").is_file():
-            self._irregular = dict(np.load(folder / "labels.npz"))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows[index])
-        ids = self._ids[self._starts[row] : self._starts[row + 1]].astype("int64")
-        prompt = int(self._prompts[row])
+        start, end = self._index["starts"][row : row + 2]
+        ids = self._ids[start:end].astype("int64")
+        prompt = int(self._index["prompts"][row])
         if prompt == _IRREGULAR:
-            return {"input_ids": ids, "labels": self._irregular[str(row)].astype("int64")}
+            return {"input_ids": ids, "labels": self._index[f"labels{row}"].astype("int64")}
         labels = ids.copy()
         labels[:prompt] = IGNORED
         return {"input_ids": ids, "labels": labels}
@@ -235,7 +232,7 @@ class EncodedDataset:
 
         by_text: dict[int, list[int]] = {}
         for row in self.rows:
-            by_text.setdefault(int(self._groups[row]), []).append(int(row))
+            by_text.setdefault(int(self._index["groups"][row]), []).append(int(row))
         groups = list(by_text.values())
         random.Random(seed).shuffle(groups)
         out: list[int] = []
@@ -247,13 +244,6 @@ class EncodedDataset:
             EncodedDataset(self.folder, kept),
             EncodedDataset(self.folder, np.asarray(sorted(out), dtype=np.int64)),
         )
-
-
-class EncoderFactory(NamedTuple):
-    """How another process makes the same encoder: ``build(*arguments)``, importable, picklable."""
-
-    build: Callable[..., Encoder]
-    arguments: tuple[Any, ...]
 
 
 def dataset_key(paths: Sequence[Path], encoder: Encoder, tokenizer_hash: str) -> str:
@@ -278,13 +268,14 @@ def encode_dataset(
     encoder: Encoder,
     *,
     workers: int = 0,
-    factory: EncoderFactory | None = None,
+    factory: Callable[[], Encoder] | None = None,
     on_example: Callable[[], None] | None = None,
 ) -> EncodedDataset:
     """The encoded examples of some files, from the cache or made now.
 
-    ``workers`` 0 takes all cores for a large file; without ``factory`` all is done in this
-    process. Raises ``DataError`` when no example can be used.
+    ``workers`` 0 takes all cores for a large file. ``factory`` makes the same encoder in another
+    process (it is pickled); without it all is done in this one. Raises ``DataError`` when no
+    example can be used.
     """
     from filelock import FileLock
 
@@ -312,7 +303,10 @@ def _counted(
 
 
 def _encode_all(
-    examples: Iterable[Example], encoder: Encoder, workers: int, factory: EncoderFactory | None
+    examples: Iterable[Example],
+    encoder: Encoder,
+    workers: int,
+    factory: Callable[[], Encoder] | None,
 ) -> Iterator[list[Encoded]]:
     if factory is None:
         yield from map(encoder, examples)
@@ -327,8 +321,7 @@ def _encode_all(
 
 @functools.lru_cache(maxsize=1)
 def _encoder_here(factory: bytes) -> Encoder:
-    build, arguments = pickle.loads(factory)
-    encoder: Encoder = build(*arguments)
+    encoder: Encoder = pickle.loads(factory)()
     return encoder
 
 
@@ -344,7 +337,7 @@ def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]
     prompts: list[int] = []
     numbers: list[int] = []
     groups: list[int] = []
-    irregular: dict[str, Any] = {}
+    index: dict[str, Any] = {}
     split = left_out = answer_tokens = largest = 0
     with (folder / "ids.raw").open("wb") as file:
         for number, parts in enumerate(encoded):
@@ -356,7 +349,7 @@ def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]
                 learnt = np.flatnonzero(labels != IGNORED)
                 first = int(learnt[0]) if len(learnt) else len(ids)
                 if not np.array_equal(labels[first:], ids[first:]):
-                    irregular[str(len(prompts))], first = labels, _IRREGULAR
+                    index[f"labels{len(prompts)}"], first = labels, _IRREGULAR
                 largest = max(largest, int(ids.max()))
                 answer_tokens += len(learnt)
                 ids.tofile(file)
@@ -368,12 +361,9 @@ def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]
         reason = "no example fits in --max-length" if left_out else "no example in it"
         raise DataError(reason, path=paths[0])
     _write_ids(folder, starts[-1], largest)
-    arrays = {"starts": (starts, np.int64), "prompts": (prompts, np.int32)}
-    arrays |= {"numbers": (numbers, np.int64), "groups": (groups, np.uint32)}
-    for name, (values, kind) in arrays.items():
-        np.save(folder / f"{name}.npy", np.asarray(values, dtype=kind))
-    if irregular:
-        np.savez(folder / "labels.npz", **irregular)
+    index |= {"starts": np.asarray(starts, np.int64), "prompts": np.asarray(prompts, np.int32)}
+    index |= {"numbers": np.asarray(numbers, np.int64), "groups": np.asarray(groups, np.uint32)}
+    np.savez(folder / "index.npz", **index)
     lengths = np.diff(starts)
     report = Report(
         examples=len(lengths),

@@ -12,9 +12,9 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.backends.transformers_loading import device_for
 from iepile_cli.errors import UsageError
 from iepile_cli.training.distributed import own_gpu
-from iepile_cli.training.model import training_library
 from iepile_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -62,17 +62,9 @@ def choose_device(options: TrainOptions) -> Device:
     weights in bf16 on a CPU that multiplies in it. Raises ``UsageError`` for a device that is not
     there or a format it cannot train in.
     """
-    torch = training_library("torch")
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind: str = options.device
-    if kind == "auto":
-        kind = next(name for name, is_there in there.items() if is_there)
-    if not there[kind]:
-        raise UsageError(f"--device {kind}: there is none on this machine")
+    import torch
+
+    kind = device_for(options.device)
     if options.dtype != "auto":
         if options.dtype == "fp16" and kind != "cuda":
             raise UsageError(

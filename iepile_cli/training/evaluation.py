@@ -23,7 +23,7 @@ from iepile_cli.task.instruction import Instruction, parse_answer, parse_instruc
 from iepile_cli.task.table import task_named
 from iepile_cli.training.encoding import Example
 from iepile_cli.training.gguf_export import write_gguf_adapter
-from iepile_cli.training.model import Base, quiet_libraries
+from iepile_cli.training.model import Base
 from iepile_cli.training.options import TrainOptions
 
 # An answer may be so many tokens longer than twice the right one before it is ended.
@@ -49,20 +49,19 @@ class F1Scorer:
 
         The folder holds what the Trainer saves; what else the backend needs is put beside it.
         """
-        with quiet_libraries():
-            name, adapters = self._completed(folder)
-            opened = open_model(
-                name,
-                adapters=adapters,
-                template=self.base.template.name,
-                options=Options(
-                    context=0,
-                    threads=self.threads,
-                    trust_remote_code=self.base.remote_code and not self.base.is_gguf,
-                ),
-            )
-            with closing(opened.runner):
-                answers = list(opened.runner.generate(self._requests(opened.runner)))
+        name, adapters = self._completed(folder)
+        opened = open_model(
+            name,
+            adapters=adapters,
+            template=self.base.template.name,
+            options=Options(
+                context=0,
+                threads=self.threads,
+                trust_remote_code=self.base.remote_code and not self.base.is_gguf,
+            ),
+        )
+        with closing(opened.runner):
+            answers = list(opened.runner.generate(self._requests(opened.runner)))
         counts = [
             _counts(asked, answer.text, gold)
             for (asked, gold), answer in zip(self.gold, answers, strict=True)
@@ -77,10 +76,10 @@ class F1Scorer:
             )
             return str(folder), ()
         if not self.base.is_gguf:
-            return str(self.base.source), (str(folder),)
+            return str(self.base.path), (str(folder),)
         written = folder / "adapter.gguf"
         write_gguf_adapter(self.base.layout(), folder, written)
-        return str(self.base.source), (str(written),)
+        return str(self.base.path), (str(written),)
 
     def _requests(self, runner: Runner) -> Iterable[Request]:
         for asked, gold in self.gold:

@@ -88,7 +88,7 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
         remote_code=options.trust_remote_code,
         on_note=note,
     )
-    refuse_overwriting([output], [base.source, base.folder, *base.adapters])
+    refuse_overwriting([output], [base.path, base.folder, *base.adapters])
     with quiet_libraries():
         return _placed(output, lambda folder: _MAKERS[options.to](base, options, folder, note))
 
@@ -96,17 +96,15 @@ def export(options: ExportOptions, *, note: Note = lambda _: None) -> Path:
 def _placed(output: Path, make: Callable[[Path], Path]) -> Path:
     """Put what is made in a folder beside ``output`` into its place."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        made = make(partial)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{output.name}-", dir=output.parent, ignore_cleanup_errors=True
+    ) as folder:
+        made = make(Path(folder))
         if made.is_dir():
             readable(made)
-        replaced = partial / "replaced"
         if output.exists():
-            os.replace(output, replaced)
+            os.replace(output, Path(folder, "replaced"))
         os.replace(made, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
@@ -114,14 +112,19 @@ def _placed(output: Path, make: Callable[[Path], Path]) -> Path:
 
 
 def _gguf_parts(options: ExportOptions) -> Resolved | None:
-    """A GGUF model for another to be made of, with adapters that are LoRA; else ``None``."""
-    if options.to not in ("gguf", "ollama"):
+    """A GGUF model, with adapters that are LoRA, for what is made in GGUF; else ``None``."""
+    if options.to == "merged":
         return None
     found = resolve_model(options.model or None, options.adapter or [NO_ADAPTER])
     if found.format != "gguf" or not all(_is_lora(path, found.path) for path in found.adapters):
         return None
-    files = (_gguf_adapter_of(path) or path for path in found.adapters)
-    return replace(found, adapters=tuple(files))
+    files = tuple(_gguf_adapter_of(path) or path for path in found.adapters)
+    if options.to == "gguf-adapter" and [bool(read_adapter_settings(one)) for one in files] != [
+        True
+    ]:
+        # One adapter; settings are added to a file of others by writing it anew.
+        return None
+    return replace(found, adapters=files)
 
 
 def _gguf_adapter_of(adapter: Path) -> Path | None:
@@ -142,20 +145,21 @@ def _is_lora(adapter: Path, base: Path) -> bool:
 
 
 def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -> Path:
-    """Merge without unpacking and without torch; adapters in GGUF also for unknown families."""
+    """Write or merge without unpacking and torch; adapters in GGUF also for unknown families."""
     tokenizer = open_tokenizer(parts.path)
     template = settled_template(parts, tokenizer, options.template)
-    settings = read_adapter_settings((parts.path, *parts.adapters)[-1]) or AdapterSettings(
-        template=template.name, template_hash=template.hash(), base_model=parts.name
-    )
-    kind = options.quantise.lower()
-    made = folder / "model.gguf"
-    if parts.adapters:
-        note(f"merging {', '.join(path.name for path in parts.adapters)}")
+    settings = settings_of(parts, template)
     adapters = [
-        _as_gguf(adapter, parts.path, folder / f"{number}.gguf")
+        _as_gguf(adapter, parts.path, folder / f"{number}.gguf", settings)
         for number, adapter in enumerate(parts.adapters)
     ]
+    if options.to == "gguf-adapter":
+        # The file of a result stays there.
+        return Path(shutil.copy(adapters[0], folder / "adapter.gguf"))
+    kind = options.quantise.lower()
+    made = folder / "model.gguf"
+    if adapters:
+        note(f"merging {', '.join(path.name for path in parts.adapters)}")
     direct = kind if kind in FORMATS else "f16"
     merge_adapters(parts.path, adapters, made, direct, settings)
     with GgufFile(made) as file:
@@ -171,11 +175,11 @@ def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -
     return _ollama_folder(made, template, tokenizer, settings, longest)
 
 
-def _as_gguf(adapter: Path, base: Path, output: Path) -> Path:
+def _as_gguf(adapter: Path, base: Path, output: Path, settings: AdapterSettings) -> Path:
     """An adapter as GGUF: itself, or written from a PEFT folder for the base model's layout."""
     if adapter.is_file():
         return adapter
-    write_gguf_adapter(Layout.of_gguf(base), adapter, output)
+    write_gguf_adapter(Layout.of_gguf(base), adapter, output, settings)
     return output
 
 
@@ -192,20 +196,21 @@ def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
         model = merge_adapter(model, adapter)
     model.save_pretrained(made)
     hf_tokenizer(base.folder, remote_code=base.remote_code).save_pretrained(made)
-    replace(settings_of(base), method="merged").write(made)
+    replace(settings_of(base, base.template), method="merged").write(made)
     return made
 
 
-def settings_of(base: Base) -> AdapterSettings:
-    """What the exported model records of itself: the adapter's settings, else the template's."""
-    recorded = base.settings
+def settings_of(model: Base | Resolved, template: Template) -> AdapterSettings:
+    """What an export records of itself: what adapter or model record, else the template."""
+    path = model.adapters[-1] if model.adapters else model.path
+    recorded = read_adapter_settings(path)
     if recorded:
         return recorded
-    rank = adapter_config(base.adapters[-1]) if base.adapters else {}
+    rank = adapter_config(path) if model.adapters and path.is_dir() else {}
     return AdapterSettings(
-        template=base.template.name,
-        template_hash=base.template.hash(),
-        base_model=base.name,
+        template=template.name,
+        template_hash=template.hash(),
+        base_model=model.name,
         lora_r=int(rank.get("r", 0)),
         lora_alpha=float(rank.get("lora_alpha", 0)),
     )
@@ -214,11 +219,10 @@ def settings_of(base: Base) -> AdapterSettings:
 def _gguf_adapter(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     if len(base.adapters) > 1:
         raise UsageError(
-            "--to gguf-adapter takes one adapter",
-            hint="export each, or merge them: --to gguf",
+            "--to gguf-adapter takes one adapter", hint="export each, or merge them: --to gguf"
         )
     made = folder / "adapter.gguf"
-    write_gguf_adapter(base.layout(), base.adapters[-1], made, settings_of(base))
+    write_gguf_adapter(base.layout(), base.adapters[-1], made, settings_of(base, base.template))
     return made
 
 
@@ -229,7 +233,7 @@ def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     direct = written_directly(options.quantise)
     made = folder / "model.gguf"
     note(f"writing GGUF ({options.quantise})")
-    settings = replace(settings_of(base), method="merged")
+    settings = replace(settings_of(base, base.template), method="merged")
     write_gguf_model(base, merged, made, options.quantise if direct else "f16", settings)
     if direct:
         return made
@@ -241,14 +245,16 @@ def _gguf(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
 def _ollama(base: Base, options: ExportOptions, folder: Path, note: Note) -> Path:
     model = _gguf(base, options, folder, note)
     longest = longest_sequence(hf_config(base.folder, base.remote_code))
-    return _ollama_folder(model, base.template, base.tokenizer, base.settings, longest)
+    return _ollama_folder(
+        model, base.template, base.tokenizer, settings_of(base, base.template), longest
+    )
 
 
 def _ollama_folder(
     model: Path,
     template: Template,
     tokenizer: Tokenizer,
-    settings: AdapterSettings | None,
+    settings: AdapterSettings,
     longest: int,
 ) -> Path:
     """A folder beside a model file with that file and its Modelfile."""

@@ -7,17 +7,17 @@ import shutil
 from pathlib import Path
 
 from iepile_cli.errors import IEPileError, ModelError, first_line
+from iepile_cli.training.batch import Batch
 from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import LostProcess, processes
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.plan import Batch
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 # How torch and safetensors tell of the same.
 _FAILED_WRITES = (
     "PytorchStreamWriter failed writing",
     "unexpected pos",
-    *(f"(os error {number})" for number in _NO_ROOM),
+    *(f"(os error {number})" for number in _UNWRITABLE),
 )
 # With less than this free, a failed write is taken for a full disk.
 _FULL = 32 << 20
@@ -33,7 +33,7 @@ def known_failure(
     if "out of memory" in text or "can't allocate memory" in text:
         return _out_of_memory(options, device, batch)
     if (
-        getattr(error, "errno", None) in _NO_ROOM
+        getattr(error, "errno", None) in _UNWRITABLE
         or any(sign in text for sign in _FAILED_WRITES)
         or _is_full(Path(options.output))
     ):

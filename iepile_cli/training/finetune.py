@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.errors import UsageError
+from iepile_cli.formatting import duration
 from iepile_cli.training.arguments import training_arguments
 from iepile_cli.training.attention import collator_for
 from iepile_cli.training.dataset import (
@@ -28,6 +29,7 @@ from iepile_cli.training.distributed import (
 from iepile_cli.training.failures import known_failure
 from iepile_cli.training.model import (
     empty_model,
+    load_trainable,
     quiet_libraries,
     training_library,
 )
@@ -43,10 +45,8 @@ from iepile_cli.training.output import (
     take_up,
 )
 from iepile_cli.training.packing import PackedCollator
-from iepile_cli.training.plan import readable_time
-from iepile_cli.training.prepare import Prepared, plan, prepare
+from iepile_cli.training.prepare import Prepared, prepare
 from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
-from iepile_cli.training.trainable import load_trainable
 from iepile_cli.training.trainer import Loop, make_trainer
 
 
@@ -78,24 +78,10 @@ def train(
     options = options.checked()
     check_output(options)
     prepared = prepare(options, reporter, given=given)
-    reporter.note(plan(prepared).summary())
+    reporter.note(prepared.summary())
     try:
-        # Before the model: with ZeRO-3 it tells how weights are loaded in parts.
-        arguments = _arguments(prepared)
-        # A new adapter's weights are drawn before the Trainer sets its seed.
-        training_library("transformers").set_seed(options.seed)
         with quiet_libraries():
-            model = load_trainable(prepared.base, options, prepared.device)
-        collator = collator_for(
-            model, packing=options.packing and options.attn_implementation in ("", *_FLASH)
-        )
-        fitting = _fitting(prepared, model, collator)
-        if fitting.batch != prepared.batch:
-            reporter.note(f"batch      {fitting.batch}: as much as fits into memory")
-            prepared, arguments = fitting, _arguments(fitting)
-        start_output(options)
-        with quiet_libraries():
-            return _run(prepared, model, arguments, collator, reporter)
+            return _trained(prepared, reporter)
     except Exception as error:
         known = known_failure(error, options, prepared.device, prepared.batch)
         if known is None:
@@ -103,27 +89,38 @@ def train(
         raise known from error
 
 
-_FLASH = ("flash_attention_2", "flash_attention_3")
-
-
-# --------------------------------------------------------------------------------------- the run
+def _trained(prepared: Prepared, reporter: Reporter) -> Result:
+    options = prepared.options
+    # Before the model: with ZeRO-3 it tells how weights are loaded in parts.
+    arguments = _arguments(prepared)
+    # A new adapter's weights are drawn before the Trainer sets its seed.
+    training_library("transformers").set_seed(options.seed)
+    model = load_trainable(prepared.base, options, prepared.device)
+    packable = options.attn_implementation in ("", "flash_attention_2", "flash_attention_3")
+    collator = collator_for(model, packing=options.packing and packable)
+    fitting = _fitting(prepared, model, collator)
+    if fitting.batch != prepared.batch:
+        reporter.note(f"batch      {fitting.batch}: as much as fits into memory")
+        prepared, arguments = fitting, _arguments(fitting)
+    start_output(options)
+    return _run(prepared, model, arguments, collator, reporter)
 
 
 def _arguments(prepared: Prepared) -> Any:
     options, base = prepared.options, prepared.base
     layers = empty_model(base.folder, base.remote_code)._no_split_modules if options.fsdp else ()
-    with quiet_libraries():
-        arguments = training_arguments(
-            options,
-            prepared.device,
-            prepared.batch,
-            evaluates=prepared.held_out is not None,
-            sharding=sharding_arguments(options, layers or ()),
-        )
-        if options.deepspeed:
-            # Reading the device opens the connection between the processes.
-            _ = arguments.device
-            join_deepspeed()
+    arguments = training_arguments(
+        options,
+        prepared.device,
+        prepared.batch,
+        steps=prepared.steps,
+        evaluates=prepared.held_out is not None,
+        sharding=sharding_arguments(options, layers or ()),
+    )
+    if options.deepspeed:
+        # Reading the device opens the connection between the processes.
+        _ = arguments.device
+        join_deepspeed()
     return arguments
 
 
@@ -215,7 +212,7 @@ def _run(
         output=Path(options.output),
         steps=int(trainer.state.global_step),
         loss=facts["loss"],
-        tokens_per_second=loop.meter.mean,
+        tokens_per_second=loop.rate,
         start=start,
         best=best,
     )
@@ -279,7 +276,7 @@ def _facts(prepared: Prepared, trainer: Any, seconds: float, best: float | None)
         "device": str(prepared.device),
         "batch": str(prepared.batch),
         "steps": trainer.state.global_step,
-        "time": readable_time(seconds),
+        "time": duration(seconds),
         "loss": next((float(log["loss"]) for log in reversed(history) if "loss" in log), math.nan),
         "best": best,
         "gguf_obstacle": prepared.gguf_obstacle,
@@ -291,22 +288,22 @@ def _kinds(options: TrainOptions) -> dict[str, Any]:
     """The tasks, languages and sources of the training lines."""
     from iepile_cli.task.table import TASKS
 
-    tasks: set[str] = set()
-    languages: set[str] = set()
-    sources: set[str] = set()
-    for file in options.data:
-        for example in read_examples(Path(file)):
-            sources.add(example.source)
-            task = TASKS.get(example.task)
-            if task:
-                tasks.add(task.name)
-                languages |= {
-                    name
-                    for name, words in task.instruction.items()
-                    if json.dumps(words, ensure_ascii=False) in example.question
-                }
+    # The words of an instruction come before its schema; of millions of lines few differ in them.
+    kinds = {
+        (example.task, example.source, example.question.partition('"schema"')[0])
+        for file in options.data
+        for example in read_examples(Path(file))
+    }
+    tasks = {TASKS[task].name for task, _, _ in kinds if task in TASKS}
+    languages = {
+        name
+        for task, _, begin in kinds
+        if task in TASKS
+        for name, words in TASKS[task].instruction.items()
+        if json.dumps(words, ensure_ascii=False) in begin
+    }
     return {
         "tasks": tuple(sorted(tasks)),
         "languages": tuple(sorted(languages)),
-        "sources": sorted(source for source in sources if source),
+        "sources": sorted({source for _, source, _ in kinds if source}),
     }

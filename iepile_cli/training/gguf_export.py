@@ -173,7 +173,7 @@ def write_gguf_model(
     writer = gguf.GGUFWriter(output, layout.architecture)
     writer.add_string(GGUF_KEY, settings.as_json())
     if base.is_gguf:
-        _copy_settings(writer, base.source)
+        _copy_settings(writer, base.path)
     else:
         _write_settings(writer, base, folder, layout)
     file_type = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}[kind.lower()]

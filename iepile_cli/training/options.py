@@ -7,7 +7,7 @@ recipe, and what is written into the output folder as ``train.toml``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields, option
@@ -15,6 +15,13 @@ from iepile_cli.fields import check_fields, option
 _DEFAULT_GLOBAL_BATCH = 32
 _DEVICE, _MODEL, _DATA = "Device and processes", "Model and adapter", "Data"
 _STEPS, _BATCH, _RESULT = "Optimisation", "Batches", "Result and evaluation"
+_BASE_MODEL: dict[str, Any] = {
+    "help": "Base model: a name from `iepile list models`, a path or a hub id. Default: the "
+    "adapter's, else the embedded model.",
+    "flags": ("-m",),
+    "env": "IEPILE_MODEL",
+    "completes": "model",
+}
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,7 @@ class TrainOptions:
     largest that fits is taken and gradients are accumulated up to ``global_batch`` examples.
     """
 
-    model: str = option(
-        "",
-        help="Base model: a name from `iepile list models`, a path or a hub id. Default: the "
-        "adapter's, else the embedded model.",
-        group=_MODEL,
-        flags=("-m",),
-        env="IEPILE_MODEL",
-        completes="model",
-    )
+    model: str = option("", group=_MODEL, **_BASE_MODEL)
     data: tuple[str, ...] = option(
         (),
         help="Training lines (JSONL, also compressed), from `iepile convert`; may be repeated.",
@@ -270,14 +269,7 @@ class ExportOptions:
 
     to: Literal["merged", "gguf-adapter", "gguf", "ollama"] = option(help="What to make.")
     output: str = option(help="Where to write it.", flags=("-o",))
-    model: str = option(
-        "",
-        help="Base model: a name from `iepile list models`, a path or a hub id. Default: the "
-        "adapter's, else the embedded model.",
-        flags=("-m",),
-        env="IEPILE_MODEL",
-        completes="model",
-    )
+    model: str = option("", **_BASE_MODEL)
     adapter: tuple[str, ...] = option(
         (),
         help="An adapter to export, or to merge; may be repeated.",

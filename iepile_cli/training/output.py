@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,7 @@ from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError, first_line
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
 from iepile_cli.training.distributed import is_first, local_processes, processes
-from iepile_cli.training.model import (
-    Base,
-    Note,
-    quiet_libraries,
-)
+from iepile_cli.training.model import Base, Note
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.recipes import as_toml, read_table
 from iepile_cli.writing import write_atomic
@@ -95,20 +90,19 @@ def save_result(
 ) -> None:
     """Write the result into the output folder; every process must call it.
 
-    Raises ``ModelError`` when what was trained cannot be written; what describes it is only noted.
+    What only describes the result and cannot be written is noted.
     """
     folder = Path(options.output)
     partial = Path(folder, ".result")
     if is_first():
         shutil.rmtree(partial, ignore_errors=True)
     try:
-        with _named_failure(folder), quiet_libraries():
-            # With sharded weights all processes take part.
-            trainer.save_model(str(partial))
-            if not is_first():
-                return
-            settings = _fill(partial, base, options, facts)
-            _move_in(partial, folder)
+        # With sharded weights all processes take part.
+        trainer.save_model(str(partial))
+        if not is_first():
+            return
+        settings = _fill(partial, base, options, facts)
+        _move_in(partial, folder)
     finally:
         if is_first():
             shutil.rmtree(partial, ignore_errors=True)
@@ -117,22 +111,6 @@ def save_result(
             describe(folder)
         except Exception as error:
             note(f"{what} could not be written: {first_line(error)}")
-
-
-@contextmanager
-def _named_failure(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(
-            f"{folder}: the result cannot be written: {error.strerror or error}",
-            hint=f"the last checkpoint is whole; go on with: iepile train --resume -o {folder}",
-        ) from None
-    except Exception as error:
-        # safetensors reports a full disk by an error class of its own.
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ModelError(f"{folder}: the result cannot be written: {first_line(error)}") from None
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable
@@ -13,11 +14,17 @@ from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
+from iepile_cli.formatting import readable_size
 from iepile_cli.parallel import set_torch_threads
 from iepile_cli.training.arguments import check_libraries
+from iepile_cli.training.batch import (
+    Batch,
+    Estimate,
+    choose_batch,
+    estimate,
+)
 from iepile_cli.training.dataset import (
     EncodedDataset,
-    EncoderFactory,
     check_examples,
     dataset_key,
     encode_dataset,
@@ -29,21 +36,14 @@ from iepile_cli.training.gguf_export import adapter_obstacle
 from iepile_cli.training.model import (
     Base,
     base_to_train,
+    check_continued,
     quiet_libraries,
     tokenizer_digest,
 )
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import CONFIG, LOG, check_output
 from iepile_cli.training.packing import BatchSampler
-from iepile_cli.training.plan import (
-    Batch,
-    Estimate,
-    Plan,
-    choose_batch,
-    estimate,
-)
 from iepile_cli.training.reporting import Reporter
-from iepile_cli.training.trainable import check_continued
 from iepile_cli.writing import refuse_overwriting
 
 
@@ -59,6 +59,61 @@ class Prepared:
     guess: Estimate
     batch: Batch
     gguf_obstacle: str = ""
+
+    @functools.cached_property
+    def steps(self) -> int:
+        """Updates of the weights in the whole run."""
+        options, batch = self.options, self.batch
+        sampler = BatchSampler(
+            self.train.lengths.tolist(),
+            examples=batch.examples,
+            tokens=batch.tokens,
+            seed=options.seed,
+            processes=batch.processes,
+        )
+        per_epoch = math.ceil(len(sampler) / batch.accumulated)
+        return options.max_steps or math.ceil(per_epoch * options.epochs)
+
+    def summary(self) -> str:
+        """What will be done, for people, a fact a line."""
+        options, guess, report = self.options, self.guess, self.train.report
+        epochs = f" ({options.epochs:g} epochs of {len(self.train):,} examples)"
+        several = f", {self.batch.processes} processes" if self.batch.processes > 1 else ""
+        memory = readable_size(guess.total(self.batch.largest(report), report.answers))
+        shown = [f"model      {self.base.name}, template {self.base.template.name}"]
+        if options.method == "lora":
+            adapter = (
+                f"going on from {self.base.adapter_name}" if self.base.adapter else "a new one"
+            )
+            shown.append(f"adapter    {adapter}")
+        shown += [
+            f"device     {self.device} ({self.device.reason}){several}",
+            f"training   {self._method()}: {guess.trained:,} of {guess.parameters:,} weights",
+            f"batch      {self.batch}",
+            f"steps      {self.steps:,}" + ("" if options.max_steps else epochs),
+            f"memory     about {memory}, {readable_size(self.device.free_memory())} free",
+            *(f"data       {line}" for line in report.lines()),
+        ]
+        if self.held_out is not None:
+            shown.append(f"held out   {len(self.held_out):,} examples")
+        if self.gguf_obstacle:
+            shown.append(
+                "warning    llama.cpp cannot open the result beside the model: "
+                f"{self.gguf_obstacle}; use it with --backend transformers, or merge it: "
+                "iepile export --to gguf"
+            )
+        return "\n".join(shown)
+
+    def _method(self) -> str:
+        options = self.options
+        if options.method != "lora":
+            return options.method
+        rank, alpha = options.lora_r, options.alpha
+        if self.base.adapter:
+            config = adapter_config(self.base.adapter)
+            rank, alpha = int(config.get("r", 0)), float(config.get("lora_alpha", 0))
+        bits = "" if options.bits == 16 else f" on {options.bits}-bit weights"
+        return f"LoRA r {rank}, alpha {alpha:g}{bits}"
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -128,7 +183,7 @@ def _checked_base(
     check_sharding(options)
     base = base_to_train(options, on_note=reporter.note)
     check_continued(base, options, given)
-    own = (base.source, base.folder, *base.adapters)
+    own = (base.path, base.folder, *base.adapters)
     refuse_overwriting([options.output], own)
     obstacle = ""
     if base.is_gguf and options.method == "lora":
@@ -159,41 +214,10 @@ def _held_out(
     )
 
 
-def plan(prepared: Prepared) -> Plan:
-    """What will be done, for people."""
-    options, batch = prepared.options, prepared.batch
-    sampler = BatchSampler(
-        prepared.train.lengths.tolist(),
-        examples=batch.examples,
-        tokens=batch.tokens,
-        seed=options.seed,
-        processes=batch.processes,
-    )
-    per_epoch = math.ceil(len(sampler) / batch.accumulated)
-    warnings = []
-    if prepared.gguf_obstacle:
-        warnings.append(
-            f"llama.cpp cannot open the result beside the model: {prepared.gguf_obstacle}; use it "
-            "with --backend transformers, or merge it: iepile export --to gguf"
-        )
-    return Plan(
-        options=options,
-        base=prepared.base,
-        device=prepared.device,
-        report=prepared.train.report,
-        examples=len(prepared.train),
-        held_out=0 if prepared.held_out is None else len(prepared.held_out),
-        guess=prepared.guess,
-        batch=batch,
-        steps=options.max_steps or math.ceil(per_epoch * options.epochs),
-        warnings=tuple(warnings),
-    )
-
-
 def dry_run(
     options: TrainOptions, *, given: Iterable[str] = (), reporter: Reporter | None = None
-) -> tuple[Plan, list[tuple[str, bool]]]:
-    """The plan, and the first example as runs of text with whether each is learnt."""
+) -> tuple[Prepared, list[tuple[str, bool]]]:
+    """What was settled, and the first example as runs of text with whether each is learnt."""
     prepared = prepare(options.checked(), reporter or Reporter(), given=given)
     tokenizer = hf_tokenizer(prepared.base.folder, remote_code=prepared.base.remote_code)
     example = prepared.train[0]
@@ -204,7 +228,7 @@ def dry_run(
         zip(example["input_ids"].tolist(), learnt, strict=True), key=lambda pair: pair[1]
     ):
         runs.append((str(tokenizer.decode([token for token, _ in run])), is_learnt))
-    return plan(prepared), runs
+    return prepared, runs
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -221,7 +245,7 @@ def build_encoder(base: Base, options: TrainOptions) -> Encoder:
     )
 
 
-def _encoder_elsewhere(
+def encoder_elsewhere(
     source: Path, folder: Path, remote_code: bool, template: Any, options: TrainOptions
 ) -> Encoder:
     """The same encoder, made in another process."""
@@ -242,9 +266,8 @@ def _encoded(
         paths,
         encoder,
         workers=options.workers,
-        factory=EncoderFactory(
-            _encoder_elsewhere,
-            (base.source, base.folder, base.remote_code, base.template, options),
+        factory=functools.partial(
+            encoder_elsewhere, base.path, base.folder, base.remote_code, base.template, options
         ),
         on_example=reporter.encoding,
     )

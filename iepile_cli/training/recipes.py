@@ -77,16 +77,16 @@ class Recipe:
 
         ``plan`` counts exactly, once model and data are there. Raises ``DataError``.
         """
-        from iepile_cli.backends.memory import gpu_memory
+        from iepile_cli.backends.memory import nvidia_gpus
+        from iepile_cli.training.batch import rough_memory
         from iepile_cli.training.device import Device
         from iepile_cli.training.distributed import shares
-        from iepile_cli.training.plan import rough_memory
 
-        options, gpus = options_from(self.table), gpu_memory()
+        options, gpus = options_from(self.table), nvidia_gpus()
         sharded = bool(options.deepspeed or options.fsdp)
         if gpus:
             usual = "bf16" if options.dtype == "auto" else options.dtype
-            device, free = Device("cuda", usual), min(gpus)
+            device, free = Device("cuda", usual), min(gpu.memory for gpu in gpus)
         else:
             # In bf16 a CPU holds the weights, too.
             device = Device("cpu", "fp32" if options.dtype in ("auto", "fp16") else options.dtype)

@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,39 +20,8 @@ from iepile_cli.training.packing import BatchSampler
 from iepile_cli.training.reporting import Reporter, StopRequest
 
 if TYPE_CHECKING:
+    from iepile_cli.training.batch import Batch
     from iepile_cli.training.dataset import EncodedDataset
-    from iepile_cli.training.plan import Batch
-
-
-class Meter:
-    """Counts trained tokens, those of whole examples, and the seconds they took.
-
-    ``tokens`` are those of this process since it started, ``before`` those of the run before it
-    was resumed, of all processes.
-    """
-
-    def __init__(self) -> None:
-        self.tokens = self.before = 0
-        self._began = self._at = time.perf_counter()
-        self._counted = 0
-
-    def start(self, before: int) -> None:
-        """Begin to count; ``before`` tokens are in the log already."""
-        self.before = before
-        self._began = self._at = time.perf_counter()
-
-    def rate(self, total: int) -> float:
-        """Tokens a second since the last call, ``total`` being those of all processes so far."""
-        now = time.perf_counter()
-        seconds, tokens = now - self._at, total - self._counted
-        self._at, self._counted = now, total
-        return tokens / seconds if seconds else 0.0
-
-    @property
-    def mean(self) -> float:
-        """Tokens a second from the start to the last call of ``rate``."""
-        seconds = self._at - self._began
-        return self._counted / seconds if seconds else 0.0
 
 
 @dataclass
@@ -60,7 +29,8 @@ class Loop:
     """What the loop works with: batches, held-out data, who is told, what checkpoints record.
 
     ``scorer`` gives further metrics of the model as written into a folder, at each evaluation;
-    ``mark`` is written into each checkpoint.
+    ``mark`` is written into each checkpoint. ``tokens`` counts those that this process has trained
+    on, of whole examples; ``rate`` is how many all processes train on in a second.
     """
 
     options: TrainOptions
@@ -72,7 +42,8 @@ class Loop:
     stop: StopRequest
     reporter: Reporter
     mark: dict[str, Any]
-    meter: Meter = field(default_factory=Meter)
+    tokens: int = 0
+    rate: float = 0.0
 
 
 def make_trainer(model: Any, arguments: Any, loop: Loop) -> Any:
@@ -112,40 +83,27 @@ class AnswerTrainer:
         """This process's batches."""
         import torch
 
-        class Loader(torch.utils.data.DataLoader):  # type: ignore[misc]
-            def set_epoch(self, epoch: int) -> None:
-                self.batch_sampler.set_epoch(epoch)
-
-        return Loader(
+        sampler = BatchSampler(
+            self.loop.train.lengths.tolist(),
+            examples=self.loop.batch.examples,
+            tokens=self.loop.batch.tokens,
+            seed=self.args.data_seed or self.args.seed,
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+        )
+        loader: Any = torch.utils.data.DataLoader(
             self.loop.train,
-            batch_sampler=BatchSampler(
-                self.loop.train.lengths.tolist(),
-                examples=self.loop.batch.examples,
-                tokens=self.loop.batch.tokens,
-                seed=self.args.data_seed or self.args.seed,
-                rank=self.args.process_index,
-                processes=self.args.world_size,
-            ),
+            batch_sampler=sampler,
             collate_fn=self.loop.collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """A share of warm-up in whole steps, rounded down.
-
-        transformers rounds it up, and the first step of a warm-up has a rate of 0: of a run of
-        three steps one would learn nothing.
-        """
-        if self.loop.options.warmup < 1:
-            self.args.warmup_steps = int(self.loop.options.warmup * num_training_steps)
-            if getattr(self.args, "warmup_ratio", None):
-                self.args.warmup_ratio = 0.0
-        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+        loader.set_epoch = sampler.set_epoch
+        return loader
 
     def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
         """Count the batch's tokens, then as usual."""
-        self.loop.meter.tokens += inputs.pop("tokens")
+        self.loop.tokens += inputs.pop("tokens")
         return super().training_step(model, inputs, *more, **named)  # type: ignore[misc]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -240,10 +198,12 @@ class LogCallback:
         self._loop = loop
         self._log = Path(loop.options.output, LOG)
         self._group: Any = None
+        # Tokens in the log of the run before it was resumed, and those logged since.
+        self._before = self._logged = 0
+        self._began = self._at = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin the log, or cut off what is done again."""
-        before = 0
         if args.world_size > 1:
             import torch
 
@@ -251,18 +211,18 @@ class LogCallback:
             self._group = torch.distributed.new_group(backend="gloo")
         if state.is_world_process_zero:
             kept = cut_log(self._log, state.global_step)
-            before = max((record.get("tokens", 0) for record in kept), default=0)
+            self._before = max((record.get("tokens", 0) for record in kept), default=0)
             self._loop.reporter.started(state.max_steps, state.global_step)
-        self._loop.meter.start(before)
+        self._began = self._at = time.perf_counter()
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         """Write a line of the log; raises ``ModelError`` for a loss that is no number."""
-        logs, meter = dict(logs or {}), self._loop.meter
+        logs = dict(logs or {})
         if "train_runtime" in logs:
             return
-        tokens = self._over_all(meter.tokens) if "loss" in logs else 0
+        tokens = self._over_all(self._loop.tokens) if "loss" in logs else 0
         if not state.is_world_process_zero:
             return
         loss = logs.get("loss", 0.0)
@@ -273,8 +233,11 @@ class LogCallback:
             )
         record = {"step": state.global_step, **logs}
         if "loss" in logs:
-            record["tokens"] = meter.before + tokens
-            record["tokens_per_second"] = round(meter.rate(tokens), 1)
+            now = time.perf_counter()
+            record["tokens"] = self._before + tokens
+            record["tokens_per_second"] = round((tokens - self._logged) / (now - self._at), 1)
+            self._loop.rate = tokens / (now - self._began)
+            self._at, self._logged = now, tokens
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._loop.reporter.step(record)

@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class _Runner(Runner):
 class _Random(_Runner):
     """Chooses among the tokens that the grammar allows, at random; ends lists now and then."""
 
+    @cached_property
+    def closers(self) -> frozenset[int]:
+        """The tokens with a closing bracket or brace."""
+        vocabulary = self.tokenizer.constraining
+        texts = ((token, vocabulary.decode_str([token])) for token in range(vocabulary.vocab_size))
+        return frozenset(token for token, text in texts if {*text} & {*"]}"})
+
     def spells(self, text: str) -> bool:
         """Whether the vocabulary can write a text."""
         return spells(self.tokenizer.constraining, text)
@@ -64,12 +71,12 @@ class _Random(_Runner):
         vocabulary = self.tokenizer.constraining
         held = Constraint(vocabulary, request.grammar, request.max_tokens, request.empties)
         while not held.done:
-            allowed = held.allowed().tolist()
-            token = self.rng.choice(allowed)
+            allowed = held.allowed()
+            token = int(allowed[self.rng.randrange(len(allowed))])
             if len(allowed) > 1 and self.rng.random() < self.closing:
-                few = self.rng.sample(allowed, min(len(allowed), 40))
-                ends = [t for t in few if set(vocabulary.decode_str([t])) & {*"]}"}]
-                token = ends[0] if ends else token
+                few = self.rng.sample(range(len(allowed)), min(len(allowed), 40))
+                drawn = (int(allowed[place]) for place in few)
+                token = next((one for one in drawn if one in self.closers), token)
             held.accept(token, self.rng.random())
         if request.instruction:
             count(f"passages answered at random, {request.instruction.task.name}")

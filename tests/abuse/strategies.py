@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -128,6 +129,9 @@ bad_names = st.sampled_from(["", " ", "\ud800", "y" * 3000, None, 3, True, [], {
 slot_lists = st.lists(names, min_size=1, max_size=6)
 
 
+_KEY = {"SPO": "predicate", "EE": "event_type", "EEA": "event_type", "KG": "entity_type"}
+
+
 def _plain(name: str, most: int) -> st.SearchStrategy[tuple[str, Any]]:
     few = st.lists(names, min_size=1, max_size=5)
     many = st.lists(names, min_size=6, max_size=most)
@@ -135,10 +139,10 @@ def _plain(name: str, most: int) -> st.SearchStrategy[tuple[str, Any]]:
 
 
 def _object(name: str, **keys: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Any]]:
-    items = st.lists(
-        st.fixed_dictionaries(dict(keys)), min_size=1, max_size=4, unique_by=json.dumps
-    )
-    return st.tuples(st.just(name), items)
+    part = st.fixed_dictionaries(dict(keys))
+    # One type with two lists of roles is refused; one predicate may have several pairs of types.
+    by = json.dumps if name == "SPO" else itemgetter(_KEY[name])
+    return st.tuples(st.just(name), st.lists(part, min_size=1, max_size=4, unique_by=by))
 
 
 # (task, its schema as plain data), by task.
@@ -151,7 +155,6 @@ SCHEMAS: dict[str, st.SearchStrategy[tuple[str, Any]]] = {
     "EEA": _object("EEA", event_type=names, trigger=slot_lists, arguments=slot_lists),
     "KG": _object("KG", entity_type=names, attributes=slot_lists),
 }
-_KEY = {"SPO": "predicate", "EE": "event_type", "EEA": "event_type", "KG": "entity_type"}
 
 
 def keys_of(task: str, schema: list[Any]) -> list[str]:

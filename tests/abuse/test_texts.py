@@ -56,7 +56,7 @@ def as_read(text: str) -> str:
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-@examples(1, 24)
+@examples(1, 30)
 def test_any_choice_of_tokens(
     task: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,10 +85,10 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "continue", ast.Break()
         case ast.Break():
             yield "break", ast.Continue()
-        case ast.Return(value=ast.Constant(value=False)):
-            # Nothing is as false as False.
+        case ast.Return(value=None | ast.Constant(value=None | False)):
+            # None in its place would change nothing, or as good as nothing.
             return
-        case ast.Return(value=value) if value is not None:
+        case ast.Return():
             yield "return", ast.Return(ast.Constant(None))
         case ast.Expr(value=ast.Call() | ast.Yield() | ast.YieldFrom()) | ast.AugAssign():
             yield "statement", ast.Pass()

@@ -22,12 +22,11 @@ from typing import Any
 
 from iepile_cli.training.attention import collator_for
 from iepile_cli.training.device import Device
-from iepile_cli.training.model import quiet_libraries
+from iepile_cli.training.model import load_trainable, quiet_libraries
 from iepile_cli.training.packing import PackedCollator, PaddedCollator
 from iepile_cli.training.prepare import prepare
 from iepile_cli.training.recipes import options_from
 from iepile_cli.training.reporting import Reporter
-from iepile_cli.training.trainable import load_trainable
 
 
 def stepper(model: Any, batch: Callable[[int], dict[str, Any]]) -> Callable[[int], float]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from evaluation_rows import counts, ner, row, scored, write
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iepile_cli.evaluation.matching import match_facts, overlap
 
@@ -74,6 +76,25 @@ def test_overlap() -> None:
     assert not overlap("", "x", "x")
     assert overlap("a b", "b c", "z b a b c")
     assert not overlap("a b", "b c", "a b, b c")
+    assert not overlap((3, 5), (0, 3), None)
+    # Of what the text does not hold nothing is known but its letters.
+    assert overlap("Bank", "Bank of Oz", "a Bank")
+    assert overlap("Bank of Oz", "Bank", "a Bank")
+    assert not overlap("Bank of Oz", "a Bank", "a Bank")
+
+
+def test_overlaps_are_looked_for_at_the_first_fifty_places() -> None:
+    for before, found in ((49, True), (50, False)):
+        text = "a b, b c, " * before + "a b c"
+        assert overlap("a b", "b c", text) is found
+        assert overlap("b c", "a b", text) is found
+
+
+@given(st.text("ab ", max_size=12), *[st.text("ab ", min_size=1, max_size=3)] * 2)
+def test_strings_overlap_as_their_places_and_letters_do(text: str, one: str, other: str) -> None:
+    starts = [[at for at in range(len(text)) if text.startswith(s, at)] for s in (one, other)]
+    crossed = any(a < b + len(other) and b < a + len(one) for a in starts[0] for b in starts[1])
+    assert overlap(one, other, text) == (crossed or one in other or other in one)
 
 
 def test_matching_pairs_every_fact_once() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iepile_cli.backends import Answer
 from iepile_cli.extraction.grounding import (
     Grounded,
     Item,
@@ -15,6 +16,7 @@ from iepile_cli.extraction.grounding import (
     ground,
     joint_score,
     located_json,
+    read_answer,
     with_occurrences,
 )
 from iepile_cli.task import TASKS, Roles, SchemaItem
@@ -246,6 +248,39 @@ def test_under_a_key_that_comes_twice_stands_what_both_hold() -> None:
     assert value == {"a": ["x", "y"], "b": both, "c": "z"}
     for string in (*value["a"], *value["b"]["k"], value["c"], *value["b"]["n"].values()):
         assert text[string.start : string.end] == f'"{string}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": ["x"], "a": {"k": "v"}}', {"a": {"k": "v"}}),
+        ('{"a": {"k": "v"}, "a": ["x"]}', {"a": ["x"]}),
+        ('{"a": ["x"], "a": null}', {"a": None}),
+    ],
+)
+def test_of_a_list_and_an_object_under_one_key_the_last_stands(text: str, value: object) -> None:
+    assert located_json(text) == value
+
+
+def test_a_mention_has_the_probability_of_the_tokens_that_spell_it() -> None:
+    # Places in an answer are counted in characters, ends of tokens in bytes.
+    text = '{"person": ["Zoë", "Bob"], "city": ["Rome", 3]}'
+    pieces = ['{"person": ["', "Zo", 'ë"', ', "', "Bob", '"], "city": ["', "Rome", '", 3]}']
+    assert "".join(pieces) == text
+    ends = tuple(len("".join(pieces[: at + 1]).encode()) for at in range(len(pieces)))
+    probs = (1.0, 0.5, 0.8, 1.0, 0.9, 1.0, 0.25, 1.0)
+    items = (SchemaItem("person"), SchemaItem("city"))
+    problems: list[str] = []
+    answer = Answer(text, token_ends=ends, token_probs=probs)
+    (_, people), (_, cities) = read_answer(TASKS["NER"], items, answer, problems)
+    assert [(roles, [pytest.approx(one) for one in scores]) for roles, scores in people] == [
+        ((("mention", "Zoë"),), [0.4]),
+        ((("mention", "Bob"),), [0.9]),
+    ]
+    assert cities[0] == ((("mention", "Rome"),), (pytest.approx(0.25),))
+    assert problems
+    (_, (unscored, *_)), _ = read_answer(TASKS["NER"], items, Answer(text), [])
+    assert unscored == ((("mention", "Zoë"),), (None,))
 
 
 def test_strings_with_escapes_are_located() -> None:

@@ -578,6 +578,25 @@ def test_a_peft_folder_is_merged_into_a_gguf_base_without_torch(
     assert (settings.template, settings.lora_r) == ("alpaca", 4)
 
 
+def test_an_adapter_of_a_gguf_base_is_written_as_gguf_without_torch(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    base, expected = tmp_path / "base.gguf", tmp_path / "expected.gguf"
+    plain = ExportOptions("gguf", str(base), model=str(tiny), quantise="f32", template="alpaca")
+    export(plain)
+    export(
+        dataclasses.replace(plain, to="gguf-adapter", adapter=(str(trained),), output=str(expected))
+    )
+    # From a PEFT folder, and from a folder that has it already, as training leaves it.
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    both = shutil.copytree(trained, tmp_path / "both")
+    for folder, made in ((trained, first), (both, second)):
+        export_without_torch("--to", "gguf-adapter", "-m", base, "-a", folder, "-o", made)
+        assert logits(base, [made]) == pytest.approx(logits(base, [expected]), abs=1e-6)
+        assert read_adapter_settings(made) == read_adapter_settings(trained)
+        shutil.copy(made, both / "adapter.gguf")
+
+
 def test_gguf_parts_are_merged_without_torch(gguf_parts: tuple[Path, Path], tmp_path: Path) -> None:
     base, adapter = gguf_parts
     words = ["-m", base, "-a", adapter, "--template", "alpaca", "--quantise", "q4_0"]

@@ -12,15 +12,14 @@ from safetensors.torch import load_file
 from training.runs import Recorder, run
 
 from iepile_cli.training import device
+from iepile_cli.training.batch import estimate
 from iepile_cli.training.device import Device, choose_device, round_frozen
 from iepile_cli.training.distributed import Shares
 from iepile_cli.training.finetune import train
-from iepile_cli.training.model import base_to_train
+from iepile_cli.training.model import base_to_train, load_trainable
 from iepile_cli.training.options import TrainOptions
-from iepile_cli.training.plan import estimate
 from iepile_cli.training.prepare import dry_run
 from iepile_cli.training.reporting import Stopped
-from iepile_cli.training.trainable import load_trainable
 
 replace = dataclasses.replace
 ROUNDED = Device("cpu", "fp32", rounds_frozen=True)

@@ -19,11 +19,10 @@ from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.models import resolve_model
 from iepile_cli.training.device import Device
 from iepile_cli.training.export import export
-from iepile_cli.training.model import base_to_train
+from iepile_cli.training.model import base_to_train, load_trainable
 from iepile_cli.training.options import ExportOptions, TrainOptions
 from iepile_cli.training.prepare import dry_run, prepare
 from iepile_cli.training.reporting import Reporter
-from iepile_cli.training.trainable import load_trainable
 
 replace = dataclasses.replace
 CPU = Device("cpu", "fp32")

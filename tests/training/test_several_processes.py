@@ -130,10 +130,10 @@ def test_all_weights_of_a_13b_model_fit_on_eight_gpus_when_sharded(
     from transformers import LlamaConfig
 
     from iepile_cli.registry import registry
+    from iepile_cli.training.batch import choose_batch, estimate
     from iepile_cli.training.dataset import Report
     from iepile_cli.training.device import Device
     from iepile_cli.training.model import Base
-    from iepile_cli.training.plan import choose_batch, estimate
 
     LlamaConfig(
         hidden_size=5120,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,6 @@ from iepile_cli.task.table import TASKS
 from iepile_cli.templates import encode
 from iepile_cli.training.dataset import (
     EncodedDataset,
-    EncoderFactory,
     dataset_key,
     digest,
     encode_dataset,
@@ -496,14 +496,10 @@ def test_other_processes_encode_alike(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_SERIAL", 2)
     path = write_rows(tmp_path, [("q" * (n % 7 + 1), str(n)) for n in range(60)])
     alone = stored(path, tmp_path / "1")
-    many = stored(path, tmp_path / "2", workers=2, factory=EncoderFactory(elsewhere, (12,)))
+    many = stored(path, tmp_path / "2", workers=2, factory=functools.partial(make_encoder, 12))
     assert [list(many[n]["input_ids"]) for n in range(60)] == [
         list(alone[n]["input_ids"]) for n in range(60)
     ]
-
-
-def elsewhere(length: int) -> Encoder:
-    return make_encoder(length)
 
 
 def test_limits_come_from_the_options() -> None:

@@ -131,7 +131,8 @@ def test_a_recipe_says_the_memory_it_takes_and_what_there_is(
     small = known.get("model", "smollm2").parameters
 
     def needed(name: str, gpus: list[int], parameters: int = size) -> Needed:
-        monkeypatch.setattr(memory, "gpu_memory", lambda: gpus)
+        there = tuple(memory.Gpu("", size, size) for size in gpus)
+        monkeypatch.setattr(memory, "nvidia_gpus", lambda: there)
         made: Needed = known.get("recipe", name).memory(parameters)
         return made
 
@@ -151,10 +152,10 @@ def test_a_recipe_says_the_memory_it_takes_and_what_there_is(
 def test_a_guessed_shape_needs_about_the_memory_of_the_real_one(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 
+    from iepile_cli.training.batch import Shape, estimate_of
     from iepile_cli.training.device import Device
     from iepile_cli.training.distributed import Shares
     from iepile_cli.training.model import empty_model
-    from iepile_cli.training.plan import Shape, estimate_of
 
     widths = {"hidden_size": 5120, "intermediate_size": 13824, "vocab_size": 32000}
     LlamaConfig(**widths, num_hidden_layers=40, num_attention_heads=40).save_pretrained(tmp_path)

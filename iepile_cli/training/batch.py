@@ -1,4 +1,4 @@
-"""What a run will do, settled before it starts: memory, batch, steps.
+"""The memory that a run takes, and the largest batch that fits.
 
 Memory is counted on a model without weights (torch's ``meta`` device). Activations are estimated
 for a decoder of the Llama kind: per token and layer about twelve values of hidden and four of
@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.training.dataset import Report
@@ -260,17 +259,15 @@ def _shared_out(
     share = wanted // unit
     if options.grad_accum:
         return Batch(share, accumulated, processes)
-    sizes = [size for size in range(share, 0, -1) if share % size == 0]
-    fitting = (size for size in sizes if _suits(guess, size, report, device, free))
-    size = next(fitting, 1)
+
+    def suits(size: int) -> bool:
+        tokens = size * report.longest
+        fits = guess.total(tokens, report.answers) <= 0.9 * free
+        return fits and (device.kind != "cpu" or tokens <= _CPU_TOKENS)
+
+    sizes = (size for size in range(share, 0, -1) if share % size == 0)
+    size = next(filter(suits, sizes), 1)
     return Batch(size, share // size, processes)
-
-
-def _suits(guess: Estimate, size: int, report: Report, device: Device, free: int) -> bool:
-    tokens = size * report.longest
-    if device.kind == "cpu" and tokens > _CPU_TOKENS:
-        return False
-    return guess.total(tokens, report.answers) <= 0.9 * free
 
 
 def _too_large(
@@ -305,77 +302,3 @@ def _too_large(
         f"and {readable_size(free)} are free on {device.kind}",
         hint="what would help: " + (", ".join(ways) or "a smaller model"),
     )
-
-
-# ------------------------------------------------------------------------------------------ plan
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is settled before the first step.
-
-    ``steps`` are updates of the weights in the whole run; ``warnings`` what the user should know.
-    """
-
-    options: TrainOptions
-    base: Base
-    device: Device
-    report: Report
-    examples: int
-    held_out: int
-    guess: Estimate
-    batch: Batch
-    steps: int
-    warnings: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """The plan for people, a fact a line."""
-        options, guess = self.options, self.guess
-        epochs = f" ({options.epochs:g} epochs of {self.examples:,} examples)"
-        several = f", {self.batch.processes} processes" if self.batch.processes > 1 else ""
-        memory = readable_size(guess.total(self.batch.largest(self.report), self.report.answers))
-        shown = [
-            f"model      {self.base.name}, template {self.base.template.name}",
-            f"adapter    {self._adapter()}",
-            f"device     {self.device} ({self.device.reason}){several}",
-            f"training   {self._method()}: {guess.trained:,} of {guess.parameters:,} weights",
-            f"batch      {self.batch}",
-            f"steps      {self.steps:,}" + ("" if options.max_steps else epochs),
-            f"memory     about {memory}, {readable_size(self.device.free_memory())} free",
-        ]
-        shown += [f"data       {line}" for line in self.report.lines()]
-        if self.held_out:
-            shown.append(f"held out   {self.held_out:,} examples")
-        shown += [f"warning    {warning}" for warning in self.warnings]
-        if options.method != "lora":
-            del shown[1]
-        return shown
-
-    def summary(self) -> str:
-        """The same as one text."""
-        return "\n".join(self.lines())
-
-    def _adapter(self) -> str:
-        if not self.base.adapter:
-            return "a new one"
-        return f"going on from {self.base.adapter_name}"
-
-    def _method(self) -> str:
-        options = self.options
-        if options.method != "lora":
-            return options.method
-        rank, alpha = options.lora_r, options.alpha
-        if self.base.adapter:
-            config = adapter_config(self.base.adapter)
-            rank, alpha = int(config.get("r", 0)), float(config.get("lora_alpha", 0))
-        bits = "" if options.bits == 16 else f" on {options.bits}-bit weights"
-        return f"LoRA r {rank}, alpha {alpha:g}{bits}"
-
-
-def readable_time(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
