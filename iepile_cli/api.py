@@ -239,21 +239,30 @@ def load(
 def read_documents(
     paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
+    pattern: str | None = None,
     on_error: Callable[[IEPileError], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Iterator[Document]:
     """The texts in files, folders, globs and addresses, as ``iepile extract`` reads them.
 
     Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
-    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format``, ``limit``,
-    ``pattern``, and ``on_note``, which hears of guessed encodings and parts that were not read.
-    What cannot be read raises ``DataError``, or goes to ``on_error`` and the rest goes on.
+    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format`` and ``limit``;
+    ``pattern`` says which files of folders are read (``*.txt``), and ``on_note`` hears of guessed
+    encodings and parts that were not read. What cannot be read raises ``DataError``, or goes to
+    ``on_error`` and the rest goes on.
     """
-    from iepile_cli.extraction.inputs import raise_error
+    from iepile_cli.extraction.inputs import InputOptions, raise_error
     from iepile_cli.extraction.inputs import read_documents as reading
 
     named = [paths] if isinstance(paths, (str, PathLike)) else paths
-    return reading([fspath(path) for path in named], on_error=on_error or raise_error, **options)
+    return reading(
+        [fspath(path) for path in named],
+        InputOptions(**options),
+        pattern=pattern,
+        on_error=on_error or raise_error,
+        on_note=on_note,
+    )
 
 
 def _extraction(result: Result) -> Extraction:

@@ -251,11 +251,7 @@ class Texts(Source):
         """All documents, whatever part is asked for."""
         return read_documents(
             self.paths,
-            encoding=self.reading.encoding,
-            lines=self.reading.lines,
-            text_field=self.reading.text_field,
-            input_format=self.reading.input_format,
-            limit=self.reading.limit,
+            self.reading,
             exclude=self._exclude,
             on_error=on_error,
             on_skip=on_skip,

@@ -12,7 +12,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
@@ -74,6 +74,13 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.lines and self.text_field is not None:
+            hint = "--lines or --text-field"
+            raise UsageError("a text a line has no field to choose", hint=hint)
+        if self.input_format is not None and (self.lines or self.text_field is not None):
+            hint = "leave out --lines and --text-field"
+            raise UsageError("--input-format is for files that are one text each", hint=hint)
+        encodings.check_encoding(self.encoding)
         if self.shard is not None:
             parse_shard(self.shard)
 
@@ -126,12 +133,8 @@ def raise_error(error: IEPileError) -> None:
 
 def read_documents(
     paths: Sequence[str],
+    reading: InputOptions | None = None,
     *,
-    encoding: str | None = None,
-    lines: bool = False,
-    text_field: str | None = None,
-    input_format: Kind | None = None,
-    limit: int | None = None,
     pattern: str | None = None,
     exclude: Collection[str] = (),
     on_error: OnError = raise_error,
@@ -144,27 +147,17 @@ def read_documents(
     them), unless ``lines`` makes every line that is not blank one, or its suffix says that it holds
     records (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow`` ...): then each
     record's ``text_field`` is one. With ``text_field`` given, files of an unknown suffix, and
-    standard input, are read as JSON Lines. ``input_format`` says what files are. Without
-    ``encoding``, text is UTF-8, what its byte order mark says, or what it seems to be. ``limit``
-    ends the stream after so many documents; ``pattern``, ``exclude`` and ``on_skip`` are those of
-    ``find_files``. ``on_note`` hears of guessed encodings and of what was not read of a document.
-
-    Raises ``UsageError`` at once for options that cannot be; bad input goes to ``on_error``.
+    standard input, are read as JSON Lines. The ``shard`` and ``save_text`` of ``reading`` are for
+    the caller. ``pattern``, ``exclude`` and ``on_skip`` are those of ``find_files``. ``on_note``
+    hears of guessed encodings and of what was not read of a document. Bad input goes to
+    ``on_error``.
     """
-    if lines and text_field is not None:
-        raise UsageError("a text a line has no field to choose", hint="--lines or --text-field")
-    if input_format is not None and (lines or text_field is not None):
-        hint = "leave out --lines and --text-field"
-        raise UsageError("--input-format is for files that are one text each", hint=hint)
-    if limit is not None and limit < 0:
-        raise UsageError(f"--limit {limit} is no number of documents", hint="0 or more")
-    encodings.check_encoding(encoding)
-    reading = _Reading(encoding, lines, text_field, input_format, on_note or (lambda note: None))
+    how = _Reading(reading or InputOptions(), on_note or (lambda note: None))
     found = find_files(paths, on_error, pattern=pattern, exclude=exclude, on_skip=on_skip)
     documents = (
-        document for path in found for document in read_file(path, reading.reader(path), on_error)
+        document for path in found for document in read_file(path, how.reader(path), on_error)
     )
-    return itertools.islice(documents, limit)
+    return itertools.islice(documents, how.options.limit)
 
 
 def file_reader(
@@ -173,15 +166,8 @@ def file_reader(
     """A function that gives the documents of one file, whatever ``limit`` and ``shard`` say."""
 
     def read(path: str, on_error: OnError) -> Iterator[Document]:
-        return read_documents(
-            [path],
-            encoding=reading.encoding,
-            lines=reading.lines,
-            text_field=reading.text_field,
-            input_format=reading.input_format,
-            on_error=on_error,
-            on_note=on_note,
-        )
+        whole = replace(reading, limit=None)
+        return read_documents([path], whole, on_error=on_error, on_note=on_note)
 
     return read
 
@@ -195,18 +181,20 @@ Reader: TypeAlias = Callable[[BufferedReader, str], Iterable[Found]]
 class _Reading:
     """How files are read."""
 
-    encoding: str | None
-    lines: bool
-    text_field: str | None
-    input_format: Kind | None
+    options: InputOptions
     on_note: OnNote
+
+    @property
+    def field(self) -> str:
+        """The field of a record that holds the text."""
+        return TEXT_FIELD if self.options.text_field is None else self.options.text_field
 
     def reader(self, path: str) -> Reader:
         """What reads the documents of a file: a function of its bytes and its name."""
         suffix = "" if path == STDIN else files.suffix(path)
-        if self.input_format is not None:
+        if self.options.input_format is not None:
             return lambda stream, name: self._whole(stream, name, suffix)
-        if self.lines:
+        if self.options.lines:
             return self._lines
         if suffix in arrow_files.SUFFIXES:
             return self._rows
@@ -214,14 +202,15 @@ class _Reading:
             return lambda stream, name: self._records(stream, name, suffix)
         from iepile_cli.documents import SUFFIXES
 
-        if self.text_field is not None and suffix not in SUFFIXES:
+        if self.options.text_field is not None and suffix not in SUFFIXES:
             return lambda stream, name: self._records(stream, name, suffix)
         return lambda stream, name: self._whole(stream, name, suffix)
 
     def _whole(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Document]:
         from iepile_cli.documents import read
 
-        found = read(stream, suffix, kind=self.input_format, encoding=self.encoding)
+        how = self.options
+        found = read(stream, suffix, kind=how.input_format, encoding=how.encoding)
         for note in found.notes:
             self.on_note(f"{name}: {note}")
         if found.text and not found.text.isspace():
@@ -235,23 +224,21 @@ class _Reading:
                 yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
 
     def _records(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Found]:
-        field = self.text_field if self.text_field is not None else TEXT_FIELD
         lines = self._decoded_lines(stream, name)
         records = (
-            record_files.rows(lines, TABLES[suffix], field)
+            record_files.rows(lines, TABLES[suffix], self.field)
             if suffix in TABLES
             else record_files.objects(lines, whole=suffix == ".json")
         )
-        return _documents(records, name, field)
+        return _documents(records, name, self.field)
 
     def _rows(self, stream: BufferedReader, name: str) -> Iterator[Found]:
-        field = self.text_field if self.text_field is not None else TEXT_FIELD
-        return _documents(arrow_files.rows(stream, [field, "id"]), name, field)
+        return _documents(arrow_files.rows(stream, [self.field, "id"]), name, self.field)
 
     def _decoded_lines(
         self, stream: BufferedReader, name: str
     ) -> Iterator[tuple[int, str | DataError]]:
-        encoding = self.encoding
+        encoding = self.options.encoding
         if encoding is None:
             encoding = stream_encoding(stream)
             if encoding is not None:

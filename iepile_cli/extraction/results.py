@@ -121,7 +121,7 @@ def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
             found.setdefault((item.item, _place(item)), []).append(item)
     count = len(readings)
     return [
-        _scored(same[0], _mean([item.score for item in same], count))
+        _scored(same[0], sum(1.0 if one.score is None else one.score for one in same) / count)
         for same in found.values()
         if 2 * len(same) > count
     ]
@@ -133,10 +133,6 @@ def _scored(item: Item, score: float) -> Item:
     if len(roles) == 1:
         roles = tuple((role, replace(span, score=score)) for role, span in roles)
     return replace(item, roles=roles, score=score)
-
-
-def _mean(scores: Sequence[float | None], count: int) -> float:
-    return sum(1.0 if score is None else score for score in scores) / count
 
 
 def distinct(items: Iterable[Item]) -> list[Item]:

@@ -34,13 +34,6 @@ _NOT_IN_TSV = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _ROW_GROUP = 10_000
 
 
-def table_of(format_: str, task: Task, *, bom: bool = False) -> Form:
-    """The table of a format; raises ``UsageError`` where its library is missing."""
-    if format_ == "parquet":
-        return Parquet(task)
-    return Csv(task, bom=bom) if format_ == "csv" else Tsv(task)
-
-
 def columns_of(task: Task) -> list[str]:
     """The names of a task's columns."""
     named = [*_IDENTITY, *(key for key, field in task.item_keys if field.endswith("_type"))]
@@ -99,6 +92,8 @@ class Csv(Form):
 
     def begin(self, *, resumed: bool = False) -> bytes:
         """The names of the columns."""
+        if resumed:
+            return b""
         return (codecs.BOM_UTF8 if self._bom else b"") + self._row(columns_of(self._task))
 
     def result(self, result: Result) -> bytes:
@@ -162,19 +157,16 @@ class Parquet(Form):
     def _write(self) -> None:
         if not self._rows:
             return
-        cells = [
-            [
-                one.encode("utf-8", "replace").decode() if isinstance(one, str) else one
-                for one in row
-            ]
-            for row in self._rows
-        ]
         arrays = [
-            self._pyarrow.array(list(column), field.type)
-            for column, field in zip(zip(*cells, strict=True), self._schema, strict=True)
+            self._pyarrow.array(map(_encodable, column), field.type)
+            for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []
+
+
+def _encodable(cell: Any) -> Any:
+    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
 
 
 class _Sink(io.RawIOBase):

@@ -163,7 +163,7 @@ def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -
     direct = kind if kind in FORMATS else "f16"
     merge_adapters(parts.path, adapters, made, direct, settings)
     with GgufFile(made) as file:
-        formats, longest = set(file.formats()), file.context_length()
+        formats, longest = file.formats(), file.context_length()
     if formats != {kind.upper()}:
         # What no adapter changes is still in the format of the base model.
         note(f"writing GGUF ({options.quantise})")

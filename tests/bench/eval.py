@@ -191,6 +191,7 @@ def measure(command: list[str]) -> tuple[float, float, float]:
     # Where nothing compiled is kept, every start would compile all modules.
     environment = {**os.environ}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    before = os.times()
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     peak = 0
@@ -199,12 +200,11 @@ def measure(command: list[str]) -> tuple[float, float, float]:
         time.sleep(0.02)
     wall = time.perf_counter() - start
     after = os.times()
-    cpu = after.children_user + after.children_system - measure.before  # type: ignore[attr-defined]
-    measure.before = after.children_user + after.children_system  # type: ignore[attr-defined]
+    cpu = after.children_user + after.children_system
+    cpu -= before.children_user + before.children_system
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
     return wall, cpu, peak / 2**20
-
-
-measure.before = 0.0  # type: ignore[attr-defined]
 
 
 def children(pid: int) -> list[int]:
