@@ -28,7 +28,7 @@ WHOLE = 1500
 AROUND = 80
 FILE_WIDTH = 100
 # The width from which an item of several parts has room for its place and score.
-ROOMY = 60
+WIDE = 60
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -154,7 +154,7 @@ def _tabulated(result: Result, colours: dict[str, str], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     names = columns(result.task)
     # Where there is no room for all, places and scores make way for the words.
-    shown = len(names) if width >= ROOMY or is_single(result.task) else len(names) - 2
+    shown = len(names) if width >= WIDE or is_single(result.task) else len(names) - 2
     for name in names[:shown]:
         right = name in ("at", "score")
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
