@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -94,11 +94,3 @@ class EvalOptions:
                 f"upstream's evaluation cannot score {task.name}",
                 hint="leave out --upstream-compatible",
             )
-
-    def without_intervals(self) -> EvalOptions:
-        """The same without resampling."""
-        return replace(self, resamples=0)
-
-    def without_repair(self) -> EvalOptions:
-        """The same with broken answers left broken."""
-        return replace(self, repair=False)
