@@ -26,7 +26,7 @@ def gold_facts(
     ``surfaces``, and texts otherwise.
     """
     if not by_offset:
-        return reader.read_gold(item.gold for item in items)
+        return reader.read_items(item.gold for item in items)
     placed = []
     for gold, spans in items:
         roles: list[tuple[str, Any]] = []
@@ -35,7 +35,7 @@ def gold_facts(
                 surfaces[span] = text
             roles.append((role, text if span is None else span))
         placed.append(gold._replace(roles=tuple(roles)))
-    return reader.read_gold(placed)
+    return reader.read_items(placed)
 
 
 def distinct(facts: Facts, task: Task) -> Facts:

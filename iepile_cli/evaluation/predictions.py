@@ -85,7 +85,7 @@ def _lines(source: files.Input, path: str) -> Iterator[bytes]:
                 raise DataError(f"{problem.kind}: {problem.what}", line=problem.line)
             yield chunk.data + b"\n"
     except DataError as error:
-        raise DataError(error.reason, path=name, line=error.line, hint=error.hint) from None
+        raise error.at(name) from None
 
 
 class PredictionFile:

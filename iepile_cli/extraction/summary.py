@@ -29,9 +29,11 @@ class SummaryOptions:
     """When two surfaces are the same name; raises ``UsageError`` for values that cannot be."""
 
     ignore_case: bool = option(True, group=_GROUP, help="Count names together whatever their case.")
-    ignore_space: bool = option(True, group=_GROUP, help="Likewise whatever their white space.")
+    ignore_space: bool = option(
+        True, group=_GROUP, help="Count names together whatever their white space."
+    )
     ignore_determiners: bool = option(
-        True, group=_GROUP, help="Likewise with and without a leading the, a or an."
+        True, group=_GROUP, help="Count names together with and without a leading the, a or an."
     )
     match_initials: bool = option(
         False,

@@ -17,9 +17,9 @@ from iepile_cli.conversion.gold import UNFIT, Unusable
 from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
 from iepile_cli.documents import read_text
-from iepile_cli.encodings import stream_encoding
+from iepile_cli.encodings import decode_json, decoded_lines, stream_encoding
 from iepile_cli.errors import DataError
-from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, suffix
+from iepile_cli.files import STDIN_NAME, open_input, suffix
 from iepile_cli.record_files import TABLES, TEXT_FIELD
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import fixed_roles, slot_role
