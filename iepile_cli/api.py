@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.errors import IEPileError
@@ -206,12 +205,7 @@ class Extractor:
     def __enter__(self) -> Extractor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -327,7 +321,7 @@ def write_page(
     """
     from iepile_cli.extraction.page import TITLE, page_of
     from iepile_cli.extraction.summary import SummaryOptions
-    from iepile_cli.files import atomic_write
+    from iepile_cli.writing import atomic_write
 
     documents = ((*_record_and_text(one), "") for one in results)
     with atomic_write(fspath(output)) as file:

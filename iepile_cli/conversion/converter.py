@@ -87,7 +87,12 @@ class Converter:
         odd = any(item.trigger is False for item in plan.items)
         layout = self.task.layout
         self.flat = (
-            FlatReader(self.task.shape, typed=bool(layout.subject_type), unique=bool(layout.unique))
+            FlatReader(
+                self.task.shape,
+                typed=bool(layout.subject_type),
+                unique=bool(layout.unique),
+                writes=self.trains,
+            )
             if flat_names(self.task.shape) is not None and not odd
             else None
         )

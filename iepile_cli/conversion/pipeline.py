@@ -30,9 +30,10 @@ from iepile_cli.conversion.readers import open_records
 from iepile_cli.conversion.report import Counts, Report
 from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
 from iepile_cli.errors import UsageError
-from iepile_cli.files import atomic_folder, atomic_write, display_name, is_device
+from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.shards import Shard
+from iepile_cli.writing import atomic_folder, atomic_write, is_device
 
 # Called with how many bytes of how many are done; 0 of 0 when the size is not known.
 Progress: TypeAlias = Callable[[int, int], None]

@@ -249,19 +249,19 @@ class FlatReader:
     """Reads decoded entries of tasks whose gold is mentions or pairs, nothing of variable form.
 
     ``read`` gives None for anything unusual; the record is then read the general way, which says
-    what is wrong with it.
+    what is wrong with it. Without ``writes`` the mentions' answers are left empty.
     """
 
-    def __init__(self, shape: Node, *, typed: bool, unique: bool) -> None:
+    def __init__(self, shape: Node, *, typed: bool, unique: bool, writes: bool) -> None:
         names = flat_names(shape) or ()
-        self.typed, self.unique = typed, unique
+        self.typed, self.unique, self.writes = typed, unique, writes
         self.opening = [
             (b", " if index else b"{") + nested(name) + b": " for index, name in enumerate(names)
         ]
 
     def read(self, entries: Sequence[Any], text: str) -> dict[Key, list[Placed]] | None:
         """The mentions or pairs of each key, in the order of the text, each once if ``unique``."""
-        find = text.find
+        find, writes = text.find, self.writes
         pairs = len(self.opening) == 2
         opening, between = self.opening if pairs else (b"", b"")
         found: dict[Key, list[Placed]] = {}
@@ -274,13 +274,14 @@ class FlatReader:
             tail = ""
             if places < 0 or not head:
                 return None
-            written = nested(head)
+            written = nested(head) if writes else b""
             if pairs:
                 tail = entry.role1
                 places = places, find(tail)
                 if places[1] < 0 or not tail:
                     return None
-                written = b"".join((opening, written, between, nested(tail), b"}"))
+                if writes:
+                    written = b"".join((opening, written, between, nested(tail), b"}"))
             if self.typed:
                 key = entry.kind, entry.subject_type, entry.object_type
                 if not entry.subject_type:

@@ -128,13 +128,13 @@ class FactReader:
     def read_entries(self, entries: list[Any]) -> tuple[Facts, list[Fact]]:
         """The gold facts of a list of annotations, and those that are optional."""
         if not self.literal:
-            return self.read_gold(read_annotations(self.task, entries, []))
+            return self.read_items(read_annotations(self.task, entries, []))
         facts = self.empty()
         for typed in _literal_gold(self.task, entries):
             self.add(typed, facts)
         return facts, []
 
-    def read_gold(self, items: Iterable[Gold]) -> tuple[Facts, list[Fact]]:
+    def read_items(self, items: Iterable[Gold]) -> tuple[Facts, list[Fact]]:
         """The facts of gold items, and those that are optional."""
         facts = self.empty()
         optional: list[Fact] = []

@@ -33,8 +33,7 @@ from iepile_cli.evaluation.gold_facts import (
     distinct,
     gold_facts,
     gold_is_placed,
-    item_facts,
-    items_are_placed,
+    result_items,
 )
 from iepile_cli.evaluation.gold_index import (
     NO_GOLD,
@@ -214,17 +213,19 @@ class GoldComparison:
             document.text = document.comparable_text = text
         surfaces: dict[Span, str] = {}
         document.surfaces = surfaces
-        result = is_result(value)
-        if is_result(record):
-            by_offset = items_are_placed(task, entries)
-            document.gold = item_facts(reader, entries, surfaces, by_offset)
+        answered, from_result = is_result(value), is_result(record)
+        if from_result:
+            items = result_items(task, entries)
         else:
             items = gold_items(task, entries, document.text or "", [])
-            by_offset = (result or not value) and gold_is_placed(items)
-            document.gold, document.optional = gold_facts(reader, items, surfaces, by_offset)
-        if result:
-            document.predicted = item_facts(reader, value["items"], surfaces, by_offset)
-            if not by_offset and not is_result(record):
+        by_offset = (from_result or answered or not value) and gold_is_placed(items)
+        document.gold, document.optional = gold_facts(reader, items, surfaces, by_offset)
+        if answered:
+            answers = result_items(task, value["items"])
+            document.predicted, _ = gold_facts(reader, answers, surfaces, by_offset)
+        if not by_offset and not from_result:
+            document.gold = distinct(document.gold, task)
+            if answered:
                 document.predicted = distinct(document.predicted, task)
         if by_offset and document.text is None:
             # Without the text, a mention without offsets cannot be found in it.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.counts import GROUP, Counts
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
-from iepile_cli.files import atomic_write, write_atomic
 from iepile_cli.formatting import plural
+from iepile_cli.writing import atomic_write, write_atomic
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.run import Evaluation

@@ -48,7 +48,9 @@ class OutputOptions:
         group=_OUTPUT,
         help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
     )
-    resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+    resume: bool = option(
+        False, group=_OUTPUT, help="Continue an interrupted run: keep what --output holds."
+    )
     summary: bool = option(
         False,
         group=_OUTPUT,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
-from iepile_cli import arrow_files, files, record_files
+from iepile_cli import arrow_files, encodings, files, record_files
 from iepile_cli.encodings import guessed, stream_encoding
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.paths import OnError, OnSkip, find_files
@@ -51,19 +51,18 @@ class InputOptions:
     encoding: str | None = option(
         None,
         group=_INPUT,
-        help="Encoding of the input. Default: UTF-8, or as its BOM says, or as it seems.",
+        help="Encoding of the input. Default: UTF-8 or what the content tells.",
     )
     input_format: Kind | None = option(
         None,
         group=_INPUT,
-        help="What kind of document each file is; text: none, as it is. Default: as content and "
-        "suffix say.",
+        help="Kind of document; text: plain text. Default: by content and suffix.",
     )
     save_text: str | None = option(
         None,
         group=_INPUT,
         metavar="DIR",
-        help="Write each text there as it was read: offsets count its characters.",
+        help="Write each text as it was read to this folder: offsets refer to it.",
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
     shard: str | None = option(
@@ -81,7 +80,7 @@ class InputOptions:
         if self.input_format is not None and (self.lines or self.text_field is not None):
             hint = "leave out --lines and --text-field"
             raise UsageError("--input-format is for files that are one text each", hint=hint)
-        files.check_encoding(self.encoding)
+        encodings.check_encoding(self.encoding)
         if self.shard is not None:
             parse_shard(self.shard)
 
@@ -220,7 +219,7 @@ class _Reading:
     def _lines(self, stream: BufferedReader, name: str) -> Iterator[Found]:
         for number, line in self._decoded_lines(stream, name):
             if isinstance(line, DataError):
-                yield placed(line, name, number)
+                yield line.at(name, number)
             elif not line.isspace():
                 yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
 
@@ -244,7 +243,7 @@ class _Reading:
             encoding = stream_encoding(stream)
             if encoding is not None:
                 self.on_note(f"{name}: {guessed(encoding)}")
-        return files.decoded_lines(stream, encoding)
+        return encodings.decoded_lines(stream, encoding)
 
 
 def read_file(
@@ -270,7 +269,7 @@ def read_file(
                         f"its first {failed} records are unusable: the rest is not read", path=name
                     )
     except DataError as error:
-        on_error(error if error.path else placed(error, name, error.line))
+        on_error(error if error.path else error.at(name))
         return
     if empty and not failed:
         on_error(DataError(f"is empty: it holds no {what}", path=name))
@@ -281,19 +280,14 @@ def _documents(
 ) -> Iterator[Found]:
     for number, record in found:
         if isinstance(record, DataError):
-            yield placed(record, name, number)
+            yield record.at(name, number)
             continue
         try:
             text, identity = record_files.text_of(record, field)
         except DataError as error:
-            yield placed(error, name, number)
+            yield error.at(name, number)
         else:
             yield Document(name, text, identity, number)
-
-
-def placed(error: DataError, name: str, line: int | None) -> DataError:
-    """The same error, with its file and line."""
-    return DataError(error.reason, path=name, line=line, hint=error.hint)
 
 
 def is_piped() -> bool:

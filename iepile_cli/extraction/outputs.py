@@ -37,15 +37,9 @@ from iepile_cli.extraction.resuming import (
     result_key,
 )
 from iepile_cli.extraction.summary import SummaryOptions
-from iepile_cli.files import (
-    COMPRESSED_SUFFIXES,
-    is_device,
-    lock,
-    naming_what_is_full,
-    open_alone,
-    write_atomic,
-)
+from iepile_cli.files import COMPRESSED_SUFFIXES
 from iepile_cli.task import Task
+from iepile_cli.writing import is_device, lock, naming_what_is_full, open_alone, write_atomic
 
 if TYPE_CHECKING:
     from iepile_cli.extraction.tool_forms import FolderWriter

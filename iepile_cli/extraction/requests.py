@@ -154,13 +154,15 @@ class ExtractOptions:
 
         Passages are left as they are for ``records``, which are put to the letter.
         """
-        passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
         model = opened.model
+        if model is None:
+            return self
+        passage = self.passage_tokens or (0 if records else model.passage_tokens)
         return replace(
             self,
             passage_tokens=passage,
-            min_scores=model.min_scores if model else {},
-            near_scores=model.near_scores if model else {},
+            min_scores=model.min_scores,
+            near_scores=model.near_scores,
         )
 
 

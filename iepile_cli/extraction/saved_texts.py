@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.files import STDIN, atomic_write, display_name
+from iepile_cli.files import STDIN, display_name
+from iepile_cli.writing import atomic_write
 
 _SUFFIX = ".txt"
 # What stays in a name as it is, besides letters and digits of any script.

@@ -20,7 +20,7 @@ from iepile_cli.errors import UsageError
 from iepile_cli.extraction.forms import Form, JsonArray, LeftOut, Lines
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result, to_json
-from iepile_cli.files import naming_what_is_full
+from iepile_cli.writing import naming_what_is_full
 
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 _LONGEST_NAME = 100

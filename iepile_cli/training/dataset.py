@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError, NoSuchFile
-from iepile_cli.files import atomic_folder, open_input
+from iepile_cli.files import open_input
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Example
+from iepile_cli.writing import atomic_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,6 @@ from iepile_cli.backends.transformers_loading import (
 )
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.fields import check_fields
-from iepile_cli.files import refuse_overwriting
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings, read_adapter_settings
 from iepile_cli.templates import Template, Tokenizer
@@ -48,6 +47,7 @@ from iepile_cli.training.model import (
 )
 from iepile_cli.training.options import ExportOptions
 from iepile_cli.training.output import readable
+from iepile_cli.writing import refuse_overwriting
 
 # Longer prompts than iepile sends by itself; more would only take memory.
 _OLLAMA_CONTEXT = 8192

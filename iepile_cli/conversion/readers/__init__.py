@@ -268,7 +268,7 @@ def _naming(path: Path | None) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+        raise error.at(display_name(path)) from None
 
 
 # ------------------------------------------------------------------------------------------- gold
