@@ -359,10 +359,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     # Loaded once for all: the processes are forks of this one.
-    import hypothesis  # noqa: F401
+    import hypothesis
     import numpy as np  # noqa: F401
     import pytest  # noqa: F401
 
+    # That a test fails is enough: no smaller example is looked for.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases)
+    hypothesis.settings.load_profile("mutants")
     paths = sorted(given.module.rglob("*.py")) if given.module.is_dir() else [given.module]
     every = list(mutants(paths, given.sample, given.seed))
     survivors = 0
