@@ -427,6 +427,14 @@ def test_any_names_come_back_from_an_expression(names: list[str]) -> None:
         assert items_from_expression(written, None)[1] == [item]
 
 
+def test_an_expression_holds_one_relation_between_commas() -> None:
+    with pytest.raises(UsageError, match="holds 2 relations") as refused:
+        items_from_expression("a -is-> b -is-> c", None)
+    assert "separate them by commas" in (refused.value.hint or "")
+    _, items = items_from_expression("a -is-> b, b -is-> c", None)
+    assert [(item.subject_type, item.object_type) for item in items] == [("a", "b"), ("b", "c")]
+
+
 def read_or_refused(read: Callable[[], Any]) -> Any:
     """What is read; None where it is refused as users are told so: in one line."""
     try:
