@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.errors import IEPileError
@@ -206,12 +205,7 @@ class Extractor:
     def __enter__(self) -> Extractor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -245,21 +239,30 @@ def load(
 def read_documents(
     paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
+    pattern: str | None = None,
     on_error: Callable[[IEPileError], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Iterator[Document]:
     """The texts in files, folders, globs and addresses, as ``iepile extract`` reads them.
 
     Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
-    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format``, ``limit``,
-    ``pattern``, and ``on_note``, which hears of guessed encodings and parts that were not read.
-    What cannot be read raises ``DataError``, or goes to ``on_error`` and the rest goes on.
+    ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format`` and ``limit``;
+    ``pattern`` says which files of folders are read (``*.txt``), and ``on_note`` hears of guessed
+    encodings and parts that were not read. What cannot be read raises ``DataError``, or goes to
+    ``on_error`` and the rest goes on.
     """
-    from iepile_cli.extraction.inputs import raise_error
+    from iepile_cli.extraction.inputs import InputOptions, raise_error
     from iepile_cli.extraction.inputs import read_documents as reading
 
     named = [paths] if isinstance(paths, (str, PathLike)) else paths
-    return reading([fspath(path) for path in named], on_error=on_error or raise_error, **options)
+    return reading(
+        [fspath(path) for path in named],
+        InputOptions(**options),
+        pattern=pattern,
+        on_error=on_error or raise_error,
+        on_note=on_note,
+    )
 
 
 def _extraction(result: Result) -> Extraction:
@@ -318,7 +321,7 @@ def write_page(
     """
     from iepile_cli.extraction.page import TITLE, page_of
     from iepile_cli.extraction.summary import SummaryOptions
-    from iepile_cli.files import atomic_write
+    from iepile_cli.writing import atomic_write
 
     documents = ((*_record_and_text(one), "") for one in results)
     with atomic_write(fspath(output)) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from iepile_cli.errors import DataError, install_hint
@@ -30,7 +30,8 @@ def rows(stream: io.BufferedReader, columns: Sequence[str] = ()) -> Iterator[tup
     file = stream if stream.seekable() else io.BytesIO(stream.read())
     number = 0
     try:
-        for batch in _batches(file, columns):
+        schema, read = _opened(file)
+        for batch in read(_present(schema.names, columns)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -39,7 +40,13 @@ def rows(stream: io.BufferedReader, columns: Sequence[str] = ()) -> Iterator[tup
         raise DataError(f"is no readable Parquet or Arrow file: {reason}") from None
 
 
-def _batches(file: Any, columns: Sequence[str]) -> Iterator[Any]:
+def metadata(file: Any) -> dict[bytes, bytes]:
+    """What the schema of an open file says of itself, as Hugging Face's datasets do."""
+    return dict(_opened(file)[0].metadata or {})
+
+
+def _opened(file: Any) -> tuple[Any, Callable[[list[str] | None], Iterable[Any]]]:
+    """The schema of an open file, and what reads its columns (None: all) batch by batch."""
     from pyarrow import feather, ipc
     from pyarrow.parquet import ParquetFile
 
@@ -47,41 +54,18 @@ def _batches(file: Any, columns: Sequence[str]) -> Iterator[Any]:
     file.seek(0)
     if start == _PARQUET:
         parquet = ParquetFile(file)
-        wanted = _present(parquet.schema_arrow.names, columns)
-        yield from parquet.iter_batches(batch_size=_BATCH, columns=wanted)
-    elif start == b"ARRO":
-        with ipc.open_file(file) as reader:
-            wanted = _present(reader.schema.names, columns)
-            for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index)
-                yield batch.select(wanted) if wanted is not None else batch
-    elif start == b"FEA1":
+        return parquet.schema_arrow, lambda names: parquet.iter_batches(_BATCH, columns=names)
+    if start == b"FEA1":
         table = feather.read_table(file)
-        wanted = _present(table.schema.names, columns)
-        yield from (table.select(wanted) if wanted is not None else table).to_batches(_BATCH)
+        return table.schema, lambda names: (table.select(names) if names else table).to_batches(
+            _BATCH
+        )
+    if start == b"ARRO":
+        reader = ipc.open_file(file)
+        batches = map(reader.get_batch, range(reader.num_record_batches))
     else:
-        with ipc.open_stream(file) as reader:
-            wanted = _present(reader.schema.names, columns)
-            for batch in reader:
-                yield batch.select(wanted) if wanted is not None else batch
-
-
-def metadata(file: Any) -> dict[bytes, bytes]:
-    """What the schema of an open file says of itself, as Hugging Face's datasets do."""
-    from pyarrow import feather, ipc
-    from pyarrow.parquet import ParquetFile
-
-    start = file.read(4)
-    file.seek(0)
-    if start == _PARQUET:
-        schema = ParquetFile(file).schema_arrow
-    elif start == b"ARRO":
-        schema = ipc.open_file(file).schema
-    elif start == b"FEA1":
-        schema = feather.read_table(file).schema
-    else:
-        schema = ipc.open_stream(file).schema
-    return dict(schema.metadata or {})
+        reader = batches = ipc.open_stream(file)
+    return reader.schema, lambda names: (b.select(names) if names else b for b in batches)
 
 
 def _present(names: Sequence[str], columns: Sequence[str]) -> list[str] | None:

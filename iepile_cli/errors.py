@@ -65,6 +65,10 @@ class DataError(IEPileError):
         super().__init__(where + message, hint=hint)
         self.reason = message
 
+    def at(self, path: str | os.PathLike[str], line: int | None = None) -> DataError:
+        """The same error, with the place that was not known where it was raised."""
+        return DataError(self.reason, path=path, line=line or self.line, hint=self.hint)
+
 
 class NoSuchFile(DataError):
     """An input that is not there: like a wrong flag, nothing was tried."""

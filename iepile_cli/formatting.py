@@ -9,9 +9,9 @@ _GAP = 2
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
-def plural(count: int, noun: str, several: str | None = None) -> str:
-    """A count with its noun: ``1 record``, ``2,000 records``, ``2 entities``."""
-    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: ``1 record``, ``2,000 records``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

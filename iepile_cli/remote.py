@@ -68,7 +68,7 @@ def find_remote(address: str) -> list[str]:
             else:
                 return [address]
     except DataError as error:
-        raise DataError(error.reason, path=address, hint=error.hint) from None
+        raise error.at(address) from None
     return [str(system.unstrip_protocol(one)) for one in sorted(names)]
 
 

@@ -7,9 +7,12 @@ whole, each item once and in order.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from iepile_cli.errors import UsageError
+from iepile_cli.files import STDIN, StrPath
+from iepile_cli.writing import is_device
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,12 @@ def parse_shard(text: str) -> Shard:
     if shard is None or not 1 <= shard.number <= shard.of:
         raise UsageError(f"--shard {text} is no part of several", hint="I/N, from 1/N to N/N")
     return shard
+
+
+def refuse_streams(paths: Iterable[StrPath | None]) -> None:
+    """Raise ``UsageError`` for what cannot be read twice, as taking a part of it needs."""
+    if any(path in (None, STDIN) or is_device(path or "") for path in paths):
+        raise UsageError(
+            "--shard: a part can only be taken of files, which are read twice",
+            hint="write the stream to a file first",
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from iepile_cli import files
+from iepile_cli import encodings, files, writing
 from iepile_cli.errors import DataError, UsageError
 
 PACK = {
@@ -74,7 +74,7 @@ def test_a_bomb_ends_with_the_bound_and_what_lifts_it(
 )
 def test_what_is_not_utf8_names_an_encoding_that_reads_it(data: bytes, hint: str) -> None:
     with pytest.raises(DataError, match="is not UTF-8 at byte") as caught:
-        files.decode(data)
+        encodings.decode(data)
     assert hint in caught.value.hint
 
 
@@ -82,7 +82,7 @@ def test_a_symlink_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
     target, link = tmp_path / "target.txt", tmp_path / "link.txt"
     target.write_text("old")
     link.symlink_to(target)
-    files.write_atomic(link, "new")
+    writing.write_atomic(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
 
@@ -91,7 +91,7 @@ def test_permissions_of_a_replaced_file_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     path.chmod(0o640)
-    files.write_atomic(path, "new")
+    writing.write_atomic(path, "new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
@@ -100,7 +100,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
     path.write_text("old")
 
     def fail() -> None:
-        with files.atomic_write(path) as file:
+        with writing.atomic_write(path) as file:
             file.write(b"half")
             raise InterruptedError
 
@@ -114,7 +114,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    files.write_atomic(pipe, "through")
+    writing.write_atomic(pipe, "through")
     assert os.read(reader, 100) == b"through"
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     os.close(reader)
@@ -124,7 +124,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 def test_written_compressed_by_suffix_with_equal_bytes(suffix: str, tmp_path: Path) -> None:
     first, second = (tmp_path / f"{name}.jsonl{suffix}" for name in "ab")
     for path in (first, second):
-        files.write_atomic(path, "row\n" * 100)
+        writing.write_atomic(path, "row\n" * 100)
         assert files.read_text(path) == "row\n" * 100
     assert first.read_bytes() == second.read_bytes()
 
@@ -146,13 +146,14 @@ def test_an_output_that_is_an_input_is_refused(
     else:
         output.hardlink_to(source)
     with pytest.raises(UsageError, match="would overwrite what is read from it"):
-        files.refuse_overwriting([output], [source])
+        writing.refuse_overwriting([output], [source])
 
 
 def test_devices_standard_streams_and_other_files_are_no_overwriting(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     source.write_text("text")
-    files.refuse_overwriting(["/dev/null", "-", None, tmp_path / "new"], ["/dev/null", "-", source])
+    outputs = ["/dev/null", "-", None, tmp_path / "new"]
+    writing.refuse_overwriting(outputs, ["/dev/null", "-", source])
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     (folder / "old").touch()
 
     def write(fails: bool) -> None:
-        with files.atomic_folder(folder) as partial:
+        with writing.atomic_folder(folder) as partial:
             (partial / "new").touch()
             if fails:
                 raise InterruptedError
@@ -184,6 +185,6 @@ def test_lines_may_be_left_when_their_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "wide.txt"
     path.write_text("one\ntwo\n", encoding="utf-16")
     with files.open_input(path) as source:
-        lines = files.decoded_lines(source.stream)
+        lines = encodings.decoded_lines(source.stream)
         assert next(lines) == (1, "one\n")
     lines.close()  # type: ignore[attr-defined]

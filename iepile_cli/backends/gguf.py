@@ -7,6 +7,7 @@ package's own reader two seconds.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -96,10 +97,10 @@ class GgufFile:
             return self.bytes[found.start + 8 : found.end].decode("utf-8", "replace")
         return struct.unpack_from("<" + _SCALARS[found.type], self.bytes, found.start)[0]
 
-    def context_length(self, usual: int = 4096) -> int:
-        """The longest sequence that the model was trained with, in tokens."""
-        found = self.value(f"{self.value('general.architecture')}.context_length", usual)
-        return found if isinstance(found, int) else usual
+    def context_length(self) -> int:
+        """The longest sequence that the model was trained with, in tokens; 4096 if it is silent."""
+        found = self.value(f"{self.value('general.architecture')}.context_length")
+        return found if isinstance(found, int) else 4096
 
     def raw(self, tensor: Tensor) -> NDArray[np.uint8]:
         """The bytes of a weight; raises ``ModelError`` for one that the file does not hold."""
@@ -133,18 +134,12 @@ class GgufFile:
         except (*_BROKEN, NotImplementedError) as error:
             raise ModelError(f"{self.path}: its weight {tensor.name} is broken: {error}") from None
 
-    def formats(self) -> dict[str, int]:
-        """How many weights the matrices of each format hold."""
-        import math
-
+    def formats(self) -> set[str]:
+        """The formats of its matrices."""
         import gguf
 
-        sizes: dict[str, int] = {}
-        for tensor in self.tensors:
-            if len(tensor.shape) > 1:
-                name = gguf.GGMLQuantizationType(tensor.type).name
-                sizes[name] = sizes.get(name, 0) + math.prod(tensor.shape)
-        return sizes
+        types = {tensor.type for tensor in self.tensors if len(tensor.shape) > 1}
+        return {gguf.GGMLQuantizationType(one).name for one in types}
 
     def _read_header(self) -> None:
         magic, self.version, tensors, keys = struct.unpack_from("<4sIQQ", self.bytes)
@@ -199,8 +194,6 @@ class GgufFile:
 
 def stored_size(type_: int, shape: Sequence[int]) -> int:
     """The bytes that a weight of a shape takes in a format (a ggml type's number)."""
-    import math
-
     import gguf
 
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(type_)]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from iepile_cli.backends.gguf import GgufFile, fingerprint, read_adapter
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, first_line, install_hint
-from iepile_cli.files import atomic_folder
 from iepile_cli.models.adapter_settings import read_adapter_settings
+from iepile_cli.writing import atomic_folder
 
 if TYPE_CHECKING:
     import numpy as np

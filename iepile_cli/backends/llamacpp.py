@@ -86,7 +86,8 @@ class LlamaRunner(Runner):
         with ThreadPoolExecutor(1) as pool:
             # llama.cpp reads the file while Python imports what the first request needs.
             loading = pool.submit(load_model, path, verbose=options.verbose)
-            _import_for_requests()
+            for name in ("jinja2.sandbox", "llguidance", "numpy"):
+                importlib.import_module(name)
             model = loading.result()
             making = pool.submit(
                 Context,
@@ -133,11 +134,6 @@ class LlamaRunner(Runner):
                 f"{path.name}: llama.cpp has no fast kernel for {slow} weights here; "
                 "a file made with `iepile export --to gguf --quantise q8_0` answers faster"
             )
-
-
-def _import_for_requests() -> None:
-    for name in ("jinja2.sandbox", "llguidance", "numpy"):
-        importlib.import_module(name)
 
 
 # Tokens that one call to llama_decode takes; also how far a long prompt goes in one step.

@@ -27,8 +27,8 @@ from iepile_cli.backends.gguf import (
     stored_size,
 )
 from iepile_cli.errors import DataError, ModelError
-from iepile_cli.files import atomic_path
 from iepile_cli.models.adapter_settings import GGUF_KEY, read_adapter_settings
+from iepile_cli.writing import atomic_path
 
 if TYPE_CHECKING:
     from iepile_cli.backends.gguf import Factors

@@ -34,9 +34,9 @@ _CONCURRENCY = 16
 _TIMEOUT = 120.0
 _RETRIES = 4
 # How long a server may take to say what it is, in seconds.
-_GREETING = 10.0
+_PROBE_TIMEOUT = 10.0
 # The longest that the client waits before it tries again, in seconds.
-_PATIENCE = 120
+_LONGEST_WAIT = 120
 # Requests that may be finished and waiting for an earlier one, for each that is under way.
 _AHEAD = 4
 # The context of a server that does not say how much it has.
@@ -44,7 +44,7 @@ _CONTEXT = 4096
 # Far above what an answer is; a server that sends without end must not fill the memory.
 _LONGEST = 1 << 26
 # So many failures in a row, and no answer at all between them, are the server's fault.
-_HOPELESS = 8
+_MOST_FAILURES = 8
 
 Result = TypeVar("Result")
 
@@ -93,7 +93,8 @@ class OpenAIRunner(Runner):
         key = _key(options.api_key_env, address)
         # What messages name: the address without the password that it may hold.
         self._url = re.sub(r"(?<=://)[^/@]*@", "", address)
-        self._secrets = [part for part in (key, *_credentials(address)) if len(part) >= 4]
+        password = urlsplit(address).password or ""
+        self._secrets = [part for part in (key, password, unquote(password)) if len(part) >= 4]
         self.concurrency = options.concurrency or _CONCURRENCY
         self._client = openai.AsyncOpenAI(
             base_url=address,
@@ -158,7 +159,7 @@ class OpenAIRunner(Runner):
         # Of the list of models only: other addresses are tried to see what server it is.
         gone: list[openai.APIConnectionError] = []
         refused: list[openai.APIStatusError] = []
-        client = self._client.with_options(max_retries=0, timeout=_GREETING)
+        client = self._client.with_options(max_retries=0, timeout=_PROBE_TIMEOUT)
 
         async def fetch(path: str) -> Any:
             try:
@@ -227,7 +228,7 @@ class OpenAIRunner(Runner):
         """Whether the server answers anything at all."""
         import openai
 
-        client = self._client.with_options(max_retries=0, timeout=_GREETING)
+        client = self._client.with_options(max_retries=0, timeout=_PROBE_TIMEOUT)
         try:
             await client.get("models", cast_to=object)
         except openai.APIConnectionError:
@@ -238,8 +239,10 @@ class OpenAIRunner(Runner):
 
     def _checked(self, answer: Answer) -> Answer:
         self._failures = self._failures + 1 if answer.failed else 0
-        if self._failures >= _HOPELESS:
-            raise ModelError(f"{self._url}: {_HOPELESS} requests in a row failed: {answer.failed}")
+        if self._failures >= _MOST_FAILURES:
+            raise ModelError(
+                f"{self._url}: {_MOST_FAILURES} requests in a row failed: {answer.failed}"
+            )
         return answer
 
     def _gone(self, error: Exception) -> ModelError:
@@ -277,7 +280,7 @@ class OpenAIRunner(Runner):
         line = self._hide(" ".join(f"{error.status_code} {said or error.message}".split()))[:300]
         wait = str(error.response.headers.get("retry-after", ""))
         # The client waits as long as it is asked to, but not for hours.
-        patience = wait.isdigit() and int(wait) > _PATIENCE
+        patience = wait.isdigit() and int(wait) > _LONGEST_WAIT
         return f"{line} (it asks to wait {wait} s)" if patience else line
 
 
@@ -330,12 +333,6 @@ def _key(variable: str, url: str) -> str:
     host = url.split("//", 1)[1].split("/", 1)[0]
     own = os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
     return own or "none"
-
-
-def _credentials(address: str) -> list[str]:
-    """The password of an address that holds one, as it is written and as it is meant."""
-    password = urlsplit(address).password or ""
-    return [password, unquote(password)]
 
 
 def _bounded_client(address: str, timeout: float) -> Any:

@@ -40,10 +40,6 @@ _STOPS = 4
 _PIECES_A_TOKEN = 16
 
 
-class BrokenOff(ValueError):
-    """A server's answer that is not whole."""
-
-
 @dataclass
 class Caller:
     """Puts requests to a server.
@@ -109,7 +105,11 @@ class Caller:
     async def _in_form(self, request: Request, ids: list[int], budget: int, how: str) -> Answer:
         """An answer that is kept in form in one way."""
         shield = Shield.against(self.tokenizer)
-        fields = self._prompt(request, ids, shield)
+        fields: dict[str, Any] = {}
+        if self.form == "chat":
+            fields["messages"] = messages(request.prompt, shield)
+        else:
+            fields["prompt"] = ids if self.form == "ids" else written(request.prompt, shield)
         if how == "free" and request.prompt.stop:
             fields["stop"] = list(request.prompt.stop[:_STOPS])
         fields |= structure(self.found, request, how, chat=self.form == "chat")
@@ -129,7 +129,7 @@ class Caller:
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         if not reason:
-            raise BrokenOff("it ends without saying why")
+            raise ValueError("it ends without saying why")
         if reason == "length" and guided:
             head, tail = reader.closed(request.empties)
             reader.text[:] = head + tail
@@ -141,12 +141,6 @@ class Caller:
             answer_tokens=count,
             computed_tokens=len(ids) + count,
         )
-
-    def _prompt(self, request: Request, ids: list[int], shield: Shield) -> dict[str, Any]:
-        """What a call sends as its prompt."""
-        if self.form == "chat":
-            return {"messages": messages(request.prompt, shield)}
-        return {"prompt": ids if self.form == "ids" else written(request.prompt, shield)}
 
     async def _pieces(self, fields: dict[str, Any], budget: int) -> AsyncIterator[tuple[str, str]]:
         """The pieces of an answer, each with why the answer ends there, if it does."""

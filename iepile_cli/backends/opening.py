@@ -39,10 +39,6 @@ class Opened:
     remote: bool = False
     """Whether a server chooses the tokens of answers."""
 
-    def passage_tokens(self, asked: int = 0) -> int:
-        """The longest passage in tokens: as asked, else what fits the adapter (0: not known)."""
-        return asked or (self.model.passage_tokens if self.model else 0)
-
 
 def open_model(
     name: str | None = None,

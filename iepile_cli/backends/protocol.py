@@ -76,15 +76,11 @@ def _ignore(_: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is opened; a backend takes from it what it knows.
+    """How a model is opened, of which a backend takes what it knows.
 
-    ``context`` is the number of tokens kept for all parallel sequences together and ``parallel``
-    the number of sequences (0: the backend decides); ``threads`` 0 means all cores. ``device``,
-    ``bits`` a weight (0: as fits the device), ``max_memory`` and ``trust_remote_code`` are for
-    weights that transformers loads; ``base_url`` and what follows for servers. ``merge`` allows
-    one merged file of the model and its adapters to be kept in the cache. ``on_note`` is told, in
-    one line each, what the user should know of this model on this machine. Raises ``UsageError``
-    for a value that cannot be.
+    ``merge`` allows one merged file of the model and its adapters to be kept in the cache.
+    ``on_note`` is told, in one line each, what the user should know of this model on this machine.
+    Raises ``UsageError`` for a value that cannot be.
     """
 
     adapters: tuple[str, ...] = ()

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Sequences that llama.cpp can tell apart.
 MOST_SEQUENCES = 256
-# A shorter common beginning is not worth waiting for.
-_WORTH = 16
+# A shorter common beginning is not worth waiting for, or computing apart.
+WORTH_SHARING = 16
 # Finished sequences that are kept for their prompts, and how much of each.
 _SPARE = 4
 _SPARE_LENGTH = 512
@@ -161,7 +161,7 @@ class _Scheduler:
         if active >= self.parallel or ahead >= _AHEAD * self.parallel:
             return False
         donor, shared, later = self.donor(job.prompt)
-        if later >= shared + _WORTH:
+        if later >= shared + WORTH_SHARING:
             return False
         need = len(job.prompt) + min(job.budget, _HEADROOM)
         if not self.make_room(need, spare_last=donor):
@@ -181,7 +181,7 @@ class _Scheduler:
         best: _Sequence | None = None
         shared = later = 0
         for sequence in self.sequences:
-            common = _common(sequence.tokens, prompt)
+            common = common_prefix(sequence.tokens, prompt)
             # At least one token must be left to compute, for its logits.
             common = min(common, len(prompt) - 1)
             if min(common, sequence.past) > shared:
@@ -196,10 +196,13 @@ class _Scheduler:
             spare = [s for s in self.sequences if not s.job and s.tokens]
             if not spare:
                 return False
-            spare.sort(key=lambda s: (s is spare_last, -len(s.tokens)))
-            self.empty(spare[0])
-            spare[0].tokens = []
+            self.drop(min(spare, key=lambda s: (s is spare_last, -len(s.tokens))))
         return True
+
+    def drop(self, sequence: _Sequence) -> None:
+        """Forget a kept prompt."""
+        self.empty(sequence)
+        sequence.tokens = []
 
     def empty(self, sequence: _Sequence) -> None:
         """Take what is computed of a sequence out of the cache."""
@@ -245,8 +248,7 @@ class _Scheduler:
             spare = [s for s in self.sequences if not s.job and s.tokens]
             younger = [s for s in self.sequences if s.job and s.past and s not in fed]
             if spare:
-                self.empty(spare[0])
-                spare[0].tokens = []
+                self.drop(spare[0])
             elif evict and younger:
                 self.empty(max(younger, key=lambda s: s.order))
             else:
@@ -279,13 +281,15 @@ class _Scheduler:
         length = min(prompt_length, sequence.past, _SPARE_LENGTH)
         tokens = sequence.tokens[:length]
         spare = sum(1 for other in others if not other.job and other.tokens)
-        if spare >= _SPARE or any(_common(other.tokens, tokens) >= _WORTH for other in others):
+        if spare >= _SPARE or any(
+            common_prefix(other.tokens, tokens) >= WORTH_SHARING for other in others
+        ):
             length = 0
         self.context.trim(sequence.number, length)
         sequence.tokens, sequence.past = tokens[:length], length
 
 
-def _common(left: list[int], right: list[int]) -> int:
+def common_prefix(left: list[int], right: list[int]) -> int:
     """How many tokens two lists have in common at their beginnings."""
     length = min(len(left), len(right))
     if left[:length] == right[:length]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iepile_cli.backends.protocol import Request
-from iepile_cli.errors import UsageError
 from iepile_cli.task.gbnf import gbnf_grammar
 from iepile_cli.task.grammar import is_closed, json_schema, lark_grammar
 from iepile_cli.templates import Control, Prompt, Text, Tokenizer
@@ -33,7 +32,7 @@ class Server:
     ``takes_ids`` says whether a prompt may be token ids, ``takes_prompts`` whether there is a
     completions endpoint that leaves a prompt as it is. ``structures`` says how an answer is kept in
     form, the best first: by a grammar (``lark``, ``gbnf``), by a ``schema``, as some JSON
-    ``object``, or not at all (``free``). ``plainly`` undoes what a server does to probabilities
+    ``object``, or not at all (``free``). ``neutral`` undoes what a server does to probabilities
     unless it is told not to. ``slots`` is how many answers it computes at once, 0 where it says
     itself or has no limit.
     """
@@ -43,7 +42,7 @@ class Server:
     takes_prompts: bool = True
     takes_ids: bool = False
     token_limit: str = "max_tokens"
-    plainly: tuple[tuple[str, Any], ...] = ()
+    neutral: tuple[tuple[str, Any], ...] = ()
     slots: int = 0
 
 
@@ -53,9 +52,9 @@ _JSON = ("schema", "object", "free")
 SERVERS = {
     server.name: server
     for server in (
-        Server("vllm", _GUIDED, takes_ids=True, plainly=(("repetition_penalty", 1.0),)),
-        Server("llama-server", _GBNF, takes_ids=True, plainly=(("repeat_penalty", 1.0),)),
-        Server("llama-cpp-python", _GBNF[::2], plainly=(("repeat_penalty", 1.0),), slots=1),
+        Server("vllm", _GUIDED, takes_ids=True, neutral=(("repetition_penalty", 1.0),)),
+        Server("llama-server", _GBNF, takes_ids=True, neutral=(("repeat_penalty", 1.0),)),
+        Server("llama-cpp-python", _GBNF[::2], neutral=(("repeat_penalty", 1.0),), slots=1),
         # Its completions endpoint puts every prompt into the model's template once more.
         Server("ollama", _JSON, takes_prompts=False),
         Server("openai", _JSON, takes_prompts=False, token_limit="max_completion_tokens"),
@@ -77,13 +76,6 @@ class Found:
     slots: int = 0
 
 
-def server_named(name: str) -> Server:
-    """The kind of that name; raises ``UsageError``."""
-    if name not in SERVERS:
-        raise UsageError(f"no server is called {name!r}", hint=f"one of {', '.join(SERVERS)}")
-    return SERVERS[name]
-
-
 async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     """What server there is at ``root`` (the base URL without its ``/v1``)."""
     listed = await fetch("models")
@@ -91,8 +83,9 @@ async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
     models = [entry for entry in entries or [] if isinstance(entry, dict)]
     ours = next((entry for entry in models if entry.get("id") == model), None)
     first = ours or (models[0] if models else {})
-    kind = asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
-    server = server_named(kind)
+    server = SERVERS[
+        asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
+    ]
     version: tuple[int, ...] = ()
     slots = server.slots
     context = _whole(first.get("max_model_len"))
@@ -132,7 +125,7 @@ def _whole(value: Any) -> int:
 
 def structure(found: Found, request: Request, how: str, *, chat: bool = False) -> Structure:
     """The fields of a call that keep its answer in form, in one of the server's ``structures``."""
-    extra = dict(found.server.plainly)
+    extra = dict(found.server.neutral)
     asked = request.instruction
     if request.grammar is None or asked is None or how == "free":
         return {"extra_body": extra} if extra else {}

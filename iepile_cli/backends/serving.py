@@ -26,7 +26,7 @@ from iepile_cli.models import Resolved, resolve_model
 # The ranks that vLLM keeps room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # How long a server may take to end when it is told to, in seconds.
-_FAREWELL = 15.0
+_STOP_TIMEOUT = 15.0
 # Tokens of one sequence for servers that would otherwise take what one model was trained with for
 # all of them together, or keep memory for the longest that it can: enough for a passage of the
 # usual size, its schema and its answer.
@@ -36,11 +36,7 @@ _OLLAMA_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class Serving:
-    """How a model is served; raises ``UsageError`` for values that cannot be.
-
-    ``server`` None is llama-server for a GGUF file and vLLM for all else. ``gpus`` share each layer
-    (tensor parallelism), ``nodes`` share the layers out among them (pipeline parallelism).
-    """
+    """How a model is served; raises ``UsageError`` for values that cannot be."""
 
     server: Literal["vllm", "llama-server", "llama-cpp-python", "ollama"] | None = option(
         None, help="Default: llama-server for a GGUF file, else vllm."
@@ -172,7 +168,7 @@ def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
                 os.killpg(process.pid, number)
             else:
                 process.terminate()
-            process.wait(_FAREWELL)
+            process.wait(_STOP_TIMEOUT)
 
 
 def _vllm(found: Resolved, how: Serving) -> Command:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from iepile_cli import config
 from iepile_cli.backends.protocol import ConstrainingTokenizer
 from iepile_cli.errors import DataError, ModelError, first_line, install_hint
-from iepile_cli.files import write_atomic
+from iepile_cli.writing import write_atomic
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

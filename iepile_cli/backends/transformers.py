@@ -17,9 +17,9 @@ from iepile_cli.backends.transformers_loading import (
     half_precision,
     is_out_of_memory,
     load,
-    prepare_libraries,
 )
 from iepile_cli.errors import ModelError, install_hint
+from iepile_cli.parallel import set_torch_threads
 
 # Answers at once where there is memory for so many, and what a step costs besides its tokens, in
 # tokens.
@@ -64,7 +64,8 @@ class TransformersRunner(Runner):
     reproducible = True
 
     def __init__(self, path: Path, options: Options) -> None:
-        prepare_libraries(options.threads)
+        # Before torch is imported.
+        set_torch_threads(options.threads)
         self._loaded = load(path, options)
         kind = self._loaded.device.type
         self.tokenizer = self._loaded.tokenizer
@@ -123,16 +124,14 @@ class TransformersRunner(Runner):
 
     def _rows(self, jobs: list[Job]) -> int:
         """How many of these answers go together, the longest prompt of all first."""
-        free = free_memory(self._devices()) if self._per_token else None
+        weights = self._loaded.model.parameters()
+        free = free_memory({one.device for one in weights}) if self._per_token else None
         if free is None:
             return self.batch
         # Few answers need the whole of their budget.
         longest = max(len(job.prompt) + job.budget // 2 for job in jobs)
         fits = int(free * _SHARE) // (self._per_token * longest)
         return max(1, min(self.batch, fits))
-
-    def _devices(self) -> set[Any]:
-        return {weight.device for weight in self._loaded.model.parameters()}
 
     def _shrink(self, error: BaseException, rows: int) -> None:
         """Halve the batch after an error, if it says that memory has run out."""

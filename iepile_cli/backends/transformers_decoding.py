@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends.constraint import Constraint, Unconstrained, choose
 from iepile_cli.backends.protocol import Answer
-from iepile_cli.backends.scheduler import Job
+from iepile_cli.backends.scheduler import WORTH_SHARING, Job, common_prefix
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-# A shorter common beginning is not worth computing apart.
-_WORTH = 16
 # Prompts go in by so many tokens at a time, all rows together.
 _CHUNK = 4096
 
@@ -81,7 +79,7 @@ class Decoder:
         """Keys and values of a beginning, layer by layer, for one row."""
         import torch
 
-        known = _common([self._prefix, prefix])
+        known = common_prefix(self._prefix, prefix)
         layers = [(k[:, :, :known], v[:, :, :known]) for k, v in self._prefix_layers]
         if known < len(prefix):
             cache = filled(layers if known else [], 1)
@@ -112,8 +110,11 @@ class _Batch:
         import numpy as np
 
         self.decoder, self.finished = decoder, finished
-        prefix = _common([job.prompt for job in jobs], spare=1)
-        prefix = prefix if prefix >= _WORTH else 0
+        first, *others = (job.prompt for job in jobs)
+        # At least one token of each must be left to compute, for its logits.
+        lengths = [common_prefix(first, other) for other in others]
+        prefix = min([*lengths, *(len(job.prompt) - 1 for job in jobs)])
+        prefix = prefix if prefix >= WORTH_SHARING else 0
         self.rows = [
             _Row(number, job, job.start(), list(job.prompt), list(range(prefix)))
             for number, job in enumerate(jobs)
@@ -233,13 +234,3 @@ def filled(layers: Sequence[tuple[Tensor, Tensor]], rows: int) -> Any:
     for number, (keys, values) in enumerate(layers):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), number)
     return cache
-
-
-def _common(prompts: Sequence[Sequence[int]], *, spare: int = 0) -> int:
-    """How many tokens all prompts begin with, at least ``spare`` of each left over."""
-    length = min(map(len, prompts)) - spare
-    first = prompts[0]
-    for other in prompts[1:]:
-        if other[:length] != first[:length]:
-            length = next(n for n in range(length) if other[n] != first[n])
-    return max(0, length)

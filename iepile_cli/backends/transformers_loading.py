@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iepile_cli import parallel
 from iepile_cli.backends.gguf_layout import unpacked
 from iepile_cli.backends.protocol import ConstrainingTokenizer, Options
 from iepile_cli.backends.tokenizers import foreign_failure, open_tokenizer
@@ -67,12 +66,6 @@ def load(path: Path, options: Options) -> Loaded:
         raise ModelError(f"{path}: this kind of model has no cache that can be taken back")
     tokenizer = open_tokenizer(path, remote_code=options.trust_remote_code)
     return Loaded(model, model.device, tokenizer, *_limits(model))
-
-
-def prepare_libraries(threads: int = 0) -> None:
-    """Set torch's threads, which must come before it is imported, and quiet the libraries."""
-    parallel.set_torch_threads(threads)
-    quiet_libraries()
 
 
 def quiet_libraries() -> None:

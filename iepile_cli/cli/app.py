@@ -39,7 +39,7 @@ COMMANDS = {
     "download": ("download", "download", "Fetch models, adapters and corpora."),
     "list": ("list", "list_", "Show models, templates, backends and recipes."),
     "serve": ("serve", "serve", "Show or run the command that serves a model."),
-    "doctor": ("doctor", "doctor", "Say what works here, and how to install the rest."),
+    "doctor": ("doctor", "doctor", "Check what works here, and how to install the rest."),
 }
 
 
@@ -72,7 +72,7 @@ def _show_completion(asked: bool) -> None:
     if asked:
         from iepile_cli.cli import completion_scripts as scripts
 
-        typer.echo(scripts.SCRIPTS[scripts.current_shell()], nl=False)
+        typer.echo(scripts.script(scripts.current_shell()), nl=False)
         raise typer.Exit
 
 
@@ -133,8 +133,6 @@ def _app(names: Iterable[str]) -> typer.Typer:
         module, function, about = COMMANDS[name]
         held = import_module(f"iepile_cli.cli.{module}")
         called = getattr(held, function)
-        if not hasattr(called, "first"):
-            called = options.command()(called)
         made.command(name, cls=commands.Command, short_help=about, epilog=held.EXAMPLES)(called)
     return made
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from iepile_cli.backends import Options
 from iepile_cli.cli import console
-from iepile_cli.errors import IEPileError, PartialFailure, UsageError
+from iepile_cli.cli.options import BackendOptions, ModelOptions
+from iepile_cli.errors import PartialFailure, UsageError
 from iepile_cli.formatting import duration, plural
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ def extract_on_cluster(
     writing: OutputOptions,
     how: ExtractOptions,
     cluster: ClusterOptions,
-    model: str | None,
-    adapters: list[str] | None,
-    backend: str | None,
-    template: str | None,
+    named: ModelOptions,
+    runs: BackendOptions,
     opening: Options,
 ) -> None:
     """Extract from texts on a cluster into a folder of shards, and report.
@@ -41,20 +40,15 @@ def extract_on_cluster(
     Raises ``PartialFailure`` when some texts failed.
     """
     from iepile_cli.cli.extract_sources import name_skipped
-    from iepile_cli.cluster import extract as running
-    from iepile_cli.cluster.folder import ShardFolder
+    from iepile_cli.cluster import extract_shards as running
+    from iepile_cli.cluster.shard_folder import ShardFolder
 
     folder = _folder(writing, source)
-    missing: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        missing.append(error)
-        console.print_error(error.message, error.hint)
-
+    missing = console.Failures()
     with console.Progress() as progress:
         progress.bar("counting the texts")
         skipped: list[str] = []
-        inventory = source.inventory(failed, skipped.append)
+        inventory = source.inventory(missing.add, skipped.append)
     name_skipped(skipped)
     if not inventory.total:
         raise UsageError("no text to read")
@@ -65,10 +59,10 @@ def extract_on_cluster(
         source.schema,
         source.reading,
         how,
-        model,
-        tuple(adapters or ()),
-        backend,
-        template,
+        named.model,
+        named.adapter,
+        runs.backend,
+        runs.template,
         # A replica's processors are those that Ray gives it.
         replace(opening, threads=opening.threads or 1),
     )
@@ -111,8 +105,8 @@ def convert_on_cluster(chosen: ConvertOptions, cluster: ClusterOptions, *, resum
 
     Raises ``PartialFailure`` when records were skipped.
     """
-    from iepile_cli.cluster import convert as running
-    from iepile_cli.cluster.folder import ShardFolder
+    from iepile_cli.cluster import convert_shards as running
+    from iepile_cli.cluster.shard_folder import ShardFolder
 
     if chosen.path is None:
         raise UsageError("--ray reads files, which every node must see", hint="name SRC")

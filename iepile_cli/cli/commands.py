@@ -45,7 +45,8 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
-            record = (record[0], _IDLE_LIMIT.sub("", record[1]))
+            names, text = _without_idle_negation(parameter, record)
+            record = (names, _IDLE_LIMIT.sub("", text))
             if parameter.param_type_name == "argument":
                 sections["Arguments"].append((record[0].partition(" <")[0], record[1]))
             else:
@@ -54,7 +55,7 @@ class Command(TyperCommand):
         for parameter, record in options.values():
             default = GENERAL if parameter.name == "help" else "Options"
             group = getattr(parameter, "rich_help_panel", None) or default
-            sections.setdefault(group, []).append(_without_idle_negation(parameter, record))
+            sections.setdefault(group, []).append(record)
         general = sections.pop(GENERAL, [])
         for title, records in (*sections.items(), (GENERAL, general)):
             if records:

@@ -6,7 +6,7 @@ completing is no place for an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 Pairs = list[tuple[str, str]]
 
@@ -19,58 +19,30 @@ def complete_task(incomplete: str) -> Pairs:
     return [(name.lower() if incomplete.islower() else name, "") for name in names]
 
 
-def complete_template(incomplete: str) -> Pairs:
-    """Names of templates, third parties' included."""
-    return list(_registered("template"))
-
-
-def complete_backend(incomplete: str) -> Pairs:
-    """Names of backends, third parties' included."""
-    return list(_registered("backend"))
-
-
-def complete_model(incomplete: str) -> Pairs:
-    """Names of models that answer; not adapters, not corpora."""
-    return list(_registered("model", lambda kind: kind not in {"adapter", "data"}))
-
-
-def complete_adapter(incomplete: str) -> Pairs:
-    """Names of adapters."""
-    return list(_registered("model", lambda kind: kind == "adapter"))
-
-
-def complete_download(incomplete: str) -> Pairs:
-    """Names of all that the catalogue knows: models, adapters and corpora."""
-    return list(_registered("model"))
-
-
-def complete_recipe(incomplete: str) -> Pairs:
-    """Names of training recipes."""
-    return list(_registered("recipe"))
-
-
 def _registered(
     kind: str, wanted: Callable[[str], bool] = lambda kind: True
-) -> Iterator[tuple[str, str]]:
-    from iepile_cli.registry import registry
+) -> Callable[[str], Pairs]:
+    def complete(incomplete: str) -> Pairs:
+        from iepile_cli.registry import registry
 
-    try:
-        entries = list(registry().entries(kind))
-    # The user's own catalogue may be broken, and plugins are foreign code.
-    except Exception:
-        return
-    for entry in entries:
-        if wanted(getattr(entry.target, "kind", "")):
-            yield entry.name, entry.summary
+        try:
+            entries = list(registry().entries(kind))
+        # The user's own catalogue may be broken, and plugins are foreign code.
+        except Exception:
+            return []
+        return [(e.name, e.summary) for e in entries if wanted(getattr(e.target, "kind", ""))]
+
+    return complete
 
 
-# What an option's field can name in ``completes``.
+# What an option's field can name in ``completes``; third parties' names are included.
 BY_KIND: dict[str, Callable[[str], Pairs]] = {
     "task": complete_task,
-    "template": complete_template,
-    "backend": complete_backend,
-    "model": complete_model,
-    "adapter": complete_adapter,
-    "download": complete_download,
-    "recipe": complete_recipe,
+    "template": _registered("template"),
+    "backend": _registered("backend"),
+    # Models that answer; neither adapters nor corpora.
+    "model": _registered("model", lambda kind: kind not in {"adapter", "data"}),
+    "adapter": _registered("model", lambda kind: kind == "adapter"),
+    "download": _registered("model"),
+    "recipe": _registered("recipe"),
 }

@@ -1,4 +1,4 @@
-"""What a shell is answered when the user presses Tab.
+"""The answer to a shell when the user presses Tab.
 
 The scripts of ``completion_scripts`` call the program with the words of the command line; Typer's
 completion finds what fits. Typer's own scripts cut words wrongly and load rich, which alone takes

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from types import TracebackType
 from typing import Any, Literal
 
+from iepile_cli.errors import IEPileError
 from iepile_cli.formatting import one_line, safe, table_lines
 
 # ---------------------------------------------------------------------------------- messages
@@ -47,6 +47,15 @@ def print_error(message: str, hint: str = "") -> None:
     """Write on stderr what went wrong and the way out, in one line, even with ``--quiet``."""
     line = " ".join(message.split()) + (f" ({' '.join(hint.split())})" if hint else "")
     sys.stderr.write(f"iepile: {one_line(line)}\n")
+
+
+class Failures(list[IEPileError]):
+    """What failed of a run that goes on, each shown as it happens."""
+
+    def add(self, error: IEPileError) -> None:
+        """Show an error and keep it."""
+        self.append(error)
+        print_error(error.message, error.hint)
 
 
 def may_ask() -> bool:
@@ -155,22 +164,15 @@ class Progress:
             self._view.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._view is not None:
             self._view.stop()
 
-    def bar(self, text: str, total: float | None = None, done: float = 0) -> Bar:
+    def bar(self, text: str, total: float | None = None) -> Bar:
         """Add a bar; without ``total`` it only shows that something is under way."""
         if self._view is None:
             return Bar()
-        return Bar(
-            self._view, self._view.add_task(one_line(text), total=total, completed=int(done))
-        )
+        return Bar(self._view, self._view.add_task(one_line(text), total=total))
 
     def note(self, message: str) -> None:
         """Write a line above the bars, unless ``--quiet``."""

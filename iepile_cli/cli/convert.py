@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from iepile_cli.cli.fetching import with_offer
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.conversion.options import ConvertOptions
 from iepile_cli.errors import PartialFailure, UsageError
+from iepile_cli.fields import option
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
@@ -33,7 +34,17 @@ Examples:
 """
 
 
-@options.command(first=("task", "schema", "output", "to"))
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Whether a run on a cluster is continued."""
+
+    resume: bool = option(False, group="Cluster", help="Continue with the shards not yet done.")
+
+
+_FIRST = ("task", "schema", "output", "to")
+
+
+@options.command(first=_FIRST, without=("parquet", "gpus_per_replica"))
 def convert(
     chosen: ConvertOptions,
     src: Annotated[
@@ -43,10 +54,9 @@ def convert(
             help="A file of records, a folder of datasets, a downloaded corpus; -: stdin.",
         ),
     ] = "-",
-    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
-    resume: Annotated[
-        bool, typer.Option(help="With --ray: go on with the shards that are not done.")
-    ] = False,
+    *,
+    cluster: ClusterOptions,
+    again: ResumeOptions,
 ) -> None:
     """Build training and test instructions from annotated data, or bring it into another form.
 
@@ -63,9 +73,9 @@ def convert(
         output=None if str(chosen.output) == "-" else chosen.output,
     )
     if cluster.ray is not None:
-        convert_on_cluster(chosen, cluster, resume=resume)
+        convert_on_cluster(chosen, cluster, resume=again.resume)
         return
-    if resume:
+    if again.resume:
         raise UsageError("--resume is for --ray: a file appears when it is complete")
     with console.Progress() as progress:
 
@@ -74,10 +84,10 @@ def convert(
             return lambda done, total: bar.update(done=done, total=total or None)
 
         reports = convert_all(chosen, show)
-    _tell(reports)
+    _report(reports)
 
 
-def _tell(reports: list[Report]) -> None:
+def _report(reports: list[Report]) -> None:
     """Show the closing report; raises ``PartialFailure`` when something is missing."""
     for report in reports:
         if report.error:

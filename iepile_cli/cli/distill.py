@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,58 +28,49 @@ Examples:
 _FIRST = ("schema", "task", "teacher", "output", "until")
 
 
-@options.command(first=_FIRST)
+@options.command(first=_FIRST, without=("save_text", "shard"))
 def distill(
     files: Annotated[
         list[str], typer.Argument(help="Texts: files, folders or globs; they need no annotation.")
     ],
     chosen: DistillOptions,
-    schema: options.Schemas = None,
-    task: options.TaskName = None,
-    reading: InputOptions = InputOptions(),  # noqa: B008
-    how: ExtractOptions = ExtractOptions(),  # noqa: B008
-    backend: options.BackendName = None,
-    template: options.TemplateName = None,
-    opening: Options = Options(),  # noqa: B008
+    wanted: options.SchemaOptions,
+    reading: InputOptions,
+    how: ExtractOptions,
+    runs: options.BackendOptions,
+    opening: Options,
 ) -> None:
-    """Train a small model on what a large one answers, and say how near it comes.
+    """Train a small model on the answers of a large one, and measure how close it comes.
 
     The teacher answers, certain answers become training data, the student is trained, compared
-    with the teacher on texts kept back, and exported. A run that was interrupted goes on at the
-    step that is missing.
+    with the teacher on held-out texts, and exported. An interrupted run continues with the first
+    step that is not done.
     """
     from iepile_cli.cli.extract_sources import Texts
     from iepile_cli.distillation.answers import Question
     from iepile_cli.distillation.comparison import write_report
-    from iepile_cli.distillation.run import Distillation
-    from iepile_cli.distillation.run import Texts as TextsOf
+    from iepile_cli.distillation.steps import Distillation
+    from iepile_cli.distillation.steps import Texts as TextsOf
     from iepile_cli.files import STDIN
-    from iepile_cli.task.table import task_named
 
-    if reading.shard is not None:
-        raise UsageError("--shard: a student learns from all texts")
     if STDIN in files:
         raise UsageError("texts are read twice: standard input cannot be", hint="name files")
-    source = Texts(files, schema, task_named(task) if task else None, reading)
+    source = Texts(files, wanted, reading)
     with console.Progress() as progress:
         bar = progress.bar("texts")
         run = Distillation(
             chosen,
             Question(source.task, source.schema, how),
-            tuple(source.given),
-            TextsOf(tuple(files), lambda on_error: source.documents(on_error, _ignore, _ignore)),
-            backend,
-            template,
+            wanted.schema,
+            TextsOf(tuple(files), source.documents),
+            runs.backend,
+            runs.template,
             replace(opening, verbose=console.verbosity.verbose, on_note=progress.note),
             note=progress.note,
-            on_error=lambda error: console.print_error(error.message, error.hint),
+            on_error=console.Failures().add,
             progress=lambda name, done: bar.update(f"{name}: {done:,} texts"),
         )
         facts = run.run()
     folder = Path(chosen.output)
     console.put(write_report(facts, folder))
     console.note(f"written: {folder / 'report.md'}")
-
-
-def _ignore(what: Any) -> None:
-    pass

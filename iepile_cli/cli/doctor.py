@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from iepile_cli import __version__
-from iepile_cli.cli import console
+from iepile_cli.cli import console, options
 from iepile_cli.errors import IEPileError
+from iepile_cli.fields import option
 from iepile_cli.formatting import Styled, plural, readable_size
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Exit code 0 when `iepile extract` works with the embedded model, 1 when it does not. When piped,
-each line holds a check, yes, no or -, what was found, and what to do, with tabs between them.
+each line holds a check, yes, no or -, what was found, and what to do, separated by tabs.
 
 Examples:
 
@@ -49,13 +50,19 @@ class Check:
     install: dict[str, str] = field(default_factory=dict)
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object.")] = False,
-) -> None:
-    """Say what works here: backends, extras, memory, models, folders, and what to install."""
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How what was found is shown."""
+
+    as_json: bool = option(False, flags=("--json",), help="Write a JSON object.")
+
+
+@options.command()
+def doctor(how: DoctorOptions) -> None:
+    """Check what works here: backends, extras, memory, models, folders, and what to install."""
     found = list(checks())
     works = all(check.ok for check in found if check.name in _NEEDED)
-    if as_json:
+    if how.as_json:
         records = [asdict(check) for check in found]
         typer.echo(json.dumps({"extract": works, "checks": records}, ensure_ascii=False, indent=2))
     else:
@@ -94,17 +101,12 @@ def _llamacpp() -> Check:
 
     probe = LLAMA_CPP.probe()
     if not probe.ok:
-        return Check("llama.cpp", False, *_said(probe.reason))
+        return Check("llama.cpp", False, *probe.reason.partition(": ")[::2])
     gpu, _, way_out = LLAMA_CPP.describe()["gpu"].partition(", ")
     version = probe.details["llama-cpp-python"]
     device = "uses a GPU" if gpu == "yes" else "computes on the CPU"
     # Of a build for the CPU there is something to say only where there is a GPU.
     return Check("llama.cpp", True, f"{version}, {device}", way_out if _gpus() else "")
-
-
-def _said(reason: str) -> tuple[str, str]:
-    what, _, way_out = reason.partition(": ")
-    return what, way_out
 
 
 def _embedded() -> Check:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iepile_cli.cli import console
-from iepile_cli.cli.complete import complete_download
+from iepile_cli.cli import complete, console, options
 from iepile_cli.cli.fetching import fetch
 from iepile_cli.errors import DownloadError, IEPileError, PartialFailure, UsageError
+from iepile_cli.fields import option
 from iepile_cli.formatting import one_line, plural, readable_size
 
 if TYPE_CHECKING:
@@ -30,66 +31,51 @@ Examples:
 """
 
 
-Names = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="NAME...",
-        help="Names of the catalogue, or hub ids: owner/name, datasets/owner/name.",
-        autocompletion=complete_download,
-    ),
-]
-Source = Annotated[
-    str,
-    typer.Option(
-        "--source",
+@dataclass(frozen=True)
+class DownloadOptions:
+    """Where downloads come from, which files are taken, and where they go."""
+
+    source: str = option(
+        "",
         metavar="hf|modelscope|URL",
         help="Where from: Hugging Face, ModelScope, or the address of a mirror of the former. "
         "By default Hugging Face (HF_ENDPOINT is respected).",
-    ),
-]
-Revision = Annotated[
-    str, typer.Option("--revision", help="A branch, tag or commit, instead of the newest.")
-]
-Include = Annotated[
-    list[str],
-    typer.Option(
-        "--include",
+    )
+    revision: str = option("", help="A branch, tag or commit, instead of the newest.")
+    include: tuple[str, ...] = option(
+        (),
         metavar="PATTERN",
-        help="Take the files that match, and no others, whatever they are. Repeatable.",
-    ),
-]
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", file_okay=False, help="Put NAME into this folder, not among the models."),
-]
-TokenVariable = Annotated[
-    str,
-    typer.Option(
-        "--token-env",
+        help="Take the files that match, and no others, whatever they are. May be repeated.",
+    )
+    directory: Path | None = option(
+        None,
+        flags=("--dir",),
+        metavar="DIR",
+        help="Put NAME into this folder, not among the models.",
+    )
+    token_env: str = option(
+        "",
         metavar="VAR",
         help="The environment variable that holds the hub's token. By default the token of "
         "HF_TOKEN or of a login with the hub's own tool.",
-    ),
-]
+    )
+    dry_run: bool = option(
+        False, help="Only list the files and their sizes in bytes; fetch and remove nothing."
+    )
+    remove: bool = option(False, help="Delete what was downloaded under these names.")
 
 
+@options.command()
 def download(
-    names: Names,
-    source: Source = "",
-    revision: Revision = "",
-    include: Include = [],  # noqa: B006
-    directory: Directory = None,
-    token_env: TokenVariable = "",
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only list the files and their sizes in bytes; fetch and remove nothing.",
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Names of the catalogue, or hub ids: owner/name, datasets/owner/name.",
+            autocompletion=complete.BY_KIND["download"],
         ),
-    ] = False,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Delete what was downloaded under these names.")
-    ] = False,
+    ],
+    chosen: DownloadOptions,
 ) -> None:
     """Download models, adapters and corpora; go on where an earlier download stopped.
 
@@ -98,24 +84,25 @@ def download(
     """
     from iepile_cli.hub import plan_download
 
-    token = os.environ.get(token_env) if token_env else None
-    if token_env and not token:
-        raise UsageError(f"--token-env: the environment variable {token_env} is not set")
+    variable = chosen.token_env
+    token = os.environ.get(variable) if variable else None
+    if variable and not token:
+        raise UsageError(f"--token-env: the environment variable {variable} is not set")
     failures: list[IEPileError] = []
     for name in names:
         try:
-            if remove:
-                _remove(name, directory, dry_run)
+            if chosen.remove:
+                _remove(name, chosen.directory, chosen.dry_run)
                 continue
             plan = plan_download(
                 name,
-                source=source,
-                revision=revision,
-                include=include,
-                directory=directory,
+                source=chosen.source,
+                revision=chosen.revision,
+                include=chosen.include,
+                directory=chosen.directory,
                 token=token,
             )
-            _list_files(plan) if dry_run else fetch(plan)
+            _list_files(plan) if chosen.dry_run else fetch(plan)
         except IEPileError as error:
             if len(names) == 1:
                 raise

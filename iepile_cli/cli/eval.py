@@ -111,7 +111,7 @@ def evaluate(
     numbers: list[dict[str, Any]] = []
     for path in predictions:
         with (
-            _ticking(path) as tick,
+            _progress(path) as tick,
             evaluation(
                 path,
                 wanted,
@@ -172,16 +172,16 @@ def _joined_files(read: list[str | None], gold: str | None, gold_from: Form) -> 
 
 def _check_reports(reports: ReportOptions, read: list[str | None]) -> None:
     """Raise ``UsageError`` before any work for a report that cannot be written."""
-    from iepile_cli import files
+    from iepile_cli import writing
 
     for name, target in reports.files().items():
         if target == "-":
             raise UsageError(f"{name} takes a file", hint="only --json can go to stdout")
     named = [target for target in (reports.json, *reports.files().values()) if target]
     targets = [target for target in named if target != "-"]
-    files.refuse_overwriting(targets, read)
+    writing.refuse_overwriting(targets, read)
     if any(map(os.path.exists, targets)):
-        files.refuse_overwriting(targets, _joined_files(read, reports.gold, reports.gold_from))
+        writing.refuse_overwriting(targets, _joined_files(read, reports.gold, reports.gold_from))
     for number, target in enumerate(targets):
         if os.path.isdir(target):
             raise UsageError(f"{target} is a folder", hint="name a file")
@@ -189,8 +189,8 @@ def _check_reports(reports: ReportOptions, read: list[str | None]) -> None:
             Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
-        others = targets[:number]
-        if not files.is_device(target) and any(files.is_same_file(target, one) for one in others):
+        same = any(writing.is_same_file(target, other) for other in targets[:number])
+        if same and not writing.is_device(target):
             raise UsageError(f"two reports cannot both be written to {target}")
 
 
@@ -202,7 +202,7 @@ def _check_several(single: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _ticking(predictions: str) -> Iterator[Callable[[int], None]]:
+def _progress(predictions: str) -> Iterator[Callable[[int], None]]:
     """What is called with numbers of bytes read."""
     size = os.path.getsize(predictions) if os.path.isfile(predictions) else None
     with console.Progress("bytes") as progress:

@@ -19,7 +19,7 @@ Examples:
 
 @command()
 def export(options: ExportOptions) -> None:
-    """Bring a trained model into the form that another program opens."""
+    """Convert a trained model to a format that other programs open."""
     from iepile_cli.training.export import export as export_model
 
     made = export_model(options, note=console.note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +22,7 @@ from iepile_cli.extraction.forms import OutputOptions
 from iepile_cli.extraction.inputs import InputOptions
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.extraction.summary import SummaryOptions
+from iepile_cli.fields import option
 from iepile_cli.models.catalogue import MANY
 
 if TYPE_CHECKING:
@@ -57,106 +58,85 @@ Relations, events and attributes have forms of their own, e.g. --schema "attack(
 All options: iepile extract --help; what works on this machine: iepile doctor"""
 
 
+@dataclass(frozen=True)
+class RecordOptions:
+    """Whether records with instructions are answered, and not texts."""
+
+    instructions: str | None = option(
+        None,
+        group="Input",
+        help="Answer the records that `iepile convert` made (- for standard input) as they are: "
+        "each is written with its 'output'.",
+    )
+
+
 @options.command(first=("schema", "task", "model", "output", "format"))
 def extract(
     files: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders or globs; - or nothing: standard input."),
     ] = None,
-    schema: options.Schemas = None,
-    task: options.TaskName = None,
-    instructions: Annotated[
-        str | None,
-        typer.Option(
-            "--instructions",
-            rich_help_panel="Input",
-            help="Answer the records that `iepile convert` made (- for standard input) as they "
-            "are: each is written with its 'output'.",
-        ),
-    ] = None,
-    reading: InputOptions = InputOptions(),  # noqa: B008
-    writing: OutputOptions = OutputOptions(),  # noqa: B008
-    counting: SummaryOptions = SummaryOptions(),  # noqa: B008
-    how: ExtractOptions = ExtractOptions(),  # noqa: B008
-    model: options.Model = None,
-    adapter: options.Adapter = None,
-    backend: options.BackendName = None,
-    template: options.TemplateName = None,
-    opening: Options = Options(),  # noqa: B008
-    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008
+    *,
+    wanted: options.SchemaOptions,
+    records: RecordOptions,
+    reading: InputOptions,
+    writing: OutputOptions,
+    counting: SummaryOptions,
+    how: ExtractOptions,
+    named: options.ModelOptions,
+    runs: options.BackendOptions,
+    opening: Options,
+    cluster: ClusterOptions,
 ) -> None:
     """Extract what a schema names from texts, with the place of every item in its text."""
-    from iepile_cli.backends.opening import open_model
-
-    if not schema and instructions is None and console.may_ask():
+    if not wanted.schema and records.instructions is None and console.may_ask():
         named_files = shlex.join(files) if files else "news.txt"
         console.note(_FIRST_USE.format(files=named_files))
         raise typer.Exit(UsageError.exit_code)
-    source = _source(files, schema, task, instructions, reading, writing, how)
+    source: Texts | InstructionRecords
+    if records.instructions is None:
+        source = Texts(files, wanted, reading)
+    else:
+        refuse_with_instructions(files, wanted, reading, how, writing=writing)
+        source = InstructionRecords(records.instructions, wanted.task, reading)
     if cluster.ray is not None:
         if not isinstance(source, Texts):
             raise UsageError("--ray reads texts: --instructions cannot be used with it")
-        extract_on_cluster(
-            source, writing, how, cluster, model, adapter, backend, template, opening
-        )
+        extract_on_cluster(source, writing, how, cluster, named, runs, opening)
         return
     settings = replace(opening, verbose=console.verbosity.verbose, on_note=console.note)
-
-    def open_model_for_schema() -> Opened:
-        if isinstance(source, Texts) and not settings.base_url:
-            source.check_room(how, model, adapter or (), template, settings.context)
-        return open_model(
-            model, adapters=adapter or (), backend=backend, template=template, options=settings
-        )
-
     writer = source.writer(writing, counting)
     with summarising(writing, counting) as count:
         run(
             source.noun,
             source.read,
             writer,
-            open_model_for_schema,
-            functools.partial(_answer, source, writer, how, model, count),
+            functools.partial(_open, source, how, named, runs, settings),
+            functools.partial(_answer, source, writer, how, named.model, count),
             output=writing.output,
             resumable=source.resumable,
             read_again=source.read_again,
         )
 
 
-def _source(
-    files: list[str] | None,
-    schema: list[str] | None,
-    task: str | None,
-    instructions: str | None,
-    reading: InputOptions,
-    writing: OutputOptions,
+def _open(
+    source: Texts | InstructionRecords,
     how: ExtractOptions,
-) -> Texts | InstructionRecords:
-    """What is read; raises ``UsageError`` for options that do not go with it."""
-    from iepile_cli.task.table import task_named
+    named: options.ModelOptions,
+    runs: options.BackendOptions,
+    settings: Options,
+) -> Opened:
+    from iepile_cli.backends.opening import open_model
 
-    named = task_named(task) if task else None
-    if instructions is None:
-        return Texts(files, schema, named, reading)
-    refuse_with_instructions(
-        files=files,
-        schema=schema,
-        lang=how.language,
-        lines=reading.lines,
-        text_field=reading.text_field,
-        input_format=reading.input_format,
-        save_text=reading.save_text,
-        split_num=how.split_num,
-        overlap=how.overlap,
-        passes=how.passes > 1,
-        votes=how.votes > 1,
-        all_occurrences=how.all_occurrences is not None,
-        best_type=how.best_type is not None,
-        bom=writing.bom,
-        format=writing.format not in (None, "jsonl"),
-        summary=writing.summary,
+    if isinstance(source, Texts) and not settings.base_url:
+        source.check_room(how, named, runs.template, settings.context)
+    return open_model(
+        named.model,
+        adapters=named.adapter,
+        backend=runs.backend,
+        template=runs.template,
+        options=settings,
     )
-    return InstructionRecords(instructions, named, reading)
 
 
 def _answer(

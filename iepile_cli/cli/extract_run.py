@@ -6,114 +6,54 @@ Texts and instruction records run alike; what is read and how it is answered is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from iepile_cli.cli.console import Progress, detail, note, print_error
-from iepile_cli.cli.fetching import offer_download
+from iepile_cli.cli.console import Failures, Progress, detail, note
+from iepile_cli.cli.fetching import with_offer
 from iepile_cli.errors import IEPileError, PartialFailure
 from iepile_cli.files import STDIN_NAME
 from iepile_cli.formatting import duration, plural
 
-OnError = Callable[[IEPileError], None]
-OnAnswer = Callable[[int, float], None]
-
-
-class Result(Protocol):
-    """What an item comes to; ``ungrounded`` mentions were left out as not in its text."""
-
-    @property
-    def ungrounded(self) -> int:
-        """The number of such mentions."""
-
-    @property
-    def items(self) -> Sequence[Any]:
-        """What was found."""
-
-
-class HasText(Protocol):
-    """What is read."""
-
-    @property
-    def text(self) -> str:
-        """The text; its length tells how long it will take."""
-
-
-class Opened(Protocol):
-    """An opened model; its runner is closed at the end of the run."""
-
-    @property
-    def runner(self) -> Any:
-        """The backend's runner; its ``notes``, if any, are shown at the end."""
-
-
-Item = TypeVar("Item", bound=HasText)
-Answered = TypeVar("Answered", bound=Result)
-Model = TypeVar("Model", bound=Opened)
-
-
-class Writer(Protocol[Item, Answered]):  # type: ignore[misc]
-    """Where results go; it knows those of an earlier run that is resumed."""
-
-    @property
-    def written(self) -> int:
-        """How many results were written by this run."""
-
-    @property
-    def resumed(self) -> int:
-        """How many items were answered by the earlier run."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What of the results could not be written, in a line."""
-
-    @property
-    def path(self) -> str | None:
-        """The file that holds the results now, None for standard output."""
-
-    def done(self, item: Item) -> bool:
-        """Whether an item was answered by the earlier run."""
-
-    def write(self, result: Answered) -> None:
-        """Write a result."""
+if TYPE_CHECKING:
+    from iepile_cli.backends.opening import Opened
+    from iepile_cli.extraction.inputs import Document
+    from iepile_cli.extraction.outputs import ResultWriter
+    from iepile_cli.extraction.paths import OnError
+    from iepile_cli.extraction.pipeline import OnAnswer
+    from iepile_cli.extraction.results import Result
 
 
 def run(
     noun: str,
-    read: Callable[[OnError], Iterable[Item]],
-    writing: AbstractContextManager[Writer[Item, Answered]],
-    open_model: Callable[[], Model],
-    answer: Callable[[Iterator[Item], Model, OnAnswer, OnError], Iterable[Answered]],
+    read: Callable[[OnError], Iterable[Document]],
+    writing: ResultWriter,
+    open_model: Callable[[], Opened],
+    answer: Callable[[Iterator[Document], Opened, OnAnswer, OnError], Iterable[Result]],
     *,
     output: str | None = None,
     resumable: bool = True,
-    read_again: Callable[[], Iterable[Item] | None] = lambda: None,
+    read_again: Callable[[], Iterable[Document] | None] = lambda: None,
 ) -> None:
     """Read items, answer those that are not done, write the results, and report.
 
     ``noun`` is what an item is called. ``read`` gives the items and reports those that cannot be
     read; ``answer`` gives a result for each item, in order, and reports those without one. The
     model is opened only when something is left to do; a person may be offered to download it.
-    ``output`` is the file that is written, and ``resumable`` says whether ``--resume`` goes on
-    with it. ``read_again`` gives the items once more, for the time left, or None where they
-    cannot be read twice.
+    ``resumable`` says whether ``--resume`` goes on with ``output``. ``read_again`` gives the items
+    once more, for the time left, or None where they cannot be read twice.
 
     Raises ``PartialFailure`` when some items failed, and what exits with 1 when all did: then no
     file is written or replaced.
     """
-    failures: list[IEPileError] = []
-
-    def failed(error: IEPileError) -> None:
-        failures.append(error)
-        print_error(error.message, error.hint)
-
+    failures = Failures()
     output = None if output == "-" else output
     with writing as writer, _resume_hint(output, writer, resumable=resumable):
-        rest = (item for item in read(failed) if not writer.done(item))
+        rest = (item for item in read(failures.add) if not writer.done(item))
         first = next(rest, None)
         if first is None:
             if failures:
@@ -123,10 +63,10 @@ def run(
             return
         with Progress() as progress:
             counts = _Counts(progress, noun, lambda: _measured(first, read_again(), writer))
-            opened = _opened(open_model, progress)
+            opened = with_offer(open_model, progress.hidden)
             counts.begin()
             with closing(opened.runner):
-                for result in answer(chain([first], rest), opened, counts.answered, failed):
+                for result in answer(chain([first], rest), opened, counts.answered, failures.add):
                     with progress.aside():
                         writer.write(result)
                     counts.finished(result)
@@ -145,23 +85,13 @@ def run(
         )
 
 
-def _opened(open_model: Callable[[], Model], progress: Progress) -> Model:
-    while True:
-        try:
-            return open_model()
-        except IEPileError as error:
-            with progress.hidden():
-                if not offer_download(error):
-                    raise
-
-
 def _measured(
-    first: Item, again: Iterable[Item] | None, writer: Writer[Item, Any]
+    first: Document, again: Iterable[Document] | None, writer: ResultWriter
 ) -> tuple[int, int] | None:
     """The numbers of items and of characters that are left to do, None where nobody knows."""
     if again is None:
         # A text from standard input is read as a whole: it is there already.
-        alone = getattr(first, "line", 0) is None and getattr(first, "source", "") == STDIN_NAME
+        alone = first.line is None and first.source == STDIN_NAME
         return (1, len(first.text)) if alone else None
     lengths = [len(item.text) for item in again if not writer.done(item)]
     return len(lengths), sum(lengths)
@@ -249,9 +179,7 @@ class _Counts:
 
 
 @contextmanager
-def _resume_hint(
-    output: str | None, writer: Writer[Any, Any], *, resumable: bool
-) -> Iterator[None]:
+def _resume_hint(output: str | None, writer: ResultWriter, *, resumable: bool) -> Iterator[None]:
     """Say, when a run with results ends before it is over, where they are and how to go on."""
     try:
         yield

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from iepile_cli.cli import console
-from iepile_cli.errors import IEPileError
 from iepile_cli.formatting import readable_size
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def fetch(plan: Plan) -> None:
         return
     try:
         with console.Progress("bytes") as progress:
-            manifest = download(plan, _Shown(plan.name, progress))
+            manifest = download(plan, _DownloadProgress(plan.name, progress))
     except KeyboardInterrupt:
         console.note("what has been fetched is kept: the same command resumes the download")
         raise
@@ -44,27 +44,23 @@ def fetch(plan: Plan) -> None:
         )
 
 
-def offer_download(error: IEPileError) -> bool:
-    """Offer to download the model that an error says is missing; true when it is here now.
+def with_offer(
+    action: Callable[[], T], aside: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> T:
+    """Do something; where a model or corpus is missing for it, offer to download that first.
 
-    Nothing is fetched unless a person agrees.
+    The question is asked within ``aside``. Nothing is fetched unless a person agrees.
     """
     from iepile_cli.models import NotInstalled
 
-    if not isinstance(error, NotInstalled) or not _agreed(error, f"The {error.what}"):
-        return False
-    _fetch_name(error.name)
-    return True
-
-
-def with_offer(action: Callable[[], T]) -> T:
-    """Do something; where a model or corpus is missing for it, offer to download that first."""
     while True:
         try:
             return action()
-        except IEPileError as error:
-            if not offer_download(error):
-                raise
+        except NotInstalled as error:
+            with aside():
+                if not _agreed(error, f"The {error.what}"):
+                    raise
+                _fetch_name(error.name)
 
 
 def _agreed(missing: NotInstalled, what: str) -> bool:
@@ -81,7 +77,7 @@ def _fetch_name(name: str) -> None:
     fetch(plan_download(name))
 
 
-class _Shown:
+class _DownloadProgress:
     """The progress of one download as a bar; a ``hub.Progress``."""
 
     def __init__(self, name: str, progress: console.Progress) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import util
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from iepile_cli.training.recipes import Recipe
 
 EXAMPLES = """
-When piped, each line holds name, origin, yes or no, reason and summary, with tabs between them;
-of a backend also what it finds on this machine, of a model also kind, size, memory, licence,
-languages, whether it fits this machine, and what to expect of it, of a recipe the memory that it
-takes and what there is.
+When piped, each line holds name, origin, yes or no, reason and summary, separated by tabs; for
+backends also what they find on this machine; for models also kind, size, memory, licence,
+languages, whether they fit this machine, and the quality to expect; for recipes also the memory
+needed and available.
 
 Examples:
 
@@ -63,7 +63,7 @@ class ListOptions:
 
 @options.command()
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[Kind, typer.Argument(help="templates, backends, models or recipes.")],
     how: ListOptions = ListOptions(),
 ) -> None:
     """Show templates, backends, models or training recipes, and whether they can run here.
@@ -85,8 +85,10 @@ def list_(
         _show_models(rows)
     elif kind is Kind.recipes:
         _show_recipes(rows)
+    elif kind is Kind.backends:
+        _show(rows, "from", about=lambda row: (row.summary, row.reason, *_facts(row)))
     else:
-        _show(rows, with_facts=kind is Kind.backends)
+        _show(rows, "from", about=lambda row: (row.summary, row.reason))
     for failure in known.failures:
         console.print_error(str(failure))
 
@@ -244,99 +246,84 @@ _DESCRIBE: dict[str, Callable[[Any, Registry], _Facts]] = {
 
 # ------------------------------------------------------------------------------- as text
 
+# What is piped of each kind, beside what all have.
+_PIPED = {
+    Kind.recipes: ("memory", "here"),
+    Kind.models: ("kind", "size", "memory", "licence", "languages", "fits", "expect"),
+}
+# Columns that a narrow terminal does without, the last first.
+_OPTIONAL = ("fits", "memory", "size", "licence", "languages", "from")
+
 
 def _piped(row: Listed, kind: Kind) -> list[str]:
     cells = [row.name, row.origin, _yes(row), row.reason, row.summary]
-    if kind is Kind.backends:
-        cells.append("; ".join(_facts(row)))
-    if kind is Kind.recipes:
-        cells += [row.details.get(column, "") for column in ("memory", "here")]
-    if kind is Kind.models:
-        columns = ("kind", "size", "memory", "licence", "languages", "fits", "expect")
-        cells += [row.details.get(column, "") for column in columns]
-    return cells
+    cells += ["; ".join(_facts(row))] if kind is Kind.backends else []
+    return cells + [row.details.get(column, "") for column in _PIPED.get(kind, ())]
 
 
-def _show(rows: Iterable[Listed], *, with_facts: bool) -> None:
-    console.table(
-        ("name", "runs here", "from", "about"),
-        [
-            (
-                Styled(row.name, "bold"),
-                _coloured(row),
-                row.origin,
-                _lines(row.summary, row.reason, *(_facts(row) if with_facts else ())),
-            )
-            for row in rows
-        ],
-        optional=("from",),
-    )
+def _show(
+    rows: Iterable[Listed],
+    *columns: str,
+    title: str = "name",
+    ready: str = "runs here",
+    about: Callable[[Listed], Iterable[str]],
+) -> None:
+    """Write a table: name, whether it is ready, facts of its kind, and the lines ``about`` it."""
+    shown = []
+    for row in rows:
+        state = Styled(_yes(row), "green" if row.ready else "red")
+        cells = [{"from": row.origin, **row.details}.get(column, "") for column in columns]
+        lines = "\n".join(filter(None, about(row)))
+        shown.append((Styled(row.name, "bold"), state, *cells, lines))
+    header = (title, ready, *columns, "about")
+    console.table(header, shown, right=("size", "memory"), optional=_OPTIONAL)
 
 
 def _show_recipes(rows: list[Listed]) -> None:
-    console.table(
-        ("recipe", "runs here", "memory", "from", "about"),
-        [
-            (
-                Styled(row.name, "bold"),
-                _coloured(row),
-                row.details.get("memory", ""),
-                row.origin,
-                _lines(row.summary, *row.reason.split("; ")),
-            )
-            for row in rows
-        ],
-        right=("memory",),
-        optional=("memory", "from"),
+    _show(
+        rows,
+        *("memory", "from"),
+        title="recipe",
+        about=lambda row: (row.summary, *row.reason.split("; ")),
     )
     here = {row.details["here"] for row in rows if "here" in row.details}
     console.put(f"\nMemory here: {', '.join(sorted(here))}\n" if here else "")
 
 
 def _show_models(rows: list[Listed]) -> None:
-    def about(row: Listed) -> str:
-        origin = "" if row.origin == "built-in" else f"from {row.origin}"
-        # How to get what is not here is said once, below.
-        reason = "" if row.reason.startswith(_NOT_HERE) else row.reason
+    def about(row: Listed) -> Iterator[str]:
         measured = row.details.get("expect", _NOT_MEASURED)
-        expected = "" if measured == _NOT_MEASURED else f"Expect {measured}."
-        return _lines(row.summary, expected, reason, origin)
+        yield row.summary
+        yield "" if measured == _NOT_MEASURED else f"Expect {measured}."
+        # How to get what is not here is said once, below.
+        yield "" if row.reason.startswith(_NOT_HERE) else row.reason
+        yield "" if row.origin == "built-in" else f"from {row.origin}"
 
-    columns = ("size", "memory", "fits", "licence", "languages")
     corpora = [row for row in rows if row.details.get("kind") == "data"]
-    for title, part, shown, verb in (
-        ("model", [row for row in rows if row not in corpora], columns, "runs here"),
-        ("corpus", corpora, ("size", "licence", "languages"), "is here"),
-    ):
-        if not part:
-            continue
-        if title == "corpus" and len(part) < len(rows):
-            console.put("\n")
-        console.table(
-            (title, verb, *shown, "about"),
-            [
-                (
-                    Styled(row.name, "bold"),
-                    _coloured(row),
-                    *(row.details.get(column, "") for column in shown),
-                    about(row),
-                )
-                for row in part
-            ],
-            right=("size", "memory"),
-            optional=("fits", "memory", "size", "licence", "languages"),
+    models = [row for row in rows if row.details.get("kind") != "data"]
+    if models:
+        _show(
+            models,
+            *("size", "memory", "fits", "licence", "languages"),
+            title="model",
+            about=about,
+        )
+    if models and corpora:
+        console.put("\n")
+    if corpora:
+        _show(
+            corpora,
+            *("size", "licence", "languages"),
+            title="corpus",
+            ready="is here",
+            about=about,
         )
     if any(row.reason.startswith(_NOT_HERE) for row in rows):
         said = (
-            "What is not here is fetched with: iepile download NAME. Models of which no quality is "
-            "named were not measured: iepile eval does it on texts of yours."
+            "Download what is not here with: iepile download NAME. Models without a named quality "
+            "were not measured: iepile eval does it on texts of yours."
         )
-        lines = wrap(said, console.width())
-        console.put("\n".join(["", *lines, ""]))
-
-
-def _lines(*texts: str) -> str:
-    return "\n".join(filter(None, texts))
+        console.put("\n".join(["", *wrap(said, console.width()), ""]))
 
 
 def _facts(row: Listed) -> list[str]:
@@ -345,7 +332,3 @@ def _facts(row: Listed) -> list[str]:
 
 def _yes(row: Listed) -> str:
     return "yes" if row.ready else "no"
-
-
-def _coloured(row: Listed) -> Styled:
-    return Styled(_yes(row), "green" if row.ready else "red")

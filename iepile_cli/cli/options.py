@@ -14,13 +14,14 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
 
 from iepile_cli.cli import complete, console
 from iepile_cli.cli.commands import GENERAL
-from iepile_cli.fields import Field, option_fields
+from iepile_cli.fields import Field, option, option_fields
 
 # No option has this name; `context` is one.
 _CONTEXT = "typer_context"
@@ -28,10 +29,13 @@ _CONTEXT = "typer_context"
 # ------------------------------------------------------------------ from dataclasses to options
 
 
-def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    *, first: Sequence[str] = (), without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a subcommand's: its dataclass parameters become options, -q and -v too.
 
-    ``first`` names the parameters that help shows before all groups.
+    ``first`` names the parameters that help shows before all groups, ``without`` the fields of its
+    dataclasses that are no options of this subcommand.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +50,7 @@ def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Cal
             for name, parameter in signature.parameters.items()
             if parameter.annotation is typer.Context
         ]
-        parameters = _expanded(signature, groups)
+        parameters = _expanded(signature, groups, without)
 
         @functools.wraps(function)
         def call(**values: Any) -> None:
@@ -64,13 +68,16 @@ def command(*, first: Sequence[str] = ()) -> Callable[[Callable[..., None]], Cal
     return decorate
 
 
-def _expanded(signature: inspect.Signature, groups: Mapping[str, Any]) -> list[inspect.Parameter]:
+def _expanded(
+    signature: inspect.Signature, groups: Mapping[str, Any], without: Sequence[str]
+) -> list[inspect.Parameter]:
     """The parameters of a command: its own, one for each field, and those that all have."""
     made: dict[str, inspect.Parameter] = {}
     for name, parameter in signature.parameters.items():
         if name in groups:
             for item in option_fields(groups[name]):
-                made.setdefault(item.name, _parameter(item))
+                if item.name not in without:
+                    made.setdefault(item.name, _parameter(item))
         elif parameter.annotation is not typer.Context:
             made[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
     by_name = inspect.Parameter.KEYWORD_ONLY
@@ -121,7 +128,7 @@ def _build(of: type, values: Mapping[str, Any]) -> Any:
     """A dataclass from the values of a command; what is empty keeps the field's default."""
     given = {}
     for item in option_fields(of):
-        value = values[item.name]
+        value = values.get(item.name)
         if isinstance(value, list):
             value = tuple(one.value if isinstance(one, enum.Enum) else one for one in value)
         if value is not None:
@@ -181,64 +188,63 @@ def set_verbosity(context: typer.Context, given: Mapping[str, bool]) -> None:
             setattr(console.verbosity, name, value)
 
 
-# ----------------------------------- shared options of commands that have no dataclass for them
+# ------------------------------------------------------------- options that commands share
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        rich_help_panel="Model",
-        envvar="IEPILE_MODEL",
-        autocompletion=complete.complete_model,
-        help="A name from `iepile list models`, a path or a hub id. Default: the embedded model.",
-    ),
-]
-Adapter = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter",
-        "-a",
-        rich_help_panel="Model",
-        autocompletion=complete.complete_adapter,
-        help="An adapter to apply to the model; may be repeated.",
-    ),
-]
-BackendName = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        "-b",
-        rich_help_panel="Model",
-        envvar="IEPILE_BACKEND",
-        autocompletion=complete.complete_backend,
-        help="What runs the model: see `iepile list backends`. Default: what fits the model.",
-    ),
-]
-TemplateName = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        rich_help_panel="Model",
-        envvar="IEPILE_TEMPLATE",
-        autocompletion=complete.complete_template,
-        help="The chat template: see `iepile list templates`. Default: what fits the model.",
-    ),
-]
-TaskName = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        "-t",
-        autocompletion=complete.complete_task,
-        help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form.",
-    ),
-]
-Schemas = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--schema",
-        "-s",
+
+@dataclass(frozen=True)
+class SchemaOptions:
+    """What is extracted."""
+
+    schema: tuple[str, ...] = option(
+        (),
+        flags=("-s",),
         help="What to extract: an expression, or a JSON or YAML file; may be repeated.",
-    ),
-]
+    )
+    task: str | None = option(
+        None,
+        flags=("-t",),
+        completes="task",
+        help="NER, RE, SPO, EE, EET, EEA or KG. Default: by the schema's form.",
+    )
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model is used, with which adapters."""
+
+    model: str | None = option(
+        None,
+        group="Model",
+        flags=("-m",),
+        env="IEPILE_MODEL",
+        completes="model",
+        help="A name from `iepile list models`, a path or a hub id. Default: the embedded model.",
+    )
+    adapter: tuple[str, ...] = option(
+        (),
+        group="Model",
+        flags=("-a",),
+        completes="adapter",
+        help="An adapter to apply to the model; may be repeated.",
+    )
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What runs the model, and with which prompts."""
+
+    backend: str | None = option(
+        None,
+        group="Model",
+        flags=("-b",),
+        env="IEPILE_BACKEND",
+        completes="backend",
+        help="What runs the model: see `iepile list backends`. Default: what fits the model.",
+    )
+    template: str | None = option(
+        None,
+        group="Model",
+        env="IEPILE_TEMPLATE",
+        completes="template",
+        help="The chat template: see `iepile list templates`. Default: what fits the model.",
+    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from iepile_cli.backends.serving import Serving, command, run_server
 from iepile_cli.cli import console, options
 from iepile_cli.errors import ModelError
+from iepile_cli.fields import option
 
 EXAMPLES = """
 Examples:
@@ -23,19 +24,21 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Whether the command is run."""
+
+    run: bool = option(False, help="Run the command, not only show it.")
+
+
 @options.command(first=("model", "adapter", "server", "run"))
-def serve(
-    model: options.Model = None,
-    adapter: options.Adapter = None,
-    serving: Serving = Serving(),  # noqa: B008
-    run: Annotated[bool, typer.Option("--run", help="Run the command, not only show it.")] = False,
-) -> None:
+def serve(chosen: options.ModelOptions, serving: Serving, how: RunOptions) -> None:
     """Show, or run, the command that serves a model to many requests at once.
 
     The command goes to standard output; how to extract with the server is said on stderr.
     """
-    made = command(model, adapter or (), serving, on_note=console.note)
-    if run and (missing := made.missing()):
+    made = command(chosen.model, chosen.adapter, serving, on_note=console.note)
+    if how.run and (missing := made.missing()):
         raise ModelError(
             f"{missing} is not installed here",
             hint="without --run the command is shown, to be run where it is",
@@ -43,7 +46,7 @@ def serve(
     if made.remark:
         console.note(made.remark)
     console.note(f"then: {made.extract()}")
-    if not run:
+    if not how.run:
         typer.echo(made.script(), nl=False)
         return
     with tempfile.TemporaryDirectory() as folder:

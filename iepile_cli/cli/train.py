@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from iepile_cli.cli import complete, console
+from iepile_cli.cli import console
 from iepile_cli.cli.options import command, given_values
+from iepile_cli.fields import option
 from iepile_cli.formatting import plural, safe
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.reporting import Reporter
@@ -40,37 +42,34 @@ _SHOWN = (
 )
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where further options are from, and whether there is only a plan."""
+
+    recipe: str = option(
+        "",
+        completes="recipe",
+        help="Start from a recipe of `iepile list recipes`; flags override it.",
+    )
+    config: str = option("", help="Options from a TOML file, such as a result's train.toml.")
+    dry_run: bool = option(False, help="Show the plan and one example; train nothing.")
+
+
 @command(first=_FIRST)
-def train(
-    context: typer.Context,
-    options: TrainOptions,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="Start from a recipe: see `iepile list recipes`; flags override.",
-            autocompletion=complete.BY_KIND["recipe"],
-        ),
-    ] = "",
-    config: Annotated[
-        str, typer.Option(help="Options from a TOML file, such as a result's train.toml.")
-    ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and one example; train nothing.")
-    ] = False,
-) -> None:
+def train(context: typer.Context, options: TrainOptions, source: SourceOptions) -> None:
     """Fine-tune a model on converted data: LoRA, QLoRA, some layers or all weights."""
     from iepile_cli.training import distributed, finetune, prepare
 
     by_file, by_hand = given_values(context, TrainOptions)
-    chosen = _chosen(options, by_file, by_hand, recipe, config)
-    if dry_run:
+    chosen = _chosen(options, by_file, by_hand, source)
+    if source.dry_run:
         plan, example = prepare.dry_run(chosen, given=by_hand)
         console.put(safe(plan.summary()) + "\n")
         _show_example(example)
         return
     if chosen.nproc > 1 and not distributed.launched():
         with console.Progress() as progress:
-            prepare.check_before(chosen, given=by_hand, reporter=_Shown(progress))
+            prepare.check_before(chosen, given=by_hand, reporter=_TrainingProgress(progress))
         code = distributed.launch(chosen, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
@@ -78,7 +77,7 @@ def train(
     if not distributed.is_first():
         console.verbosity.quiet = True
     with console.Progress() as progress:
-        result = finetune.train(chosen, given=by_hand, reporter=_Shown(progress))
+        result = finetune.train(chosen, given=by_hand, reporter=_TrainingProgress(progress))
     if distributed.is_first():
         held_out = ""
         if result.best is not None:
@@ -98,8 +97,7 @@ def _chosen(
     options: TrainOptions,
     by_file: Mapping[str, Any],
     by_hand: Mapping[str, Any],
-    recipe: str,
-    config: str,
+    source: SourceOptions,
 ) -> TrainOptions:
     """The options by their precedence: flags, ``--config``, the recipe, the user's configuration.
 
@@ -110,14 +108,14 @@ def _chosen(
     from iepile_cli.training.recipes import options_from, read_table
 
     tables: list[Mapping[str, Any]] = [by_file]
-    tables += [registry().get("recipe", recipe).table] if recipe else []
-    tables += [read_table(Path(config))] if config else []
+    tables += [registry().get("recipe", source.recipe).table] if source.recipe else []
+    tables += [read_table(Path(source.config))] if source.config else []
     if options.resume and not tables[1:]:
         tables.append(resumed_table(options.output, needed=not options.data))
     return options_from(*tables, by_hand)
 
 
-class _Shown(Reporter):
+class _TrainingProgress(Reporter):
     """Shows a run's progress on a terminal; elsewhere a line now and then."""
 
     def __init__(self, progress: console.Progress) -> None:

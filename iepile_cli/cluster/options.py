@@ -25,16 +25,16 @@ class ClusterOptions:
         0,
         group=_CLUSTER,
         least=0,
-        help="Models opened at once, at most; 0: as many as the cluster has room for.",
+        help="Workers at once, at most; 0: as many as the cluster has room for.",
     )
     gpus_per_replica: float = option(
-        0.0, group=_CLUSTER, least=0, help="GPUs of a replica; 0.5: two share one."
+        0.0, group=_CLUSTER, least=0, help="GPUs of each worker; 0.5: two share one."
     )
     shards: int = option(
         0,
         group=_CLUSTER,
         least=0,
-        help="Files of the result. Default: one for every 1,000 texts, or 64 MB to convert.",
+        help="Number of shards. Default: one for every 1,000 texts, or 64 MB to convert.",
     )
     parquet: bool = option(
         False, group=_CLUSTER, help="Write shards as Parquet instead of JSON Lines."

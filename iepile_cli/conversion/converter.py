@@ -87,7 +87,12 @@ class Converter:
         odd = any(item.trigger is False for item in plan.items)
         layout = self.task.layout
         self.flat = (
-            FlatReader(self.task.shape, typed=bool(layout.subject_type), unique=bool(layout.unique))
+            FlatReader(
+                self.task.shape,
+                typed=bool(layout.subject_type),
+                unique=bool(layout.unique),
+                writes=self.trains,
+            )
             if flat_names(self.task.shape) is not None and not odd
             else None
         )
@@ -146,18 +151,23 @@ class Converter:
     def _flat_rows(
         self, text: str, found: dict[Key, list[Placed]], number: int, report: Report
     ) -> Rows:
-        known = self.sampler.items
-        unknown = not known.keys() >= found.keys()
-        if unknown:
-            for key, some in found.items():
-                for _ in some if key not in known else ():
-                    report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        unknown = self._report_unknown(found, report)
         batches: Sequence[BatchTemplate]
         if self.sampler.asks_all and not unknown:
             batches = self._whole_schema(number)
         else:
             batches = self._batches(dict.fromkeys(found, _BARE), number)
         return self._train_rows(batches, text, self.writer.flat_answers(batches, found))
+
+    def _report_unknown(self, found: dict[Key, list[Placed]], report: Report) -> bool:
+        """Report mentions of types that the schema lacks; whether there are any."""
+        known = self.sampler.items
+        if known.keys() >= found.keys():
+            return False
+        for key, some in found.items():
+            for _ in some if key not in known else ():
+                report(NOT_IN_SCHEMA, repr(item_of(key).type))
+        return True
 
     def _slotted_rows(self, text: str, entries: Sequence[Any], number: int) -> Rows | None:
         assert self.slotted is not None
@@ -181,13 +191,11 @@ class Converter:
         repeated = False
         gold: GoldLabels = {}
         if self.flat is not None:
-            keys = self.flat.keys(entries, text)
-            if keys is None:
+            flat = self.flat.read(entries, text)
+            if flat is None:
                 return None
-            repeated = len(keys) < len(entries)
-            for key in keys:
-                if key not in self.sampler.items:
-                    report(NOT_IN_SCHEMA, repr(item_of(key).type))
+            repeated = sum(map(len, flat.values())) < len(entries)
+            self._report_unknown(flat, report)
         else:
             assert self.slotted is not None
             found = self.slotted.read(entries, text)

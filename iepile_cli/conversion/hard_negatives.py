@@ -15,8 +15,10 @@ from typing import Any
 
 from iepile_cli.conversion.mining import MOST
 from iepile_cli.conversion.plan import HardNegatives
+from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
-from iepile_cli.files import decode_json, read_text, write_atomic
+from iepile_cli.files import read_text
+from iepile_cli.writing import write_atomic
 
 
 def read_hard_negatives(path: Path, task_name: str, source: str) -> HardNegatives:
@@ -27,7 +29,7 @@ def read_hard_negatives(path: Path, task_name: str, source: str) -> HardNegative
     try:
         value = decode_json(read_text(path))
     except DataError as error:
-        raise DataError(error.reason, path=path, hint=error.hint) from None
+        raise error.at(path) from None
     if not isinstance(value, dict):
         raise _unknown(path)
     if all(isinstance(part, list) for part in value.values()):

@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 
 from iepile_cli.config import read_toml
 from iepile_cli.conversion.gold import key_of
+from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
-from iepile_cli.files import decode_json, read_text
+from iepile_cli.files import read_text
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS, Layout
 
@@ -184,7 +185,7 @@ def read_renames(path: Path) -> dict[str, str]:
     try:
         table = decode_json(read_text(path)) if path.suffix.lower() == ".json" else read_toml(path)
     except DataError as error:
-        raise DataError(error.reason, path=path, line=error.line, hint=error.hint) from None
+        raise error.at(path) from None
     good = isinstance(table, dict) and all(isinstance(new, str) and new for new in table.values())
     if not good:
         raise DataError(

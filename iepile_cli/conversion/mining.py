@@ -51,15 +51,14 @@ class Survey:
     """Counts over the gold of a set.
 
     ``types`` and ``slots`` are all that was seen; the rest is by label (a type, or an attribute
-    where attributes are what negatives are drawn from): records, the labels of each mention, and
-    words in and around mentions.
+    where attributes are what negatives are drawn from): the labels of each mention, and words
+    in and around mentions.
     """
 
     task_name: str
     records: int = 0
     types: Counter[Key] = field(default_factory=Counter)
     slots: dict[Key, Counter[str]] = field(default_factory=dict)
-    holding: Counter[str] = field(default_factory=Counter)
     mentions: dict[str, set[str]] = field(default_factory=dict)
     words: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -74,7 +73,6 @@ class Survey:
         self.types.update(other.types)
         for key, slots in other.slots.items():
             self.slots.setdefault(key, Counter()).update(slots)
-        self.holding.update(other.holding)
         for mention, labels in other.mentions.items():
             if mention in self.mentions:
                 self.mentions[mention] |= labels
@@ -102,10 +100,8 @@ class Survey:
             self.types[key] += 1
             slots = self.slots.setdefault(key, Counter())
             slots.update(slot_name(role) for role, _ in one.roles if role not in fixed)
-        labelled = list(self._labelled(gold))
         self.records += 1
-        self.holding.update({label for label, _ in labelled})
-        for label, mentions in labelled:
+        for label, mentions in self._labelled(gold):
             for mention in mentions:
                 self.mentions.setdefault(mention, set()).add(label)
                 self.words.setdefault(label, Counter()).update(_words(text, mention))

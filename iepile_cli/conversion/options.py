@@ -24,11 +24,8 @@ Form = Literal[
     "tokens",
     "results",
 ]
-Output = Literal[
-    "rows",
-    "records",
-    "schema",
-    "bio",
+# What annotation is written as for other programs, of records and of results alike.
+ToolForm = Literal[
     "conll",
     "brat",
     "spacy",
@@ -39,6 +36,7 @@ Output = Literal[
     "cypher",
     "turtle",
 ]
+Output = Literal["rows", "records", "schema", "bio", ToolForm]
 
 
 @dataclass(frozen=True)

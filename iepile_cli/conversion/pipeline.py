@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import IO, Any, TypeAlias, cast
 
-from iepile_cli.conversion.annotation import annotation_of
+from iepile_cli.conversion.annotation import Annotation, Lost, annotation_of
 from iepile_cli.conversion.chunk_work import (
     Done,
     chunk_records,
@@ -30,9 +30,10 @@ from iepile_cli.conversion.readers import open_records
 from iepile_cli.conversion.report import Counts, Report
 from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
 from iepile_cli.errors import UsageError
-from iepile_cli.files import atomic_folder, atomic_write, display_name, is_device
+from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.shards import Shard
+from iepile_cli.writing import atomic_folder, atomic_write, is_device
 
 # Called with how many bytes of how many are done; 0 of 0 when the size is not known.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -135,19 +136,8 @@ def _write_documents(
         raise UsageError(f"{output} is there already", hint="name a new folder with -o")
     with atomic_folder(output) as made:
         folder = BratFolder(made)
-        for chunk in chunks:
-            counts = Counts()
-            for line, record in chunk_records(chunk, renames, counts):
-
-                def lost(what: str, line: int = line, counts: Counts = counts) -> None:
-                    counts.note(Problem(line, PART_LOST, what))
-
-                counts.rows += 1
-                number = report.rows + counts.rows
-                folder.write(annotation_of(record, lost), f"{number:06d}", lost)
-            if strict:
-                report.refuse(counts)
-            report.add(counts)
+        for number, (_, found, lost) in enumerate(_annotated(chunks, renames, report, strict), 1):
+            folder.write(found, f"{number:06d}", lost)
         folder.close()
 
 
@@ -160,6 +150,14 @@ def _add_to_graph(
     strict: bool,
 ) -> None:
     """Add what records are annotated with to a graph."""
+    for record, found, _ in _annotated(chunks, renames, report, strict):
+        graph.add(found._replace(identity=record))
+
+
+def _annotated(
+    chunks: Iterable[Chunk], renames: dict[str, str], report: Report, strict: bool
+) -> Iterator[tuple[dict[str, Any], Annotation, Lost]]:
+    """Each record with its name (its own, or its place), its annotation, and what notes losses."""
     for chunk in chunks:
         counts = Counts()
         for line, record in chunk_records(chunk, renames, counts):
@@ -168,9 +166,8 @@ def _add_to_graph(
                 counts.note(Problem(line, PART_LOST, what))
 
             counts.rows += 1
-            found = annotation_of(record, lost)
             known = {} if "source" in record else {"source": report.name, "line": line}
-            graph.add(found._replace(identity=known | record))
+            yield known | record, annotation_of(record, lost), lost
         if strict:
             report.refuse(counts)
         report.add(counts)

@@ -249,66 +249,39 @@ class FlatReader:
     """Reads decoded entries of tasks whose gold is mentions or pairs, nothing of variable form.
 
     ``read`` gives None for anything unusual; the record is then read the general way, which says
-    what is wrong with it.
+    what is wrong with it. Without ``writes`` the mentions' answers are left empty.
     """
 
-    def __init__(self, shape: Node, *, typed: bool, unique: bool) -> None:
+    def __init__(self, shape: Node, *, typed: bool, unique: bool, writes: bool) -> None:
         names = flat_names(shape) or ()
-        self.typed, self.unique = typed, unique
+        self.typed, self.unique, self.writes = typed, unique, writes
         self.opening = [
             (b", " if index else b"{") + nested(name) + b": " for index, name in enumerate(names)
         ]
-        self.read = self._pairs if len(names) == 2 else self._mentions
 
-    def keys(self, entries: Sequence[Any], text: str) -> list[Key] | None:
-        """The key of each distinct entry; None for anything unusual."""
-        find = text.find
+    def read(self, entries: Sequence[Any], text: str) -> dict[Key, list[Placed]] | None:
+        """The mentions or pairs of each key, in the order of the text, each once if ``unique``."""
+        find, writes = text.find, self.writes
         pairs = len(self.opening) == 2
-        found: dict[Any, Key] = {}
-        for number, entry in enumerate(entries):
-            tail = entry.role1 if pairs else ""
-            if not entry.role0 or find(entry.role0) < 0 or find(tail) < 0 or (pairs and not tail):
-                return None
+        opening, between = self.opening if pairs else (b"", b"")
+        found: dict[Key, list[Placed]] = {}
+        seen = set()
+        unique = self.unique and len(entries) > 1
+        for entry in entries:
             key: Key = entry.kind
-            if self.typed:
-                key = entry.kind, entry.subject_type, entry.object_type
-                if not entry.subject_type:
+            head = entry.role0
+            places: Any = find(head)
+            tail = ""
+            if places < 0 or not head:
+                return None
+            written = nested(head) if writes else b""
+            if pairs:
+                tail = entry.role1
+                places = places, find(tail)
+                if places[1] < 0 or not tail:
                     return None
-            found[(key, entry.role0, tail) if self.unique else number] = key
-        return list(found.values())
-
-    def _mentions(self, entries: Sequence[Any], text: str) -> dict[Key, list[Placed]] | None:
-        find = text.find
-        found: dict[Key, list[Placed]] = {}
-        seen = set()
-        unique = self.unique and len(entries) > 1
-        for entry in entries:
-            kind, mention = entry.kind, entry.role0
-            at = find(mention)
-            if at < 0 or not mention:
-                return None
-            if unique:
-                if (kind, mention) in seen:
-                    continue
-                seen.add((kind, mention))
-            if kind in found:
-                found[kind].append((at, nested(mention)))
-            else:
-                found[kind] = [(at, nested(mention))]
-        return _sorted(found)
-
-    def _pairs(self, entries: Sequence[Any], text: str) -> dict[Key, list[Placed]] | None:
-        find = text.find
-        opening, between = self.opening
-        found: dict[Key, list[Placed]] = {}
-        seen = set()
-        unique = self.unique and len(entries) > 1
-        for entry in entries:
-            head, tail = entry.role0, entry.role1
-            places = find(head), find(tail)
-            if not head or not tail or places[0] < 0 or places[1] < 0:
-                return None
-            key: Key = entry.kind
+                if writes:
+                    written = b"".join((opening, written, between, nested(tail), b"}"))
             if self.typed:
                 key = entry.kind, entry.subject_type, entry.object_type
                 if not entry.subject_type:
@@ -317,11 +290,10 @@ class FlatReader:
                 if (key, head, tail) in seen:
                     continue
                 seen.add((key, head, tail))
-            pair = b"".join((opening, nested(head), between, nested(tail), b"}"))
             if key in found:
-                found[key].append((places, pair))
+                found[key].append((places, written))
             else:
-                found[key] = [(places, pair)]
+                found[key] = [(places, written)]
         return _sorted(found)
 
 

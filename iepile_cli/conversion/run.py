@@ -33,11 +33,12 @@ from iepile_cli.conversion.report import Report
 from iepile_cli.conversion.writers import JSON_ARRAYS
 from iepile_cli.errors import IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields
-from iepile_cli.files import display_name, is_device, refuse_overwriting, write_atomic
+from iepile_cli.files import display_name
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
-from iepile_cli.shards import parse_shard
+from iepile_cli.shards import parse_shard, refuse_streams
 from iepile_cli.task.table import task_named
+from iepile_cli.writing import refuse_overwriting, write_atomic
 
 # Gives a callback for the progress of what it is called with: a name and a size in bytes.
 Show: TypeAlias = Callable[[str, int], Progress]
@@ -103,11 +104,7 @@ def _check(options: ConvertOptions) -> None:
 def _check_part(options: ConvertOptions) -> None:
     """Raise ``UsageError`` for a part of what cannot be taken apart, or joined again."""
     parse_shard(options.shard or "")
-    if options.path is None or is_device(options.path):
-        raise UsageError(
-            "--shard: a part can only be taken of files, which are read twice",
-            hint="write the stream to a file first",
-        )
+    refuse_streams([options.path])
     if options.to in ("schema", "brat", *JSON_ARRAYS, *GRAPHS):
         raise UsageError(f"--shard: outputs --to {options.to} cannot be joined")
     if options.max_empty_ratio is not None:

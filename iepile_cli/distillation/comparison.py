@@ -9,9 +9,9 @@ from typing import Any
 
 from iepile_cli.conversion.readers import read_gold
 from iepile_cli.errors import DataError
-from iepile_cli.files import atomic_write, write_atomic
 from iepile_cli.formatting import duration
 from iepile_cli.task.table import Task
+from iepile_cli.writing import atomic_write, write_atomic
 
 
 def gold_texts(gold: str, task: Task, path: Path) -> None:
@@ -63,9 +63,9 @@ def _markdown(facts: Mapping[str, Any]) -> Iterator[str]:
         chosen = steps["select"]
         yield (
             f"Of {chosen['texts']:,} texts, {chosen['certain']:,} with {chosen['items']:,} items "
-            f"were learnt from; {chosen['doubtful']:,} were left out as doubtful (an item under "
+            f"were trained on; {chosen['doubtful']:,} were left out as doubtful (an item under "
             f"{settings['certainty']:g}, or an answer that was not whole), "
-            f"{chosen['kept_back']:,} kept back, {chosen['unanswered']:,} not answered."
+            f"{chosen['held_out']:,} held out, {chosen['unanswered']:,} not answered."
         )
         yield ""
     if "train" in steps:
@@ -96,7 +96,7 @@ def _teacher_name(settings: Mapping[str, Any]) -> str:
 
 def _scores(steps: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     found = steps["evaluate"]
-    against = settings["gold"] or "the teacher's answers to the texts kept back"
+    against = settings["gold"] or "the teacher's answers to the texts held out"
     yield f"Scores against {against} ({found['student']['documents']:,} texts):"
     yield ""
     yield "| | unit | P | R | F1 | 95 % |"

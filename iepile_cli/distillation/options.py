@@ -15,14 +15,14 @@ _SELECTION, _STUDENT = "Selection", "Student"
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What of the teacher's answers is learnt, by whom, and how that is measured.
+    """Which answers of the teacher are trained on, by which student, and how it is measured.
 
     ``certainty`` is the score (0..1) that every item of a text must have for the text to be
-    learnt from; ``held_out`` the share of the texts that are kept back, drawn by their content.
+    trained on; ``held_out`` the share of the texts that are held out, drawn by their content.
     Raises ``UsageError`` for values that cannot be.
     """
 
-    output: str = option("", flags=("-o",), help="Folder of the student and all files on the way.")
+    output: str = option("", flags=("-o",), help="Folder for the student and intermediate files.")
     teacher: str | None = option(
         None,
         help="The model that answers: a name, a path, or its name at --base-url. Default: the "
@@ -37,11 +37,11 @@ class DistillOptions:
         group=_SELECTION,
         least=0,
         most=1,
-        help="Learn only from texts all of whose items score so much. Answers without scores "
-        "count as certain.",
+        help="Learn only from texts whose items all score at least this much. Answers without "
+        "scores count as certain.",
     )
     held_out: float = option(
-        0.1, group=_SELECTION, least=0, help="Share of the texts kept back to compare both on."
+        0.1, group=_SELECTION, least=0, help="Share of the texts held out to compare both on."
     )
     gold: str | None = option(
         None,
@@ -49,31 +49,31 @@ class DistillOptions:
         help="Annotated data, in any form that convert reads, to score both on instead.",
     )
     neg_ratio: float = option(
-        1.0, group=_SELECTION, help="Chance for each absent type to be asked, as convert has it."
+        1.0, group=_SELECTION, help="Chance for each absent type to be asked, as in iepile convert."
     )
     student: str = option(
         "",
         group=_STUDENT,
-        help="The model that is trained. Default: the embedded model, from its adapter on.",
+        help="The model to train. Default: the embedded model, starting from its adapter.",
         completes="model",
     )
     student_adapter: str = option(
-        "", group=_STUDENT, help="The adapter to go on from; none: a new one.", completes="adapter"
+        "", group=_STUDENT, help="The adapter to start from; none: a new one.", completes="adapter"
     )
     recipe: str = option("", group=_STUDENT, help="A recipe of iepile train.", completes="recipe")
     train_config: str = option(
         "", group=_STUDENT, help="Options of iepile train, as a TOML file; before --recipe."
     )
     epochs: float = option(
-        0.0, group=_STUDENT, least=0, help="Epochs of training; 0: as iepile train has it."
+        0.0, group=_STUDENT, least=0, help="Epochs of training; 0: the default of iepile train."
     )
     max_steps: int = option(0, group=_STUDENT, least=0, help="Stop training after so many steps.")
     export: Literal["gguf", "gguf-adapter", "merged", "ollama", "none"] = option(
-        "gguf", group=_STUDENT, help="The form that the student is exported to."
+        "gguf", group=_STUDENT, help="Format of the exported student."
     )
     quantise: str = option("q8_0", group=_STUDENT, help="Type of the weights of a GGUF student.")
-    seed: int = option(42, group=_SELECTION, least=0, help="Seed of what is drawn.")
-    until: Step = option("export", help="Stop after this step; a later run goes on.")
+    seed: int = option(42, group=_SELECTION, least=0, help="Random seed.")
+    until: Step = option("export", help="Stop after this step; a later run continues.")
 
     def __post_init__(self) -> None:
         check_fields(self)

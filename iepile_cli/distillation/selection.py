@@ -1,4 +1,4 @@
-"""Which of the teacher's answers are learnt from, and which texts are kept back."""
+"""Which of the teacher's answers become training data, and which texts are held out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.resuming import result_key
-from iepile_cli.files import atomic_write
+from iepile_cli.writing import atomic_write
 
 # What an answer that was not taken as the model gave it says of itself.
 _DOUBTFUL = ("truncated", "ungrounded", "problems")
@@ -24,7 +24,7 @@ class Selection:
     texts: int = 0
     certain: int = 0
     doubtful: int = 0
-    kept_back: int = 0
+    held_out: int = 0
     unanswered: int = 0
     items: int = 0
 
@@ -41,8 +41,8 @@ def is_certain(result: Mapping[str, Any], certainty: float) -> bool:
     return all(score is None or score >= certainty for score in scores)
 
 
-def is_kept_back(text: str, share: float, seed: int) -> bool:
-    """Whether a text is kept back: drawn by the text itself, so that equal ones stay together."""
+def is_held_out(text: str, share: float, seed: int) -> bool:
+    """Whether a text is held out: drawn by the text itself, so that equal ones stay together."""
     digest = hashlib.blake2b(f"{seed} {text}".encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
@@ -51,19 +51,19 @@ def select(
     documents: Iterable[Document],
     results: Path,
     certain: Path,
-    kept_back: Path,
+    held_out: Path,
     *,
     certainty: float,
-    held_out: float,
+    share: float,
     seed: int,
 ) -> Selection:
-    """Divide results, each with its text, into those to learn from and those kept back.
+    """Divide results, each with its text, into training texts and held-out texts.
 
-    ``documents`` are those that the results are of, in their order. Kept back are all answers to a
+    ``documents`` are those that the results are of, in their order. Held out are all answers to a
     text, doubtful ones too: what both are compared on is not the easy part.
     """
     counts = Selection()
-    with atomic_write(certain) as learnt, atomic_write(kept_back) as aside:
+    with atomic_write(certain) as training, atomic_write(held_out) as aside:
         for document, result in _joined(documents, results):
             counts.texts += 1
             if result is None:
@@ -71,13 +71,13 @@ def select(
                 continue
             line = json.dumps({**result, "text": document.text}, ensure_ascii=False)
             data = line.encode("utf-8", "replace") + b"\n"
-            if is_kept_back(document.text, held_out, seed):
-                counts.kept_back += 1
+            if is_held_out(document.text, share, seed):
+                counts.held_out += 1
                 aside.write(data)
             elif is_certain(result, certainty):
                 counts.certain += 1
                 counts.items += len(result["items"])
-                learnt.write(data)
+                training.write(data)
             else:
                 counts.doubtful += 1
     return counts

@@ -6,7 +6,7 @@ import posixpath
 from urllib.parse import unquote
 
 from iepile_cli.documents.archive import Archive, attribute, local
-from iepile_cli.documents.html import markup, markup_text
+from iepile_cli.documents.markup import markup, markup_text
 from iepile_cli.documents.text import Extracted, not_read, tidy
 from iepile_cli.errors import DataError
 

@@ -87,7 +87,7 @@ FORMATS = (
     _row("rtf", "an RTF document", ".rtf", "rtf:read", "striprtf", begins=b"{\\rtf"),
     _row("msg", "an Outlook message", ".msg", "mail:msg", "oxmsg", begins=_OLE),
     _row("eml", "a mail", ".eml .mht .mhtml", "mail:eml"),
-    _row("html", "HTML", ".html .htm .xhtml", "html:read", "lxml", is_text=True),
+    _row("html", "HTML", ".html .htm .xhtml", "markup:read", "lxml", is_text=True),
     _row("markdown", "Markdown", ".md .markdown", "markdown:read", "markdown_it", is_text=True),
 )
 _BY_SUFFIX = {suffix: found for found in FORMATS for suffix in found.suffixes}

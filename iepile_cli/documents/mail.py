@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
-from iepile_cli.documents.html import markup, markup_text
+from iepile_cli.documents.markup import markup, markup_text
 from iepile_cli.documents.text import Extracted, not_read, tidy
 from iepile_cli.encodings import decode_any
 from iepile_cli.errors import DataError

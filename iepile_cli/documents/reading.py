@@ -55,8 +55,7 @@ def read_text(path: files.StrPath | None, encoding: str | None = None) -> str:
         try:
             return read(source.stream, suffix, encoding=encoding).text
         except DataError as error:
-            name = files.display_name(path)
-            raise DataError(error.reason, path=name, hint=error.hint) from None
+            raise error.at(files.display_name(path)) from None
 
 
 def _plain(data: bytes, encoding: str | None) -> Extracted:

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
-from iepile_cli.files import decode_json
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots
 

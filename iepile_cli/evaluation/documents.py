@@ -161,8 +161,8 @@ class TaskRows:
         self.needs_batch = asked_only or any(reader.typed_ends)
 
 
-# A row, what reads its task, what was asked, and the row's bytes [start, end).
-Read: TypeAlias = tuple[Row, TaskRows, Batch, int, int]
+# A row, what reads its task, what was asked of which text, and the row's bytes [start, end).
+Read: TypeAlias = tuple[Row, TaskRows, Batch, str | None, int, int]
 
 
 class RowReader:
@@ -199,9 +199,10 @@ class RowReader:
                             counts.count_unreadable(start)
                         continue
                     row, task = odd
+                batch, text = task.instructions.read(row.instruction)
                 if row.source is None or row.id is None:
-                    _name(row, task)
-                yield row, task, task.instructions.batch(row.instruction), start, end
+                    _name(row, text)
+                yield row, task, batch, text, start, end
 
     def read(
         self, file: BinaryIO, start: int, stop: int, counts: Counts, receive: Receiver
@@ -213,7 +214,7 @@ class RowReader:
         document: Document | None = None
         last = start
         literal = self.options.literal
-        for row, task, batch, first, end in self.rows(file, start, stop, counts):
+        for row, task, batch, text, first, end in self.rows(file, start, stop, counts):
             if (
                 document is None
                 or document.label != row.label
@@ -224,7 +225,7 @@ class RowReader:
             ) and not (literal and document is not None and document.key == _key(row, task)):
                 if document is not None:
                     receive(document, last)
-                document = self.begin(row, task, first, counts)
+                document = self.begin(row, task, text, first, counts)
             self.add_answer(row, task, batch, document)
             last = end
         if document is not None:
@@ -256,10 +257,11 @@ class RowReader:
         known = self._tasks[name] = self._tasks[task.name]
         return known
 
-    def begin(self, row: Row, task: TaskRows, first: int, counts: Counts) -> Document:
+    def begin(
+        self, row: Row, task: TaskRows, text: str | None, first: int, counts: Counts
+    ) -> Document:
         """A document whose first row is this one, without its answer yet."""
         group = counts.group(task.reader.task.name, row.source or NO_SOURCE)
-        text = task.instructions.text(row.instruction)
         return Document(task.reader, group, row.id or "", row.label, text, first)
 
     def add_answer(self, row: Row, task: TaskRows, batch: Batch, document: Document) -> None:
@@ -328,12 +330,11 @@ def _key(row: Row, task: TaskRows) -> tuple[str, str | None, str | None]:
     return task.reader.task.name, row.source, row.id
 
 
-def _name(row: Row, task: TaskRows) -> None:
+def _name(row: Row, text: str | None) -> None:
     """Give a row the source and id that it does not name."""
     if row.source is None:
         row.source = NO_SOURCE
     if row.id is None:
-        text = task.instructions.text(row.instruction)
         row.id = (
             "None" if text is None else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         )

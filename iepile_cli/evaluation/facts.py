@@ -127,14 +127,18 @@ class FactReader:
 
     def read_entries(self, entries: list[Any]) -> tuple[Facts, list[Fact]]:
         """The gold facts of a list of annotations, and those that are optional."""
+        if not self.literal:
+            return self.read_items(read_annotations(self.task, entries, []))
+        facts = self.empty()
+        for typed in _literal_gold(self.task, entries):
+            self.add(typed, facts)
+        return facts, []
+
+    def read_items(self, items: Iterable[Gold]) -> tuple[Facts, list[Fact]]:
+        """The facts of gold items, and those that are optional."""
         facts = self.empty()
         optional: list[Fact] = []
-        if self.literal:
-            for typed in _literal_gold(self.task, entries):
-                self.add(typed, facts)
-            return facts, optional
-        for gold in read_annotations(self.task, entries, []):
-            typed = gold_item(self.task, gold)
+        for typed in (gold_item(self.task, item) for item in items):
             if typed[3] == ((), []):
                 optional.append(self._fields[0].pick((*typed[:3], "", "")))
             else:

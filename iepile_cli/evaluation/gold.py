@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.conversion.gold import Unusable
+from iepile_cli.conversion.offsets import gold_items
 from iepile_cli.conversion.readers.results import ResultReader
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation.counts import (
@@ -30,10 +31,9 @@ from iepile_cli.evaluation.documents import NO_SOURCE, Document, RowReader, coun
 from iepile_cli.evaluation.facts import FactReader
 from iepile_cli.evaluation.gold_facts import (
     distinct,
-    entries_are_placed,
-    entry_facts,
-    item_facts,
-    items_are_placed,
+    gold_facts,
+    gold_is_placed,
+    result_items,
 )
 from iepile_cli.evaluation.gold_index import (
     NO_GOLD,
@@ -180,10 +180,10 @@ class GoldComparison:
                     document.rows[ANSWERS] += 1
                     document.rows[TRUNCATED] += value.get("truncated") is True
                     break
-                for row, of_task, batch, *_ in self._rows.rows(
+                for row, of_task, batch, text, *_ in self._rows.rows(
                     io.BytesIO(line), 0, len(line), Counts()
                 ):
-                    document = document or self._rows.begin(row, of_task, start, counts)
+                    document = document or self._rows.begin(row, of_task, text, start, counts)
                     self._rows.add_answer(row, of_task, batch, document)
                     value = {"id": document.id, "source": document.source}
         return document or self._empty(task, {}, counts), value
@@ -213,16 +213,19 @@ class GoldComparison:
             document.text = document.comparable_text = text
         surfaces: dict[Span, str] = {}
         document.surfaces = surfaces
-        result = is_result(value)
-        if is_result(record):
-            by_offset = items_are_placed(task, entries)
-            document.gold = item_facts(reader, entries, surfaces, by_offset)
+        answered, from_result = is_result(value), is_result(record)
+        if from_result:
+            items = result_items(task, entries)
         else:
-            by_offset = (result or not value) and entries_are_placed(task, entries)
-            document.gold, document.optional = entry_facts(reader, entries, surfaces, by_offset)
-        if result:
-            document.predicted = item_facts(reader, value["items"], surfaces, by_offset)
-            if not by_offset and not is_result(record):
+            items = gold_items(task, entries, document.text or "", [])
+        by_offset = (from_result or answered or not value) and gold_is_placed(items)
+        document.gold, document.optional = gold_facts(reader, items, surfaces, by_offset)
+        if answered:
+            answers = result_items(task, value["items"])
+            document.predicted, _ = gold_facts(reader, answers, surfaces, by_offset)
+        if not by_offset and not from_result:
+            document.gold = distinct(document.gold, task)
+            if answered:
                 document.predicted = distinct(document.predicted, task)
         if by_offset and document.text is None:
             # Without the text, a mention without offsets cannot be found in it.

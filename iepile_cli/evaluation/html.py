@@ -22,8 +22,9 @@ from iepile_cli.evaluation.outcomes import (
     mentions_of,
     outcomes,
 )
-from iepile_cli.evaluation.report import confusion_table, plural, remarks, unshared_remarks
+from iepile_cli.evaluation.report import confusion_table, remarks, unshared_remarks
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
+from iepile_cli.formatting import plural
 from iepile_cli.pages import render as render_page
 
 if TYPE_CHECKING:

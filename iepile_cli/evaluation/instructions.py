@@ -15,10 +15,6 @@ from iepile_cli.task.instruction import items_from_json
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task, Unit
 
-# What announces the text.
-_INPUT = '"input": "'
-# Where batches come in no order, it is not worth guessing which comes next.
-MAX_GUESSES = 1000
 # More distinct schemas than this are decoded each time.
 _REMEMBERED = 50_000
 
@@ -43,61 +39,36 @@ NO_BATCH = Batch(0)
 
 
 class Instructions:
-    """Reads the instructions of one task.
-
-    Batches mostly come in one order, so the beginning of the instruction that came after a batch
-    the last time is compared with what comes after it now, before anything is decoded.
-    """
+    """Reads the instructions of one task."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self._by_json: dict[bytes, Batch] = {}
         self._by_items: dict[tuple[SchemaItem, ...], Batch] = {(): NO_BATCH}
-        # By the number of a batch: the beginning of the next instruction, and its batch.
-        self._next: dict[int, tuple[str, Batch]] = {}
-        self._last = 0
-        self._guesses = MAX_GUESSES
 
-    def batch(self, instruction: str | None) -> Batch:
-        """The schema batch that is asked for."""
-        if instruction is None:
-            return NO_BATCH
-        expected = self._next.get(self._last)
-        if expected is not None and instruction.startswith(expected[0]):
-            batch = expected[1]
-        else:
-            batch = self._read(instruction)
-            if self._guesses:
-                self._guesses -= 1
-                head = _head(instruction)
-                if head:
-                    self._next[self._last] = head, batch
-        self._last = batch.number
-        return batch
-
-    def text(self, instruction: str | None) -> str | None:
-        """The text that is asked about; None when it cannot be told."""
+    def read(self, instruction: str | None) -> tuple[Batch, str | None]:
+        """The schema batch that is asked for, and the text, None when it cannot be told."""
         try:
-            return decode_instruction(instruction).input  # type: ignore[arg-type]
+            asked = decode_instruction(instruction)  # type: ignore[arg-type]
         except NOT_TYPED:
-            value = None if instruction is None else decode(instruction)
-            text = value.get("input") if isinstance(value, dict) else None
-            return text if isinstance(text, str) else None
-
-    def _read(self, instruction: str) -> Batch:
-        try:
-            key = bytes(decode_instruction(instruction).schema)
-        except NOT_TYPED:
-            value = decode(instruction)
-            schema = value.get("schema") if isinstance(value, dict) else None
-            return self._batch(schema, instruction)
+            return self._read_odd(instruction)
+        key = bytes(asked.schema)
         batch = self._by_json.get(key)
         if batch is None:
             written = key.decode()
             batch = self._batch(decode(written), written)
             if len(self._by_json) < _REMEMBERED:
                 self._by_json[key] = batch
-        return batch
+        return batch, asked.input
+
+    def _read_odd(self, instruction: str | None) -> tuple[Batch, str | None]:
+        if instruction is None:
+            return NO_BATCH, None
+        value = decode(instruction)
+        value = value if isinstance(value, dict) else {}
+        text = value.get("input")
+        batch = self._batch(value.get("schema"), instruction)
+        return batch, text if isinstance(text, str) else None
 
     def _batch(self, schema: Any, written: str) -> Batch:
         try:
@@ -110,17 +81,6 @@ class Instructions:
             batch = Batch(len(self._by_items), labels, _ends(items))
             self._by_items[items] = batch
         return batch
-
-
-def _head(instruction: str) -> str:
-    """All up to the quotation mark that opens the text, where the text is the last that is named.
-
-    "" where that cannot be told; else all instructions that begin so ask for the same.
-    """
-    head = instruction[: instruction.find(_INPUT) + len(_INPUT)]
-    value = decode(head + '"}')
-    whole = isinstance(value, dict) and value.get("input") == "" and "schema" in value
-    return head if whole else ""
 
 
 def _unreadable(written: str) -> Batch:

@@ -278,11 +278,6 @@ class Overlaps:
         return pieces, 0 < len(starts) < OCCURRENCES
 
 
-def overlap(one: Any, other: Any, text: str | None) -> bool:
-    """Whether two mentions share a character of the text, as ``Overlaps`` has it."""
-    return one in Overlaps([one], text).of(other)
-
-
 def occurrences(mention: str, text: str) -> list[int]:
     """Where a mention begins in a text, the first ``OCCURRENCES`` times."""
     places: list[int] = []

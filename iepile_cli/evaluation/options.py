@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -34,7 +34,7 @@ class EvalOptions:
         "multiset", help="multiset: repetitions count; set: they do not.", group=_MATCHING
     )
     mode: Literal["strict", "boundary", "partial", "type"] = option(
-        "strict", help="When a prediction is right: see the page of eval.", group=_MATCHING
+        "strict", help="When a prediction is right: see docs/eval.md.", group=_MATCHING
     )
     repair: bool = option(False, help="Save what can be saved of broken answers.", group=_MATCHING)
     asked_only: bool = option(
@@ -94,11 +94,3 @@ class EvalOptions:
                 f"upstream's evaluation cannot score {task.name}",
                 hint="leave out --upstream-compatible",
             )
-
-    def without_intervals(self) -> EvalOptions:
-        """The same without resampling."""
-        return replace(self, resamples=0)
-
-    def without_repair(self) -> EvalOptions:
-        """The same with broken answers left broken."""
-        return replace(self, repair=False)

@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
-import msgspec
-
 from iepile_cli import files
+from iepile_cli.conversion.chunks import json_chunks
 from iepile_cli.errors import DataError
 from iepile_cli.evaluation.counts import END, FIRST, UNLABELLED, Counts
-from iepile_cli.evaluation.decoding import NOT_TYPED
 from iepile_cli.evaluation.documents import (
     Document,
     Read,
@@ -64,42 +62,30 @@ def plain_file(path: str) -> Iterator[str]:
                     path=files.display_name(path),
                     hint="it takes one JSON record a line",
                 )
-            lines = _lines(source.stream, head, path)
-            if lines is None and source.size and isinstance(source.stream.raw, io.FileIO):
-                plain = path
+            if head.startswith(_WIDE_MARKS) or head.lstrip(_BEFORE_JSON).startswith(b"["):
+                blocks = _lines(source, path)
             else:
-                copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".jsonl"))
-                copy.writelines(lines or iter(functools.partial(source.stream.read, _BLOCK), b""))
-                copy.flush()
-                plain = copy.name
-        yield plain
+                blocks = iter(functools.partial(source.stream.read, _BLOCK), b"")
+                if source.size and isinstance(source.stream.raw, io.FileIO):
+                    yield path
+                    return
+            copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".jsonl"))
+            copy.writelines(blocks)
+            copy.flush()
+        yield copy.name
 
 
-def _lines(stream: io.BufferedReader, head: bytes, path: str) -> Iterable[bytes] | None:
-    """The records of what is no JSON Lines in UTF-8, a line each; None for what is."""
-    array = head.lstrip(_BEFORE_JSON).startswith(b"[")
-    if head.startswith(_WIDE_MARKS):
-        lines = _decoded_lines(stream, path)
-        return _array_lines(b"".join(lines)) if array else lines
-    return _array_lines(stream.read()) if array else None
-
-
-def _decoded_lines(stream: io.BufferedReader, path: str) -> Iterator[bytes]:
-    """The lines of text in UTF-16 or UTF-32, in UTF-8."""
-    for number, line in files.decoded_lines(stream):
-        if isinstance(line, DataError):
-            raise DataError(line.reason, path=path, line=number, hint=line.hint)
-        yield line.encode("utf-8", "surrogatepass")
-
-
-def _array_lines(data: bytes) -> list[bytes]:
-    """The elements of one JSON array, or the data as it is where it is no array."""
+def _lines(source: files.Input, path: str) -> Iterator[bytes]:
+    """The records of a JSON array, or of lines in UTF-16 or UTF-32, one a line in UTF-8."""
+    name = files.display_name(path)
     try:
-        elements = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
-    except NOT_TYPED:
-        return [data]
-    # Between the tokens of JSON, a line end is a blank; inside strings there is none.
-    return [bytes(element).replace(b"\n", b" ") + b"\n" for element in elements]
+        stream = files.utf8_stream(source.stream)
+        for chunk in json_chunks(source._replace(stream=stream)):
+            for problem in chunk.problems:
+                raise DataError(f"{problem.kind}: {problem.what}", line=problem.line)
+            yield chunk.data + b"\n"
+    except DataError as error:
+        raise error.at(name) from None
 
 
 class PredictionFile:
@@ -152,8 +138,8 @@ class PredictionFile:
         document: Document | None = None
         with open(self.path, "rb") as file:
             spans = self._regrouped.get(first, [(first, end)])
-            for row, task, batch, start, _ in self._read(file, spans):
-                document = document or self._rows.begin(row, task, start, Counts())
+            for row, task, batch, text, start, _ in self._read(file, spans):
+                document = document or self._rows.begin(row, task, text, start, Counts())
                 self._rows.add_answer(row, task, batch, document)
         if document is None or not document.read_gold():
             return None

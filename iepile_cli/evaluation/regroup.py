@@ -90,10 +90,10 @@ def _documents(
     documents: dict[Any, tuple[Document, list[Span]]] = {}
     grouping = Grouping(rows.options.literal)
     for read in found:
-        row, task, batch, start, end = read
+        row, task, batch, text, start, end = read
         key = grouping.key(read)
         if key not in documents:
-            documents[key] = rows.begin(row, task, start, counts), []
+            documents[key] = rows.begin(row, task, text, start, counts), []
         document, places = documents[key]
         rows.add_answer(row, task, batch, document)
         places.append((start, end))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.evaluation.counts import GROUP, Counts
 from iepile_cli.evaluation.scores import Score, TaskScores, UnitScores, macro
-from iepile_cli.files import atomic_write, write_atomic
+from iepile_cli.formatting import plural
+from iepile_cli.writing import atomic_write, write_atomic
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation.run import Evaluation
@@ -247,11 +248,6 @@ def _shown_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
             what = f"{task} {unit}"
         span = f"{float(low):.1f}–{float(high):.1f}" if low else ""
         yield (_plain(what), average, precision, recall, f1, span, *counts)
-
-
-def plural(count: int, what: str) -> str:
-    """So many of something."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def remarks(evaluation: Evaluation, *, comparison: bool = True) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError, IEPileError, PartialFailure, UsageError
@@ -126,8 +126,8 @@ def evaluate(
                 "tasks": compared(files.counts, count(baseline).counts, options),
             }
         if options.repair and isinstance(files, PredictionFile):
-            strict = PredictionFile(files.path, options.without_repair()).count()
-            evaluation.unrepaired = task_scores(strict, options.without_intervals())
+            strict = PredictionFile(files.path, replace(options, repair=False)).count()
+            evaluation.unrepaired = task_scores(strict, replace(options, resamples=0))
         yield evaluation
 
 

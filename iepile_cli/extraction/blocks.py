@@ -101,7 +101,7 @@ def take_inventory(
             if total == limit:
                 return
             files.append((path, 0))
-            for document in read_file(path, _pass_over):
+            for document in read_file(path, lambda error: None):
                 files[-1] = (path, files[-1][1] + 1)
                 total += 1
                 yield document
@@ -140,7 +140,3 @@ def read_pieces(
                 yield document
             if seen == piece.skip + piece.count and not piece.to_end:
                 break
-
-
-def _pass_over(error: IEPileError) -> None:
-    pass

@@ -7,36 +7,21 @@ at in ``view.py``; where the bytes go is decided in ``outputs.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from iepile_cli.conversion.options import ToolForm
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.instructions import InstructionRecord
 from iepile_cli.extraction.results import Result, to_json, to_line
 from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.fields import check_fields, option
+from iepile_cli.formatting import plural
 from iepile_cli.task import Task
 from iepile_cli.task.instruction import dumps
 
-Format = Literal[
-    "table",
-    "json",
-    "jsonl",
-    "html",
-    "csv",
-    "tsv",
-    "parquet",
-    "conll",
-    "brat",
-    "spacy",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "graphml",
-    "cypher",
-    "turtle",
-]
+Format = Literal["table", "json", "jsonl", "html", "csv", "tsv", "parquet", ToolForm]
 FORMATS = get_args(Format)
 RESUMABLE = ("json", "jsonl")
 # The format that is a folder of files.
@@ -63,7 +48,9 @@ class OutputOptions:
         group=_OUTPUT,
         help="Begin CSV with a byte order mark, by which Excel knows UTF-8.",
     )
-    resume: bool = option(False, group=_OUTPUT, help="Go on with what --output already holds.")
+    resume: bool = option(
+        False, group=_OUTPUT, help="Continue an interrupted run: keep what --output holds."
+    )
     summary: bool = option(
         False,
         group=_OUTPUT,
@@ -83,13 +70,30 @@ class OutputOptions:
             )
 
 
+class LeftOut:
+    """What of the results a format cannot hold, counted."""
+
+    def __init__(self, format_: str) -> None:
+        self._format, self._count, self._first = format_, 0, ""
+
+    def __call__(self, what: str) -> None:
+        """Count one more."""
+        self._first = self._first or what
+        self._count += 1
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say at the end: a line, or none."""
+        if not self._count:
+            return []
+        parts = plural(self._count, "part")
+        return [f"{parts} of the results left out that {self._format} cannot hold: {self._first}"]
+
+
 class Form(ABC):
     """How results become bytes: what comes first, each result, what comes last."""
 
-    @property
-    def notes(self) -> Sequence[str]:
-        """What of the results the form could not hold, in a line for people."""
-        return ()
+    left_out: LeftOut | None = None
 
     def begin(self, *, resumed: bool = False) -> bytes:
         """What stands before the first result, or before the first further one."""
@@ -102,26 +106,6 @@ class Form(ABC):
     def end(self) -> bytes:
         """What closes the output: it makes whatever was written until then valid."""
         return b""
-
-
-class WithoutHeader(Form):
-    """A form that goes on with another output: what that begins with is not repeated."""
-
-    def __init__(self, form: Form) -> None:
-        self._form = form
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Those of the form."""
-        return self._form.notes
-
-    def result(self, result: Result) -> bytes:
-        """One result, as the form has it."""
-        return self._form.result(result)
-
-    def end(self) -> bytes:
-        """The end, as the form has it."""
-        return self._form.end()
 
 
 def form_of(
@@ -148,7 +132,7 @@ def form_of(
         case "json":
             return JsonArray()
         case "jsonl":
-            return JsonLines()
+            return Lines()
         case "html":
             from iepile_cli.extraction.page import Page
 
@@ -156,7 +140,9 @@ def form_of(
         case "csv" | "tsv" | "parquet" if task is not None:
             from iepile_cli.extraction import tables
 
-            return tables.table_of(format_, task, bom=bom)
+            if format_ == "parquet":
+                return tables.Parquet(task)
+            return tables.Csv(task, bom=bom) if format_ == "csv" else tables.Tsv(task)
         case _ if format_ in FORMATS:
             from iepile_cli.extraction.tool_forms import tool_form_of
 
@@ -166,33 +152,39 @@ def form_of(
             raise UsageError(f"no output format is called {format_!r}", hint=hint)
 
 
-class JsonLines(Form):
-    """One JSON object a line."""
+def json_line(result: Result) -> bytes:
+    """A result's object and a line end."""
+    return to_line(to_json(result)) + b"\n"
+
+
+def record_line(result: Result) -> bytes:
+    """An instruction record as it was read, with its answer and counts of what was left out."""
+    record = result.document
+    assert isinstance(record, InstructionRecord)
+    shown = dict(record.fields)
+    for name in ("truncated", "ungrounded", "problems"):
+        shown.pop(name, None)
+    shown["output"] = dumps(result.answer)
+    return to_line(shown | result.counts, surrogates="escape") + b"\n"
+
+
+class Lines(Form):
+    """What ``encode`` makes of each result, one after the other."""
+
+    def __init__(
+        self, encode: Callable[[Result], bytes] = json_line, left_out: LeftOut | None = None
+    ) -> None:
+        self._encode, self.left_out = encode, left_out
 
     def result(self, result: Result) -> bytes:
-        """The result's object and a line end."""
-        return to_line(to_json(result)) + b"\n"
+        """One or more lines."""
+        return self._encode(result)
 
 
-class InstructionLines(JsonLines):
-    """Instruction records as they were read, with ``output``, one a line."""
+class JsonArray(Lines):
+    """One JSON array, of the lines that ``encode`` makes."""
 
-    def result(self, result: Result) -> bytes:
-        """The record with its answer, and counts of what was left out where there are any."""
-        record = result.document
-        assert isinstance(record, InstructionRecord)
-        shown = dict(record.fields)
-        for name in ("truncated", "ungrounded", "problems"):
-            shown.pop(name, None)
-        shown["output"] = dumps(result.answer)
-        return to_line(shown | result.counts, surrogates="escape") + b"\n"
-
-
-class JsonArray(Form):
-    """One JSON array, with one object a line."""
-
-    def __init__(self) -> None:
-        self._separator = b"\n"
+    _separator = b"\n"
 
     def begin(self, *, resumed: bool = False) -> bytes:
         """The opening bracket."""
@@ -202,7 +194,7 @@ class JsonArray(Form):
     def result(self, result: Result) -> bytes:
         """The result's object, after what separates it from the one before."""
         separator, self._separator = self._separator, b",\n"
-        return separator + to_line(to_json(result))
+        return separator + self._encode(result).removesuffix(b"\n")
 
     def end(self) -> bytes:
         """The closing bracket."""

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
@@ -187,8 +188,6 @@ class Occurrences:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._edges: bytearray | None = None
-        self._sentence_ends: list[int] | None = None
         self._known: dict[str, list[int]] = {}
 
     def of(self, mention: str) -> list[int]:
@@ -199,15 +198,16 @@ class Occurrences:
 
     def sentence(self, offset: int) -> int:
         """How many sentences end before the offset."""
-        if self._sentence_ends is None:
-            cuts = units(self.text)
-            self._sentence_ends = [end for _, end, cut in cuts if cut >= SENTENCE]
         return bisect_right(self._sentence_ends, offset)
+
+    @cached_property
+    def _sentence_ends(self) -> list[int]:
+        return [end for _, end, cut in units(self.text) if cut >= SENTENCE]
 
     def _found(self, mention: str) -> list[int]:
         if self.text.find(mention) < 0:
             return []
-        whole = list(self._scan(mention, self._piece_edges()))
+        whole = list(self._scan(mention, self._edges))
         return whole or list(self._scan(mention, None))
 
     def _scan(self, mention: str, edges: bytearray | None) -> Iterator[int]:
@@ -218,12 +218,12 @@ class Occurrences:
                 yield at
             at = self.text.find(mention, at + (len(mention) if fits else 1))
 
-    def _piece_edges(self) -> bytearray:
-        if self._edges is None:
-            self._edges = bytearray(len(self.text) + 1)
-            for edge in accumulate(map(len, segment(self.text)), initial=0):
-                self._edges[edge] = 1
-        return self._edges
+    @cached_property
+    def _edges(self) -> bytearray:
+        edges = bytearray(len(self.text) + 1)
+        for edge in accumulate(map(len, segment(self.text)), initial=0):
+            edges[edge] = 1
+        return edges
 
 
 def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
@@ -369,14 +369,12 @@ def at_all_places(items: Iterable[Item], text: str) -> list[Item]:
 def with_occurrences(items: Iterable[Item], text: str) -> list[Item]:
     """The items with the ``occurrences`` of each of their mentions in a document."""
     places = Occurrences(text)
+
+    def everywhere(span: Span) -> Span:
+        starts = sorted({span.start, *places.of(span.text)})
+        return replace(span, occurrences=tuple((at, at + len(span.text)) for at in starts))
+
     return [
-        replace(
-            item, roles=tuple((role, _with_occurrences(span, places)) for role, span in item.roles)
-        )
+        replace(item, roles=tuple((role, everywhere(span)) for role, span in item.roles))
         for item in items
     ]
-
-
-def _with_occurrences(span: Span, places: Occurrences) -> Span:
-    starts = sorted({span.start, *places.of(span.text)})
-    return replace(span, occurrences=tuple((at, at + len(span.text)) for at in starts))

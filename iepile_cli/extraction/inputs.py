@@ -12,11 +12,11 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from typing import Any, Literal, TypeAlias
 
-from iepile_cli import arrow_files, files, record_files
+from iepile_cli import arrow_files, encodings, files, record_files
 from iepile_cli.encodings import guessed, stream_encoding
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.extraction.paths import OnError, OnSkip, find_files
@@ -51,19 +51,18 @@ class InputOptions:
     encoding: str | None = option(
         None,
         group=_INPUT,
-        help="Encoding of the input. Default: UTF-8, or as its BOM says, or as it seems.",
+        help="Encoding of the input. Default: UTF-8 or what the content tells.",
     )
     input_format: Kind | None = option(
         None,
         group=_INPUT,
-        help="What kind of document each file is; text: none, as it is. Default: as content and "
-        "suffix say.",
+        help="Kind of document; text: plain text. Default: by content and suffix.",
     )
     save_text: str | None = option(
         None,
         group=_INPUT,
         metavar="DIR",
-        help="Write each text there as it was read: offsets count its characters.",
+        help="Write each text as it was read to this folder: offsets refer to it.",
     )
     limit: int | None = option(None, group=_INPUT, least=0, help="Stop after so many texts.")
     shard: str | None = option(
@@ -75,6 +74,13 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.lines and self.text_field is not None:
+            hint = "--lines or --text-field"
+            raise UsageError("a text a line has no field to choose", hint=hint)
+        if self.input_format is not None and (self.lines or self.text_field is not None):
+            hint = "leave out --lines and --text-field"
+            raise UsageError("--input-format is for files that are one text each", hint=hint)
+        encodings.check_encoding(self.encoding)
         if self.shard is not None:
             parse_shard(self.shard)
 
@@ -127,12 +133,8 @@ def raise_error(error: IEPileError) -> None:
 
 def read_documents(
     paths: Sequence[str],
+    reading: InputOptions | None = None,
     *,
-    encoding: str | None = None,
-    lines: bool = False,
-    text_field: str | None = None,
-    input_format: Kind | None = None,
-    limit: int | None = None,
     pattern: str | None = None,
     exclude: Collection[str] = (),
     on_error: OnError = raise_error,
@@ -145,27 +147,17 @@ def read_documents(
     them), unless ``lines`` makes every line that is not blank one, or its suffix says that it holds
     records (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow`` ...): then each
     record's ``text_field`` is one. With ``text_field`` given, files of an unknown suffix, and
-    standard input, are read as JSON Lines. ``input_format`` says what files are. Without
-    ``encoding``, text is UTF-8, what its byte order mark says, or what it seems to be. ``limit``
-    ends the stream after so many documents; ``pattern``, ``exclude`` and ``on_skip`` are those of
-    ``find_files``. ``on_note`` hears of guessed encodings and of what was not read of a document.
-
-    Raises ``UsageError`` at once for options that cannot be; bad input goes to ``on_error``.
+    standard input, are read as JSON Lines. The ``shard`` and ``save_text`` of ``reading`` are for
+    the caller. ``pattern``, ``exclude`` and ``on_skip`` are those of ``find_files``. ``on_note``
+    hears of guessed encodings and of what was not read of a document. Bad input goes to
+    ``on_error``.
     """
-    if lines and text_field is not None:
-        raise UsageError("a text a line has no field to choose", hint="--lines or --text-field")
-    if input_format is not None and (lines or text_field is not None):
-        hint = "leave out --lines and --text-field"
-        raise UsageError("--input-format is for files that are one text each", hint=hint)
-    if limit is not None and limit < 0:
-        raise UsageError(f"--limit {limit} is no number of documents", hint="0 or more")
-    files.check_encoding(encoding)
-    reading = _Reading(encoding, lines, text_field, input_format, on_note or (lambda note: None))
+    how = _Reading(reading or InputOptions(), on_note or (lambda note: None))
     found = find_files(paths, on_error, pattern=pattern, exclude=exclude, on_skip=on_skip)
     documents = (
-        document for path in found for document in read_file(path, reading.reader(path), on_error)
+        document for path in found for document in read_file(path, how.reader(path), on_error)
     )
-    return itertools.islice(documents, limit)
+    return itertools.islice(documents, how.options.limit)
 
 
 def file_reader(
@@ -174,15 +166,8 @@ def file_reader(
     """A function that gives the documents of one file, whatever ``limit`` and ``shard`` say."""
 
     def read(path: str, on_error: OnError) -> Iterator[Document]:
-        return read_documents(
-            [path],
-            encoding=reading.encoding,
-            lines=reading.lines,
-            text_field=reading.text_field,
-            input_format=reading.input_format,
-            on_error=on_error,
-            on_note=on_note,
-        )
+        whole = replace(reading, limit=None)
+        return read_documents([path], whole, on_error=on_error, on_note=on_note)
 
     return read
 
@@ -196,18 +181,20 @@ Reader: TypeAlias = Callable[[BufferedReader, str], Iterable[Found]]
 class _Reading:
     """How files are read."""
 
-    encoding: str | None
-    lines: bool
-    text_field: str | None
-    input_format: Kind | None
+    options: InputOptions
     on_note: OnNote
+
+    @property
+    def field(self) -> str:
+        """The field of a record that holds the text."""
+        return TEXT_FIELD if self.options.text_field is None else self.options.text_field
 
     def reader(self, path: str) -> Reader:
         """What reads the documents of a file: a function of its bytes and its name."""
         suffix = "" if path == STDIN else files.suffix(path)
-        if self.input_format is not None:
+        if self.options.input_format is not None:
             return lambda stream, name: self._whole(stream, name, suffix)
-        if self.lines:
+        if self.options.lines:
             return self._lines
         if suffix in arrow_files.SUFFIXES:
             return self._rows
@@ -215,14 +202,15 @@ class _Reading:
             return lambda stream, name: self._records(stream, name, suffix)
         from iepile_cli.documents import SUFFIXES
 
-        if self.text_field is not None and suffix not in SUFFIXES:
+        if self.options.text_field is not None and suffix not in SUFFIXES:
             return lambda stream, name: self._records(stream, name, suffix)
         return lambda stream, name: self._whole(stream, name, suffix)
 
     def _whole(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Document]:
         from iepile_cli.documents import read
 
-        found = read(stream, suffix, kind=self.input_format, encoding=self.encoding)
+        how = self.options
+        found = read(stream, suffix, kind=how.input_format, encoding=how.encoding)
         for note in found.notes:
             self.on_note(f"{name}: {note}")
         if found.text and not found.text.isspace():
@@ -231,33 +219,31 @@ class _Reading:
     def _lines(self, stream: BufferedReader, name: str) -> Iterator[Found]:
         for number, line in self._decoded_lines(stream, name):
             if isinstance(line, DataError):
-                yield placed(line, name, number)
+                yield line.at(name, number)
             elif not line.isspace():
                 yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
 
     def _records(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Found]:
-        field = self.text_field if self.text_field is not None else TEXT_FIELD
         lines = self._decoded_lines(stream, name)
         records = (
-            record_files.rows(lines, TABLES[suffix], field)
+            record_files.rows(lines, TABLES[suffix], self.field)
             if suffix in TABLES
             else record_files.objects(lines, whole=suffix == ".json")
         )
-        return _documents(records, name, field)
+        return _documents(records, name, self.field)
 
     def _rows(self, stream: BufferedReader, name: str) -> Iterator[Found]:
-        field = self.text_field if self.text_field is not None else TEXT_FIELD
-        return _documents(arrow_files.rows(stream, [field, "id"]), name, field)
+        return _documents(arrow_files.rows(stream, [self.field, "id"]), name, self.field)
 
     def _decoded_lines(
         self, stream: BufferedReader, name: str
     ) -> Iterator[tuple[int, str | DataError]]:
-        encoding = self.encoding
+        encoding = self.options.encoding
         if encoding is None:
             encoding = stream_encoding(stream)
             if encoding is not None:
                 self.on_note(f"{name}: {guessed(encoding)}")
-        return files.decoded_lines(stream, encoding)
+        return encodings.decoded_lines(stream, encoding)
 
 
 def read_file(
@@ -283,7 +269,7 @@ def read_file(
                         f"its first {failed} records are unusable: the rest is not read", path=name
                     )
     except DataError as error:
-        on_error(error if error.path else placed(error, name, error.line))
+        on_error(error if error.path else error.at(name))
         return
     if empty and not failed:
         on_error(DataError(f"is empty: it holds no {what}", path=name))
@@ -294,19 +280,14 @@ def _documents(
 ) -> Iterator[Found]:
     for number, record in found:
         if isinstance(record, DataError):
-            yield placed(record, name, number)
+            yield record.at(name, number)
             continue
         try:
             text, identity = record_files.text_of(record, field)
         except DataError as error:
-            yield placed(error, name, number)
+            yield error.at(name, number)
         else:
             yield Document(name, text, identity, number)
-
-
-def placed(error: DataError, name: str, line: int | None) -> DataError:
-    """The same error, with its file and line."""
-    return DataError(error.reason, path=name, line=line, hint=error.hint)
 
 
 def is_piped() -> bool:

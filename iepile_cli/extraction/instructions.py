@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, TypeAlias
 
-from iepile_cli import files, record_files
+from iepile_cli import encodings, files, record_files
 from iepile_cli.errors import DataError, UnknownName
-from iepile_cli.extraction.inputs import Document, Found, placed, read_file
+from iepile_cli.extraction.inputs import Document, Found, read_file
 from iepile_cli.extraction.paths import OnError
 from iepile_cli.files import STDIN
 from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
@@ -57,17 +57,17 @@ def read_instructions(
     be used goes to ``on_error`` and the rest goes on. Raises ``UsageError`` at once for an
     ``encoding`` that is none.
     """
-    files.check_encoding(encoding)
+    encodings.check_encoding(encoding)
     whole = path != STDIN and files.suffix(path) == ".json"
     numbering = RecordNumbering()
 
     def reader(stream: BufferedReader, name: str) -> Iterable[Found]:
-        lines = files.decoded_lines(stream, encoding)
+        lines = encodings.decoded_lines(stream, encoding)
         for line, value in record_files.objects(lines, whole=whole):
             try:
                 yield _record(name, line, value, numbering, task)
             except DataError as error:
-                yield placed(error, name, line)
+                yield error.at(name, line)
 
     return read_file(path, reader, on_error, what="record")
 

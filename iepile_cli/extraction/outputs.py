@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.errors import DataError, IEPileError, UsageError
@@ -23,9 +22,9 @@ from iepile_cli.extraction.forms import (
     FORMATS,
     RESUMABLE,
     Form,
-    InstructionLines,
-    WithoutHeader,
+    Lines,
     form_of,
+    record_line,
 )
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
@@ -38,18 +37,12 @@ from iepile_cli.extraction.resuming import (
     result_key,
 )
 from iepile_cli.extraction.summary import SummaryOptions
-from iepile_cli.files import (
-    COMPRESSED_SUFFIXES,
-    is_device,
-    lock,
-    naming_what_is_full,
-    open_alone,
-    write_atomic,
-)
+from iepile_cli.files import COMPRESSED_SUFFIXES
 from iepile_cli.task import Task
+from iepile_cli.writing import is_device, lock, naming_what_is_full, open_alone, write_atomic
 
 if TYPE_CHECKING:
-    from iepile_cli.extraction.folder import FolderWriter
+    from iepile_cli.extraction.tool_forms import FolderWriter
 
 PART = ".part"
 _SUFFIXES = {
@@ -110,6 +103,7 @@ class Writer:
         key_of: LineKey,
         resumable: bool,
         settings: Mapping[str, Any] | None = None,
+        header: bool = True,
     ) -> None:
         self._form, self._key_of, self._resumable = form, key_of, resumable
         self._name = target
@@ -124,7 +118,7 @@ class Writer:
         self.path: str | None = self._target
         if self._target is None:
             self._stream: IO[bytes] = sys.stdout.buffer
-            self._put(form.begin(resumed=False))
+            self._put(form.begin(resumed=not header))
             return
         try:
             resumed = self._open(self._target, resume, settings or {})
@@ -135,9 +129,9 @@ class Writer:
             self._open_files.close()
             raise DataError(f"cannot be written: {error.strerror}", path=target) from None
         try:
-            self._put(form.begin(resumed=resumed))
+            self._put(form.begin(resumed=resumed or not header))
         except DataError:
-            self._abandon()
+            self._close()
             raise
         self._note(settings or {})
 
@@ -217,7 +211,8 @@ class Writer:
     @property
     def notes(self) -> Sequence[str]:
         """What the format could not hold, in a line."""
-        return self._form.notes
+        left_out = self._form.left_out
+        return left_out.notes if left_out else ()
 
     def write(self, result: Result) -> None:
         """Write one result, whole or not at all.
@@ -242,47 +237,34 @@ class Writer:
                 self._stream.truncate()
             raise
 
-    def close(self) -> None:
-        """End the output and put it in its place."""
-        self._end()
-        if self._target is not None and self.path is not None and self.path != self._target:
-            os.replace(self.path, self._target)
-            with contextlib.suppress(OSError):
-                os.replace(self.path + SETTINGS, self._target + SETTINGS)
-            self.path = self._target
-
-    def _end(self) -> None:
-        self._put(self._form.end())
-        self._open_files.close()
-
-    def _abandon(self) -> None:
+    def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._open_files.close()
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.close()
-        elif issubclass(kind, BrokenPipeError):
-            self._abandon()
-        else:
-            # Interrupted or failed: what there is becomes valid, and stays where it is.
-            try:
-                self._end()
-            except DataError:
-                # No room for its end: the error that led here is the one to show.
-                self._abandon()
-            if self._new and not self.written and self.path and os.path.isfile(self.path):
-                os.remove(self.path)
+            self._put(self._form.end())
+            self._open_files.close()
+            if self._target is not None and self.path is not None and self.path != self._target:
+                os.replace(self.path, self._target)
                 with contextlib.suppress(OSError):
-                    os.remove(self.path + SETTINGS)
+                    os.replace(self.path + SETTINGS, self._target + SETTINGS)
+                self.path = self._target
+            return
+        if not issubclass(kind, BrokenPipeError):
+            # Interrupted or failed: what there is becomes valid, and stays where it is. Where there
+            # is no room for its end, the error that led here is the one to show.
+            with contextlib.suppress(DataError):
+                self._put(self._form.end())
+        self._close()
+        unused = self._new and not self.written and not issubclass(kind, BrokenPipeError)
+        if unused and self.path and os.path.isfile(self.path):
+            os.remove(self.path)
+            with contextlib.suppress(OSError):
+                os.remove(self.path + SETTINGS)
 
 
 def _shown(value: Any) -> str:
@@ -313,16 +295,21 @@ def open_writer(
     if resume and not resumable:
         raise UsageError(f"{format_} cannot be resumed", hint=f"formats: {', '.join(RESUMABLE)}")
     if format_ == FOLDER:
-        from iepile_cli.extraction.folder import FolderWriter
+        from iepile_cli.extraction.tool_forms import FolderWriter
 
         if target is None or target == "-" or is_device(target) or os.path.isfile(target):
             raise UsageError(f"{format_} is a folder of files", hint="name a new folder with -o")
         return FolderWriter(target, format_)
     target = _destination(target, resume=resume)
     form = form_of(format_, task, on_stdout=target is None, bom=bom, counting=counting)
-    form = form if header else WithoutHeader(form)
     return Writer(
-        form, target, resume=resume, key_of=result_key, resumable=resumable, settings=settings
+        form,
+        target,
+        resume=resume,
+        key_of=result_key,
+        resumable=resumable,
+        settings=settings,
+        header=header,
     )
 
 
@@ -331,7 +318,7 @@ def open_record_writer(
 ) -> Writer:
     """A writer of instruction records with their answers; as ``open_writer`` otherwise."""
     return Writer(
-        InstructionLines(),
+        Lines(record_line),
         _destination(target, resume=resume),
         resume=resume,
         key_of=record_key(),

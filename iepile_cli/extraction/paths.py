@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from iepile_cli import files
+from iepile_cli import files, writing
 from iepile_cli.errors import DataError, IEPileError, NoSuchFile
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 from iepile_cli.remote import find_remote, is_remote, path_of
@@ -149,7 +149,7 @@ def reading_cost(paths: Sequence[str], *, exclude: Collection[str] = ()) -> int 
 
     size = 0
     for path in find_files(paths, lambda error: None, exclude=exclude):
-        if path == STDIN or is_remote(path) or files.is_device(path):
+        if path == STDIN or is_remote(path) or writing.is_device(path):
             return None
         with suppress(OSError):
             factor = _DOCUMENT_COST if files.suffix(path) in SUFFIXES else 1

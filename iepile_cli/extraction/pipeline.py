@@ -155,10 +155,8 @@ def _answered(
 
     Where an answer depends on those computed beside it, each block of documents is by itself.
     """
-    if not getattr(builder.runner, "reproducible", False):
-        yield from _answered_together(planned, builder, on_answer)
-        return
-    for _, block in itertools.groupby(planned, key=lambda one: one.document.block):
+    apart = getattr(builder.runner, "reproducible", False)
+    for _, block in itertools.groupby(planned, key=lambda one: apart and one.document.block):
         yield from _answered_together(block, builder, on_answer)
 
 

@@ -42,22 +42,12 @@ _PER_PASSAGE_TOKEN = 2
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How texts are extracted from.
+    """How texts are extracted from; raises ``UsageError`` for values that cannot be.
 
-    ``language`` None is detected for each document. ``split_num`` None takes the task's own;
-    ``passage_tokens`` is the longest passage (0: ``PASSAGE_TOKENS``, and for instruction records as
-    much as the context holds) and ``answer_tokens`` the longest answer, in tokens (0: as the
-    passage and the schema need). Items with a score (0..1) below ``min_score`` are left out (None:
-    below that of their task in ``min_scores``, which ``suiting`` takes from the adapter).
-    ``all_occurrences`` None gives every place of items that are single mentions and the one place
-    of others where their parts are nearest; True every place of all mentions, False one place of
-    each. Of items at one and the same place (several types of one span) ``best_type`` True keeps
-    the best, False all, None those whose score is near the best: at least the share of it (0..1)
-    that ``near_scores`` has for the task, from the adapter too. A text is
-    read several times with ``passes`` (each with passages that begin elsewhere, and another order
-    of the schema) and ``votes`` (each with another order); ``overlap`` is the number of sentences
-    that a passage shares with the last.
-    Raises ``UsageError`` for values that cannot be.
+    ``passage_tokens`` 0 is ``PASSAGE_TOKENS``, and for instruction records as much as the context
+    holds. ``min_score`` None is that of the task in ``min_scores``; ``best_type`` None keeps of
+    items at one place those whose score is at least the share (0..1) of the best that
+    ``near_scores`` has for the task. ``suiting`` takes both from the adapter.
     """
 
     constrain: bool = option(
@@ -164,13 +154,15 @@ class ExtractOptions:
 
         Passages are left as they are for ``records``, which are put to the letter.
         """
-        passage = self.passage_tokens if records else opened.passage_tokens(self.passage_tokens)
         model = opened.model
+        if model is None:
+            return self
+        passage = self.passage_tokens or (0 if records else model.passage_tokens)
         return replace(
             self,
             passage_tokens=passage,
-            min_scores=model.min_scores if model else {},
-            near_scores=model.near_scores if model else {},
+            min_scores=model.min_scores,
+            near_scores=model.near_scores,
         )
 
 
@@ -199,19 +191,17 @@ class RequestBuilder:
 
     def request(self, instruction: Instruction, wording: str | None = None) -> Request:
         """The request that puts ``instruction``, in the words of ``wording`` where it is given."""
-        options = self.options
+        options, runner = self.options, self.runner
+        grammar = None
+        if options.constrain:
+            task, items, text = instruction.task, instruction.items, instruction.text
+            grammar = lark_grammar(task, items, text, lead=runner.lead, spells=runner.spells)
         return Request(
             prompt=self.template.prompt(wording or instruction.json, options.system),
-            grammar=self._grammar(instruction) if options.constrain else None,
+            grammar=grammar,
             max_tokens=self.answer_budget(instruction.items, self.measure(instruction.text)),
             empties=empty_answers(instruction.task, instruction.items),
             instruction=instruction,
-        )
-
-    def _grammar(self, asked: Instruction) -> str:
-        runner = self.runner
-        return lark_grammar(
-            asked.task, asked.items, asked.text, lead=runner.lead, spells=runner.spells
         )
 
     def room(self, items: Sequence[SchemaItem], wording: str) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from iepile_cli import record_files
+from iepile_cli.encodings import decoded_lines
 from iepile_cli.errors import DataError
-from iepile_cli.extraction.inputs import placed
 from iepile_cli.extraction.paths import OnError
-from iepile_cli.extraction.results import is_single
-from iepile_cli.files import STDIN, decoded_lines, display_name, open_input, suffix
+from iepile_cli.files import STDIN, display_name, open_input, suffix
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import TASKS
@@ -39,7 +38,7 @@ def read_results(path: str | None, on_error: OnError) -> Iterator[dict[str, Any]
                 failed += 1
                 if not found and failed == 3:
                     break
-                on_error(placed(error, name, number))
+                on_error(error.at(name, number))
             else:
                 found += 1
                 yield value
@@ -86,7 +85,7 @@ def _is_pair(value: Any) -> bool:
 
 def parts_of(task: Task, item: dict[str, Any]) -> Iterator[Any]:
     """The mentions of an item of a result: objects with ``text``, ``start`` and ``end``."""
-    if is_single(task):
+    if task.is_single:
         yield item
         return
     yield from (item[role] for role in fixed_roles(task.shape) if item.get(role) is not None)

@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.files import STDIN, atomic_write, display_name
+from iepile_cli.files import STDIN, display_name
+from iepile_cli.writing import atomic_write
 
 _SUFFIX = ".txt"
 # What stays in a name as it is, besides letters and digits of any script.
@@ -35,7 +36,8 @@ class SavedTexts:
             raise UsageError(f"--save-text {display_name(folder)} is no folder")
         real = os.path.realpath(folder)
         for path in inputs:
-            if path != STDIN and os.path.lexists(path) and _is_in(os.path.realpath(path), real):
+            inside = (os.path.realpath(path) + os.sep).startswith(real.rstrip(os.sep) + os.sep)
+            if path != STDIN and os.path.lexists(path) and inside:
                 raise UsageError(
                     f"{display_name(path)} is read, and is in --save-text {display_name(folder)}",
                     hint="name a folder of its own for the texts",
@@ -81,7 +83,3 @@ def _short(name: str, ending: str) -> str:
         return name + ending
     digest = hashlib.sha256((name + ending).encode()).hexdigest()[:16]
     return name.encode()[: _LONGEST - 40].decode("utf-8", "ignore") + "%" + digest + ending[-20:]
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
-from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import task_named
 
 _ARTICLE = re.compile(r"(?:the|an?)\s+(?=\S)", re.IGNORECASE)
@@ -30,9 +29,11 @@ class SummaryOptions:
     """When two surfaces are the same name; raises ``UsageError`` for values that cannot be."""
 
     ignore_case: bool = option(True, group=_GROUP, help="Count names together whatever their case.")
-    ignore_space: bool = option(True, group=_GROUP, help="Likewise whatever their white space.")
+    ignore_space: bool = option(
+        True, group=_GROUP, help="Count names together whatever their white space."
+    )
     ignore_determiners: bool = option(
-        True, group=_GROUP, help="Likewise with and without a leading the, a or an."
+        True, group=_GROUP, help="Count names together with and without a leading the, a or an."
     )
     match_initials: bool = option(
         False,
@@ -187,8 +188,7 @@ def _mention(
 ) -> str | None:
     if role == "filler":
         return str(slot["text"]) if slot else None
-    fixed = fixed_roles(task.shape)
-    if len(fixed) == 1 and not task.slots:
+    if task.is_single:
         return str(item["text"])
     part = item.get(role)
     return str(part["text"]) if isinstance(part, dict) else None

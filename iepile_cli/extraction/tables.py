@@ -18,7 +18,7 @@ from typing import Any
 from iepile_cli.errors import UsageError, install_hint
 from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
-from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
+from iepile_cli.extraction.results import Result, end_types, slots_of
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 
@@ -34,17 +34,10 @@ _NOT_IN_TSV = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _ROW_GROUP = 10_000
 
 
-def table_of(format_: str, task: Task, *, bom: bool = False) -> Form:
-    """The table of a format; raises ``UsageError`` where its library is missing."""
-    if format_ == "parquet":
-        return Parquet(task)
-    return Csv(task, bom=bom) if format_ == "csv" else Tsv(task)
-
-
 def columns_of(task: Task) -> list[str]:
     """The names of a task's columns."""
     named = [*_IDENTITY, *(key for key, field in task.item_keys if field.endswith("_type"))]
-    if is_single(task):
+    if task.is_single:
         return [*named, "text", "start", "end", *_LAST]
     for role in fixed_roles(task.shape):
         named += [role, f"{role}_start", f"{role}_end"]
@@ -99,6 +92,8 @@ class Csv(Form):
 
     def begin(self, *, resumed: bool = False) -> bytes:
         """The names of the columns."""
+        if resumed:
+            return b""
         return (codecs.BOM_UTF8 if self._bom else b"") + self._row(columns_of(self._task))
 
     def result(self, result: Result) -> bytes:
@@ -162,16 +157,9 @@ class Parquet(Form):
     def _write(self) -> None:
         if not self._rows:
             return
-        cells = [
-            [
-                one.encode("utf-8", "replace").decode() if isinstance(one, str) else one
-                for one in row
-            ]
-            for row in self._rows
-        ]
         arrays = [
-            self._pyarrow.array(list(column), field.type)
-            for column, field in zip(zip(*cells, strict=True), self._schema, strict=True)
+            self._pyarrow.array(map(_encodable, column), field.type)
+            for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
-from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
+from iepile_cli.extraction.results import Result, end_types, slots_of
 from iepile_cli.formatting import one_line, safe
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
@@ -28,7 +28,7 @@ WHOLE = 1500
 AROUND = 80
 FILE_WIDTH = 100
 # The width from which an item of several parts has room for its place and score.
-ROOMY = 60
+WIDE = 60
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -154,7 +154,7 @@ def _tabulated(result: Result, colours: dict[str, str], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     names = columns(result.task)
     # Where there is no room for all, places and scores make way for the words.
-    shown = len(names) if width >= ROOMY or is_single(result.task) else len(names) - 2
+    shown = len(names) if width >= WIDE or result.task.is_single else len(names) - 2
     for name in names[:shown]:
         right = name in ("at", "score")
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
@@ -167,7 +167,7 @@ def _tabulated(result: Result, colours: dict[str, str], width: int) -> Table:
 
 def columns(task: Task) -> list[str]:
     """The columns of a task's table."""
-    if is_single(task):
+    if task.is_single:
         return ["type", "text", "at", "score"]
     slots = [task.slots] if task.slots else []
     return ["type", *fixed_roles(task.shape), *slots, "at", "score"]
@@ -188,11 +188,8 @@ def row(task: Task, item: Item) -> list[str]:
     if task.slots:
         cells.append("\n".join(f"{one_line(role)}: {one_line(span.text)}" for role, span in slots))
     first = item.roles[0][1]
-    return [*cells, f"{first.start}-{first.end}", _percent(item.score)]
-
-
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{score:.2f}"
+    score = "-" if item.score is None else f"{item.score:.2f}"
+    return [*cells, f"{first.start}-{first.end}", score]
 
 
 __all__ = ["View", "columns", "excerpts", "row", "show"]

@@ -18,7 +18,7 @@ from typing import Protocol
 from iepile_cli.config import models_folder
 from iepile_cli.errors import DownloadError, IEPileError, UsageError
 from iepile_cli.formatting import readable_size
-from iepile_cli.hub.errors import Unreachable
+from iepile_cli.hub.client_errors import Unreachable
 from iepile_cli.hub.fetch import PARTIAL, Hashes, fetch_files, partial_path
 from iepile_cli.hub.listing import WEIGHTS, Listing, RemoteFile, choose_files, list_files
 from iepile_cli.models import (

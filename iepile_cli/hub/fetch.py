@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from iepile_cli.errors import DownloadError
-from iepile_cli.hub.errors import Unreachable, explain, is_connection
+from iepile_cli.hub.client_errors import Unreachable, explain, is_connection
 from iepile_cli.hub.listing import Listing, RemoteFile
 
 PARTIAL = ".partial"
@@ -67,17 +67,6 @@ def partial_path(folder: Path, file: RemoteFile, commit: str) -> Path:
     return folder / PARTIAL / f"{name}.part"
 
 
-def fetch_files(
-    listing: Listing, files: Sequence[RemoteFile], folder: Path, moved: Callable[[int], None]
-) -> dict[str, str]:
-    """Fetch files of a listing into a folder, several at once; gives the sha256 by path.
-
-    ``moved`` is called with the bytes as they come, from several threads. The first failure ends
-    all; what has come is kept. Raises ``DownloadError``.
-    """
-    return _Transfers(listing, files, folder, moved).run()
-
-
 class _Stopped(Exception):
     """The download as a whole was given up; what this file has is kept."""
 
@@ -86,79 +75,74 @@ class _TooLong(Exception):
     """More bytes come than were promised."""
 
 
-class _Transfers:
-    """Several files at once in threads that end with the program."""
+def fetch_files(
+    listing: Listing, files: Sequence[RemoteFile], folder: Path, moved: Callable[[int], None]
+) -> dict[str, str]:
+    """Fetch files of a listing into a folder, several at once; gives the sha256 by path.
 
-    def __init__(
-        self,
-        listing: Listing,
-        files: Sequence[RemoteFile],
-        folder: Path,
-        moved: Callable[[int], None],
-    ) -> None:
-        self._listing, self._folder, self._moved = listing, folder, moved
-        self._waiting: queue.SimpleQueue[RemoteFile] = queue.SimpleQueue()
-        for file in sorted(files, key=lambda file: -(file.size or 0)):
-            self._waiting.put(file)
-        self._stop = threading.Event()
-        self._done: dict[str, str] = {}
-        self._failures: list[Exception] = []
-        self._threads = [
-            threading.Thread(target=self._work, daemon=True)
-            for _ in range(min(_WORKERS, len(files)))
-        ]
+    ``moved`` is called with the bytes as they come, from several threads, which end with the
+    program. The first failure ends all; what has come is kept. Raises ``DownloadError``.
+    """
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    def run(self) -> dict[str, str]:
-        """Fetch all; gives the sha256 by path."""
-        from huggingface_hub.utils import logging
-        from huggingface_hub.utils.tqdm import disable_progress_bars
+    # Our caller shows progress and errors.
+    disable_progress_bars()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    waiting = deque(sorted(files, key=lambda file: -(file.size or 0)))
+    stop = threading.Event()
+    done: dict[str, str] = {}
+    failures: list[Exception] = []
 
-        # Our caller shows progress and errors.
-        disable_progress_bars()
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        for thread in self._threads:
-            thread.start()
-        try:
-            for thread in self._threads:
-                while thread.is_alive():
-                    thread.join(0.1)
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join(0.3)
-        if self._failures:
-            raise self._failures[0]
-        return self._done
+    def work() -> None:
+        with suppress(_Stopped, IndexError):
+            while not stop.is_set():
+                file = waiting.popleft()
+                try:
+                    done[file.path] = _fetch_explained(file, listing, folder, moved, stop)
+                except _Stopped:
+                    raise
+                # Carried to the thread that waits, there to be raised.
+                except Exception as error:
+                    failures.append(error)
+                    stop.set()
 
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            try:
-                file = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._done[file.path] = self._fetch(file)
-            except _Stopped:
-                return
-            # Carried to the thread that waits, there to be raised.
-            except Exception as error:
-                self._failures.append(error)
-                self._stop.set()
+    workers = min(_WORKERS, len(files))
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.1)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(0.3)
+    if failures:
+        raise failures[0]
+    return done
 
-    def _fetch(self, file: RemoteFile) -> str:
-        listing = self._listing
-        target = self._folder / file.path
-        partial = partial_path(self._folder, file, listing.commit)
-        try:
-            return _fetch(file, target, partial, listing.headers, self._moved, self._stop)
-        except (DownloadError, _Stopped):
-            raise
-        except Exception as error:
-            what = f"{listing.repository}/{file.path}"
-            explained = explain(error, what, listing.hub, listing.page)
-            if isinstance(explained, Unreachable):
-                explained.hint = "the same command resumes the download"
-            raise explained or error from None
+
+def _fetch_explained(
+    file: RemoteFile,
+    listing: Listing,
+    folder: Path,
+    moved: Callable[[int], None],
+    stop: threading.Event,
+) -> str:
+    """As ``_fetch``; what the client raises becomes a ``DownloadError``, if it can be told."""
+    partial = partial_path(folder, file, listing.commit)
+    try:
+        return _fetch(file, folder / file.path, partial, listing.headers, moved, stop)
+    except (DownloadError, _Stopped):
+        raise
+    except Exception as error:
+        what = f"{listing.repository}/{file.path}"
+        explained = explain(error, what, listing.hub, listing.page)
+        if isinstance(explained, Unreachable):
+            explained.hint = "the same command resumes the download"
+        raise explained or error from None
 
 
 def _fetch(
@@ -211,12 +195,7 @@ class _Part:
     def __enter__(self) -> _Part:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def write(self, block: bytes) -> int:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from iepile_cli import __version__
 from iepile_cli.errors import DownloadError, UsageError, install_hint
 from iepile_cli.formatting import readable_size
-from iepile_cli.hub.errors import Unreachable, explain, still_works, unreachable
+from iepile_cli.hub.client_errors import Unreachable, explain, still_works, unreachable
 from iepile_cli.models import ModelEntry
 from iepile_cli.models.catalogue import SAFE_FILES
 from iepile_cli.models.local import is_inside

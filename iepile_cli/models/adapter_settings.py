@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from iepile_cli.errors import ModelError
-from iepile_cli.files import write_atomic
+from iepile_cli.writing import write_atomic
 
 FILE = "iepile.json"
 # The key of a GGUF file that holds the same; it comes before all that takes long to read.

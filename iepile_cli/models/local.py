@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from iepile_cli.config import expand, hub_cache_folder, models_folder
-from iepile_cli.files import write_atomic
 from iepile_cli.models.catalogue import PICKLED_WEIGHTS, ModelEntry
+from iepile_cli.writing import write_atomic
 
 MANIFEST = "iepile-download.json"
+# The fields of a manifest that are texts, in their order.
+_TEXTS = ("name", "kind", "source", "repository", "revision")
 _FORMS = {"gguf": ("*.gguf",), "safetensors": ("*.safetensors",), "pytorch": PICKLED_WEIGHTS}
 
 
@@ -55,14 +57,7 @@ class Manifest:
 
     def write(self) -> None:
         """Write it into its folder, atomically."""
-        content = {
-            "name": self.name,
-            "kind": self.kind,
-            "source": self.source,
-            "repository": self.repository,
-            "revision": self.revision,
-            "files": self.files,
-        }
+        content = {name: getattr(self, name) for name in (*_TEXTS, "files")}
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write_atomic(self.folder / MANIFEST, text)
 
@@ -71,17 +66,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder; ``None`` when there is none or it cannot be read."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return Manifest(
-            folder,
-            name=str(content["name"]),
-            kind=str(content["kind"]),
-            source=str(content["source"]),
-            repository=str(content["repository"]),
-            revision=str(content["revision"]),
-            files={
-                path: dict(facts) for path, facts in content["files"].items() if is_inside(path)
-            },
-        )
+        files = {path: dict(facts) for path, facts in content["files"].items() if is_inside(path)}
+        texts = {name: str(content[name]) for name in _TEXTS}
+        return Manifest(folder, **texts, files=files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

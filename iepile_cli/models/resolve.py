@@ -145,7 +145,7 @@ def resolve_model(
     )
 
 
-def resolve_data(text: str, *, registry: Registry | None = None) -> Path:
+def resolve_data(text: str) -> Path:
     """The file or folder that ``NAME``, ``NAME:SPLIT`` of a downloaded corpus or a path stands for.
 
     ``SPLIT`` is a split's name (``train``) or a path inside the corpus
@@ -161,7 +161,7 @@ def resolve_data(text: str, *, registry: Registry | None = None) -> Path:
     found = downloaded(name)
     if path.exists() and not (found and found.kind == "data"):
         return path
-    entry = catalogue_entry(name, registry)
+    entry = catalogue_entry(name)
     found = found or downloaded(entry.name if entry else name)
     if found and found.kind == "data":
         if split or len(found.files) == 1:

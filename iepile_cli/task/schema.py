@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iepile_cli import files
+from iepile_cli import encodings, files
 from iepile_cli.config import expand
 from iepile_cli.errors import DataError, IEPileError, UsageError
 from iepile_cli.task.instruction import dumps
@@ -183,7 +183,7 @@ def _load_file(path: Path) -> _Source:
         raise DataError(f"is larger than {MAX_BYTES:,} bytes: not a schema", path=name)
     data = files.read_bytes(path, max_decompressed=MAX_BYTES)
     try:
-        text = files.decode(data)
+        text = encodings.decode(data)
     except DataError as error:
         raise DataError(error.reason, path=name, hint="save it as UTF-8") from None
     try:

@@ -8,7 +8,7 @@ from a template's own parts alone, never from the user's text.
 from __future__ import annotations
 
 from iepile_cli.templates.chat import AUTO, ChatTemplate, from_chat_template
-from iepile_cli.templates.encoding import Bos, Control, Eos, Piece, Prompt, Text, Tokenizer, encode
+from iepile_cli.templates.prompt import Bos, Control, Eos, Piece, Prompt, Text, Tokenizer, encode
 from iepile_cli.templates.template import Template, closest_template
 
 __all__ = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iepile_cli.templates.chat import AUTO
-from iepile_cli.templates.encoding import Control as Token
+from iepile_cli.templates.prompt import Control as Token
 from iepile_cli.templates.template import Parts, Template
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from iepile_cli.errors import ModelError
-from iepile_cli.templates.encoding import Control, Piece, Prompt, Text, Tokenizer
+from iepile_cli.templates.prompt import Control, Piece, Prompt, Text, Tokenizer
 from iepile_cli.templates.template import Template
 
 if TYPE_CHECKING:

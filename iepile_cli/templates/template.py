@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from iepile_cli.templates.encoding import (
+from iepile_cli.templates.prompt import (
     Bos,
     Control,
     Eos,

@@ -17,16 +17,18 @@ import itertools
 import json
 import pickle
 import random
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import DataError, NoSuchFile
-from iepile_cli.files import atomic_folder, open_input
+from iepile_cli.files import open_input
 from iepile_cli.formatting import plural
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.training.encoding import IGNORED, Encoded, Encoder, Example
+from iepile_cli.writing import atomic_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -343,17 +345,14 @@ def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]
             split += len(parts) > 1
             left_out += not parts
             for one in parts:
-                ids = np.asarray(one.ids, dtype=np.uint32)
-                labels = np.asarray(one.labels, dtype=np.int32)
-                learnt = np.flatnonzero(labels != IGNORED)
-                first = int(learnt[0]) if len(learnt) else len(ids)
-                if not np.array_equal(labels[first:], ids[first:]):
-                    index[f"labels{len(prompts)}"], first = labels, _IRREGULAR
-                largest = max(largest, int(ids.max()))
-                answer_tokens += len(learnt)
+                if one.turns is not None:
+                    index[f"labels{len(prompts)}"] = np.asarray(one.turns, dtype=np.int32)
+                ids = array("I", one.ids)
+                largest = max(largest, max(ids))
+                answer_tokens += len(ids) - (one.turns.count(IGNORED) if one.turns else one.prompt)
                 ids.tofile(file)
                 starts.append(starts[-1] + len(ids))
-                prompts.append(first)
+                prompts.append(_IRREGULAR if one.turns else one.prompt)
                 numbers.append(number)
                 groups.append(one.group)
     if len(starts) == 1:

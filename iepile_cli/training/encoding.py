@@ -75,15 +75,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids, and the label of each position (``IGNORED`` where nothing is learnt).
+    """Token ids, of which the first ``prompt`` are not learnt.
 
-    ``labels[i]`` is the token to be said at position i, not shifted. ``group`` is a hash of the
-    text, the same for all examples about it.
+    ``group`` is a hash of the text, the same for all examples about it. ``turns`` are the labels of
+    an example of several turns, of which more than the beginning is not learnt.
     """
 
     ids: list[int]
-    labels: list[int]
+    prompt: int
     group: int = 0
+    turns: list[int] | None = None
+
+    @property
+    def labels(self) -> list[int]:
+        """The token to be said at each position, not shifted; ``IGNORED`` if it is not learnt."""
+        return self.turns or [IGNORED] * self.prompt + self.ids[self.prompt :]
 
 
 class _Long(NamedTuple):
@@ -201,6 +207,9 @@ class Encoder:
         return turns
 
     def _join(self, turns: list[tuple[list[int], list[int]]], group: int) -> Encoded:
+        if len(turns) == 1:
+            ((prompt, answer),) = turns
+            return Encoded(prompt + answer, 0 if self.learns_prompt else len(prompt), group)
         ids: list[int] = []
         labels: list[int] = []
         for index, (prompt, answer) in enumerate(turns):
@@ -210,7 +219,7 @@ class Encoder:
                 masked[0] = encode((self.template.end,), self.tokenizer)[0]
             ids += prompt + answer
             labels += masked + answer
-        return Encoded(ids, labels, group)
+        return Encoded(ids, 0, group, labels)
 
 
 def restricted(

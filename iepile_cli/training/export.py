@@ -26,13 +26,8 @@ from iepile_cli.backends.transformers_loading import (
 )
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.fields import check_fields
-from iepile_cli.files import refuse_overwriting
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
-from iepile_cli.models.adapter_settings import (
-    GGUF_ADAPTER,
-    AdapterSettings,
-    read_adapter_settings,
-)
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings, read_adapter_settings
 from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.gguf_export import (
     lora_obstacle,
@@ -52,6 +47,7 @@ from iepile_cli.training.model import (
 )
 from iepile_cli.training.options import ExportOptions
 from iepile_cli.training.output import readable
+from iepile_cli.writing import refuse_overwriting
 
 # Longer prompts than iepile sends by itself; more would only take memory.
 _OLLAMA_CONTEXT = 8192
@@ -163,7 +159,7 @@ def _joined(parts: Resolved, options: ExportOptions, folder: Path, note: Note) -
     direct = kind if kind in FORMATS else "f16"
     merge_adapters(parts.path, adapters, made, direct, settings)
     with GgufFile(made) as file:
-        formats, longest = set(file.formats()), file.context_length()
+        formats, longest = file.formats(), file.context_length()
     if formats != {kind.upper()}:
         # What no adapter changes is still in the format of the base model.
         note(f"writing GGUF ({options.quantise})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from iepile_cli.errors import ModelError
 from iepile_cli.models.adapter_settings import AdapterSettings
 from iepile_cli.templates import Control, Eos, Piece, Template, Text, Tokenizer
-from iepile_cli.templates.encoding import eos_id
+from iepile_cli.templates.prompt import eos_id
 
 # Stands for the question; no template looks for a private character.
 _QUERY = "\ue011"

@@ -19,12 +19,12 @@ from iepile_cli import __version__
 from iepile_cli.backends.tokenizers import hf_tokenizer
 from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.errors import ModelError, UsageError, first_line
-from iepile_cli.files import write_atomic
 from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings
 from iepile_cli.training.distributed import is_first, local_processes, processes
 from iepile_cli.training.model import Base, Note
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.recipes import as_toml, read_table
+from iepile_cli.writing import write_atomic
 
 CONFIG = "train.toml"
 CHECKPOINTS = "checkpoints"

@@ -14,22 +14,11 @@ from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_loading import adapter_config
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
-from iepile_cli.files import refuse_overwriting
 from iepile_cli.formatting import readable_size
 from iepile_cli.parallel import set_torch_threads
 from iepile_cli.training.arguments import check_libraries
-from iepile_cli.training.batch import (
-    Batch,
-    Estimate,
-    choose_batch,
-    estimate,
-)
-from iepile_cli.training.dataset import (
-    EncodedDataset,
-    check_examples,
-    dataset_key,
-    encode_dataset,
-)
+from iepile_cli.training.batch import Batch, Estimate, choose_batch, estimate
+from iepile_cli.training.dataset import EncodedDataset, check_examples, dataset_key, encode_dataset
 from iepile_cli.training.device import Device, choose_device
 from iepile_cli.training.distributed import check_sharding, local_processes, planned, shares
 from iepile_cli.training.encoding import IGNORED, Encoder, Limits
@@ -45,6 +34,7 @@ from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import CONFIG, LOG, check_output
 from iepile_cli.training.packing import BatchSampler
 from iepile_cli.training.reporting import Reporter
+from iepile_cli.writing import refuse_overwriting
 
 
 @dataclass(frozen=True)

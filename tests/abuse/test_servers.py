@@ -123,7 +123,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     install()
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.setattr(openai, "_RETRIES", 1)
-    monkeypatch.setattr(openai, "_GREETING", 2.0)
+    monkeypatch.setattr(openai, "_PROBE_TIMEOUT", 2.0)
 
     async def at_once(*_: object) -> None:
         return

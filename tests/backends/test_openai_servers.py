@@ -174,7 +174,7 @@ def test_a_server_that_does_not_even_say_what_it_has(
 def test_a_server_that_takes_a_connection_and_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "_GREETING", 0.3)
+    monkeypatch.setattr(openai, "_PROBE_TIMEOUT", 0.3)
     (tmp_path / "in.txt").write_text("Ann.", "utf-8")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"

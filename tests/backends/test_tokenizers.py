@@ -14,7 +14,7 @@ from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import AUTO, Control, Tokenizer, encode
 from iepile_cli.templates.builtin import TEMPLATES
-from iepile_cli.templates.encoding import text_ids
+from iepile_cli.templates.prompt import text_ids
 
 ROWS = {template.name: template for template in TEMPLATES}
 TEXTS = (

@@ -18,17 +18,15 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy
+from measuring import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = os.environ.get("IEPILE_UPSTREAM", "")
@@ -309,59 +307,6 @@ def plain_loop(
 # ------------------------------------------------------------------------------------- measuring
 
 
-def measured(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MB (sum over the process tree) of a command."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "PYTHONPATH": path}
-    # Where nothing compiled is kept, every start would compile all modules.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    before = os.times()
-    start = time.perf_counter()
-    child = subprocess.Popen(command, env=environment)
-    peak = [0.0]
-
-    def watch() -> None:
-        while child.poll() is None:
-            peak[0] = max(peak[0], sum(_resident(pid) for pid in _tree(child.pid)))
-            time.sleep(0.05)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    child.wait()
-    wall = time.perf_counter() - start
-    watcher.join()
-    after = os.times()
-    cpu = after.children_user + after.children_system
-    cpu -= before.children_user + before.children_system
-    if child.returncode:
-        raise SystemExit(f"{command} ended with {child.returncode}")
-    return wall, cpu, peak[0]
-
-
-def _tree(root: int) -> list[int]:
-    found, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        try:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                todo += map(int, (task / "children").read_text().split())
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def _resident(pid: int) -> float:
-    """Proportional set size in MB: pages that processes share count once."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0
-
-
 def commands(task: str, mode: str, source: Path, target: str, workers: int) -> list[Any]:
     """The command of the original (or of the plain loop), and ours."""
     schema, hard = str(source.with_name("schema.json")), str(source.with_name("hard.json"))
@@ -400,7 +345,9 @@ def compare(task: str, mode: str, source: Path, target: str, options: argparse.N
     pair = commands(task, mode, source, target, options.workers)
     started = commands(task, mode, first, target, options.workers)
     # The fastest of the rounds counts; memory is the most that any took.
-    runs = [[measured(one) for one in (*pair, *started)] for _ in range(options.rounds)]
+    runs = [
+        [measured(one, [str(ROOT)]) for one in (*pair, *started)] for _ in range(options.rounds)
+    ]
     walls = [min(run[at][0] for run in runs) for at in range(4)]
     cpu = [min(run[at][1] for run in runs) for at in range(4)]
     peaks = [max(run[at][2] for run in runs) for at in range(2)]

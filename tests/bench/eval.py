@@ -19,14 +19,14 @@ import json
 import os
 import random
 import string
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from measuring import measured
 
 UPSTREAM = os.environ.get("IEPILE_UPSTREAM", "")
 TYPES = ("person", "organization", "location", "time", "money", "product", "event", "art", "law")
@@ -186,44 +186,6 @@ def _predicted(task: str, answer: dict[str, Any]) -> Iterator[tuple[int, Any]]:
 # ------------------------------------------------------------------------------------ measuring
 
 
-def measure(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MiB of all its processes together."""
-    # Where nothing compiled is kept, every start would compile all modules.
-    environment = {**os.environ}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, sum(map(resident, [process.pid, *children(process.pid)])))
-        time.sleep(0.02)
-    wall = time.perf_counter() - start
-    after = os.times()
-    cpu = after.children_user + after.children_system - measure.before  # type: ignore[attr-defined]
-    measure.before = after.children_user + after.children_system  # type: ignore[attr-defined]
-    return wall, cpu, peak / 2**20
-
-
-measure.before = 0.0  # type: ignore[attr-defined]
-
-
-def children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that are this process's share (shared pages divided among their users)."""
-    for name, unit in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        try:
-            for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
-                if line.startswith(unit):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            continue
-    return 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=["NER", "RE", "EE"])
@@ -253,7 +215,7 @@ def compare(path: Path, task: str, repeat: int) -> None:
     best: dict[str, list[float]] = {}
     for _ in range(repeat):
         for name, command in ((other, loop), ("iepile eval", ours)):
-            wall, cpu, peak = measure(command)
+            wall, cpu, peak = measured(command)
             print(f"  {name:12} {wall:6.2f} s wall {cpu:6.2f} s CPU {peak:6.0f} MiB")
             kept = best.setdefault(name, [wall, cpu, peak])
             best[name] = [min(kept[0], wall), min(kept[1], cpu), max(kept[2], peak)]

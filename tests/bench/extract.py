@@ -1,8 +1,10 @@
 """How fast extraction is beside what else there is, and beside what the processor could do.
 
-Run: ``python tests/bench/extract.py [texts]``. All runs extract four types from the same texts with
-the embedded model's weights, in one process each after the other, so that ratios hold whatever else
-the machine does. Rows:
+Run: ``python tests/bench/extract.py [texts]``, or ``python tests/bench/extract.py costs [texts]``
+for what 1, 10, 100 ... up to 1,000 short texts take, and 1, 4, 16 and 64 types.
+
+All runs of the first extract four types from the same texts with the embedded model's weights, in
+one process each after the other, so that ratios hold whatever else the machine does. Rows:
 
 - ours, and ours with each of its measures turned off in turn;
 - ``transformers``: ``generate`` of one text after the other, as upstream does it;
@@ -26,6 +28,7 @@ from iepile_cli.backends.llamacpp import BATCH, Context, library, load_model
 from iepile_cli.backends.merging import merge_adapters, merged_form
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.scheduler import Feed
+from iepile_cli.extraction.blocks import in_blocks
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.models import resolve_model
@@ -39,6 +42,9 @@ SCHEMA = "person,location,organization,date"
 # transformers takes minutes for what the others do in seconds.
 FEW = 4
 ROUNDS = 2
+# Of a run with few and with many types.
+TYPES = (1, 4, 16, 64)
+TEXTS_OF_TYPES = 4
 UNSHARED = "  prompts not shared"
 
 
@@ -51,10 +57,18 @@ def texts(count: int) -> list[str]:
     ]
 
 
-def ours(opened: Opened, some: list[str]) -> tuple[float, int, int]:
+def short_texts(count: int) -> list[str]:
+    return [
+        f"{PEOPLE[n % 5]} went from {PLACES[n % 5]} to {PLACES[(n * 3 + 1) % 5]} on day {n}."
+        for n in range(count)
+    ]
+
+
+def ours(opened: Opened, some: list[str], schema: str = SCHEMA) -> tuple[float, int, int]:
     """Seconds a text, and the tokens computed and chosen for all."""
-    task, items = read_schema([SCHEMA])
-    documents = [Document("bench", text, line=n) for n, text in enumerate(some)]
+    task, items = read_schema([schema])
+    texts_of_run = (Document("bench", text, line=n) for n, text in enumerate(some))
+    documents = in_blocks(texts_of_run)
     computed = 0
 
     def note(tokens: int, _: float) -> None:
@@ -176,7 +190,32 @@ def show(name: str, each: list[float], usual: float) -> None:
     print(f"{name:28} {middle:7.3f} s a text   {middle / usual:6.2f} times ours", flush=True)
 
 
+def costs(most: int) -> None:
+    """Print what a run takes by its number of texts, and by its number of types."""
+    opened = open_model()
+    print(f"| texts ({SCHEMA}) | seconds | milliseconds a text | tokens computed a text |")
+    print("|---|---|---|---|")
+    ours(opened, short_texts(8))
+    count = 1
+    while count <= most:
+        seconds, computed, _ = ours(opened, short_texts(count))
+        row = f"{seconds * count:.2f} | {1000 * seconds:.0f} | {computed / count:.0f}"
+        print(f"| {count:,} | {row} |", flush=True)
+        count *= 10
+    print(f"\n| types ({TEXTS_OF_TYPES} texts) | milliseconds a text | tokens computed a text |")
+    print("|---|---|---|")
+    for types in TYPES:
+        schema = ",".join([*SCHEMA.split(","), *(f"kind {n}" for n in range(5, 65))][:types])
+        seconds, computed, _ = ours(opened, short_texts(TEXTS_OF_TYPES), schema)
+        row = f"{1000 * seconds:.0f} | {computed / TEXTS_OF_TYPES:.0f}"
+        print(f"| {types} | {row} |", flush=True)
+    opened.runner.close()
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["costs"]:
+        costs(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
+        return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     library()
     found = resolve_model()

@@ -23,7 +23,7 @@ import development
 import iepile_cli as iepile
 from iepile_cli.backends import merging
 from iepile_cli.backends.opening import Opened, open_model
-from iepile_cli.extraction.forms import InstructionLines
+from iepile_cli.extraction.forms import record_line
 from iepile_cli.extraction.pipeline import ExtractOptions
 from iepile_cli.models import resolve_model
 
@@ -62,9 +62,7 @@ def answer(spec: str, drawn: list[Path], folder: Path, options: ExtractOptions) 
         model = opened(spec, Path(scratch))
         stack.callback(model.runner.close)
         for rows in missing:
-            lines = [
-                InstructionLines().result(r) for r in development.answers(model, rows, options)
-            ]
+            lines = [record_line(r) for r in development.answers(model, rows, options)]
             (folder / spec / rows.name).write_bytes(b"".join(lines))
 
 

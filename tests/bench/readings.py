@@ -15,6 +15,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,12 +24,13 @@ from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction import requests
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import extract
-from iepile_cli.extraction.requests import ExtractOptions, schema_orders
+from iepile_cli.extraction.requests import ExtractOptions, SchemaInstructions, schema_orders
 from iepile_cli.task import TASKS, SchemaItem
 
 SETS = ("UNER-EWT", "WNUT17", "re3d")
 SENTENCES = 8
 ORDERS = 3
+OF = SchemaInstructions.of
 # A reading: of each document its mentions (type, start, words) with their scores; its seconds.
 Mention = tuple[str, int, str]
 Reading = tuple[list[dict[Mention, float]], float]
@@ -48,7 +50,25 @@ def documents(folder: Path, count: int) -> tuple[list[Document], list[set[tuple[
     return texts, gold
 
 
-def read(opened: Opened, texts: list[Document], schema: Any, first: float, **how: Any) -> Reading:
+def with_context(self: SchemaInstructions, document: Document, language: str) -> Any:
+    """Each passage put after the one before it, of which nothing may be mentioned."""
+    before = ""
+    for part in OF(self, document, language):
+        asked = part.instruction
+        longer = replace(asked, text=f"{before} {asked.text}".strip())
+        before = asked.text
+        yield replace(part, wording=longer.json)
+
+
+def read(
+    opened: Opened,
+    texts: list[Document],
+    schema: Any,
+    first: float,
+    *,
+    instructions: Any = OF,
+    **how: Any,
+) -> Reading:
     """One reading with the schema as it is given, its first passage of ``first`` of the budget."""
     cut = requests.passages
 
@@ -57,7 +77,10 @@ def read(opened: Opened, texts: list[Document], schema: Any, first: float, **how
 
     options = ExtractOptions(min_score=0.0, all_occurrences=False, **how).suiting(opened)
     started = time.monotonic()
-    with mock.patch.object(requests, "passages", elsewhere):
+    with (
+        mock.patch.object(requests, "passages", elsewhere),
+        mock.patch.object(SchemaInstructions, "of", instructions),
+    ):
         results = extract(
             texts, opened.runner, opened.template, options, task=TASKS["NER"], schema=schema
         )
@@ -78,6 +101,7 @@ def readings(opened: Opened, folder: Path, texts: list[Document]) -> dict[str, R
     made["shift"] = read(opened, texts, orders[0], 1 / 2)
     made["other"] = read(opened, texts, orders[1], 1 / 2)
     made["overlap"] = read(opened, texts, orders[0], 0, overlap=1)
+    made["context"] = read(opened, texts, orders[0], 0, instructions=with_context)
     return made
 
 
@@ -127,6 +151,7 @@ def options_of(made: dict[str, Reading]) -> dict[str, Any]:
     shown = {
         "none": orders[0],
         "--overlap 1": made["overlap"],
+        "the passage before as context": made["context"],
         "--passes 2": merged([orders[0], made["other"]], best),
         "passes 2 (same order)": merged([orders[0], made["shift"]], best),
     }

@@ -197,21 +197,17 @@ def test_no_heavy_module_is_loaded_for_an_answer() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_scripts_in_the_repository_are_those_of_the_program(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "iepile_cli.cli.completion_scripts", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-    )
-    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    shipped = {path.name: path.read_bytes() for path in (ROOT / "completions").iterdir()}
-    assert written == shipped
-    assert set(written) == {"iepile.bash", "_iepile", "iepile.fish", "iepile.ps1"}
+def test_each_script_calls_the_program_by_its_variables() -> None:
+    names = completion_scripts.FILES.values()
+    assert {path.name for path in completion_scripts.FOLDER.iterdir()} == set(names)
+    for shell in completion_scripts.FILES:
+        assert VARIABLE in completion_scripts.script(shell)
+    assert WORDS in completion_scripts.script("powershell")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_scripts_are_right_in_form(shell: str) -> None:
-    script = ROOT / "completions" / completion_scripts.FILES[shell]
+    script = completion_scripts.FOLDER / completion_scripts.FILES[shell]
     done = subprocess.run(
         [shell_path(shell), "-n", str(script)], capture_output=True, text=True, check=False
     )
@@ -219,7 +215,7 @@ def test_the_scripts_are_right_in_form(shell: str) -> None:
 
 
 def test_the_script_of_powershell_is_right_in_form() -> None:
-    script = ROOT / "completions" / completion_scripts.FILES["powershell"]
+    script = completion_scripts.FOLDER / completion_scripts.FILES["powershell"]
     program = shutil.which("pwsh") or shutil.which("powershell")
     if program:
         parse = f"[scriptblock]::Create((Get-Content -Raw '{script}'))"
@@ -319,7 +315,7 @@ def test_files_are_completed_where_the_program_has_nothing_to_say(
     home = Path(environment["HOME"])
     prepare(shell, home)
     (home / "newspaper.txt").write_text("text")
-    script = ROOT / "completions" / completion_scripts.FILES[shell]
+    script = completion_scripts.FOLDER / completion_scripts.FILES[shell]
     load = f"autoload -Uz compinit; compinit -u; . {script}" if shell == "zsh" else f". {script}"
     with Terminal(COMMANDS[shell], environment) as terminal:
         terminal.wait_for("ready> ")
@@ -331,7 +327,7 @@ def test_files_are_completed_where_the_program_has_nothing_to_say(
 
 def test_bash_completes_behind_an_equals_sign(environment: dict[str, str]) -> None:
     shell_path("bash")
-    script = ROOT / "completions" / "iepile.bash"
+    script = completion_scripts.FOLDER / "iepile.bash"
     check = (
         f". {script}; COMP_WORDS=(iepile extract --template = chatglm); COMP_CWORD=4; _iepile;"
         "echo ${COMPREPLY[@]}"
@@ -344,7 +340,7 @@ def test_bash_completes_behind_an_equals_sign(environment: dict[str, str]) -> No
 
 def test_fish_shows_descriptions(environment: dict[str, str]) -> None:
     shell_path("fish")
-    script = ROOT / "completions" / "iepile.fish"
+    script = completion_scripts.FOLDER / "iepile.fish"
     done = subprocess.run(
         ["fish", "-c", f"source {script}; complete -C 'iepile extract --templ'"],
         env=environment,

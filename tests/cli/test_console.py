@@ -83,7 +83,7 @@ def test_characters_that_the_stream_lacks_are_escaped(monkeypatch: pytest.Monkey
 def test_counts_have_their_noun() -> None:
     assert plural(1, "record") == "1 record"
     assert plural(2000, "record") == "2,000 records"
-    assert plural(0, "entity", "entities") == "0 entities"
+    assert plural(0, "item") == "0 items"
 
 
 def test_one_record_is_not_said_to_be_several(

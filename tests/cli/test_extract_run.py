@@ -16,7 +16,9 @@ from iepile_cli.errors import DataError, IEPileError, PartialFailure
 
 
 class Text(str):
-    """An item: a text that knows its own."""
+    """An item: a text that knows its own and where it is from."""
+
+    source, line = "a.txt", 1
 
     @property
     def text(self) -> str:

@@ -199,3 +199,22 @@ def test_verbose_stands_before_or_after_the_subcommand(words: list[str]) -> None
     assert console.verbosity.verbose
     assert run(["list", "templates"]) == 0
     assert not console.verbosity.verbose
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "not_shown"),
+    [
+        ("view", "--open ", "--no-open"),
+        ("convert", "--resume ", "no-resume"),
+        ("convert", "--replicas", "--parquet"),
+        ("distill", "--lines", "--shard"),
+        ("list", "templates, backends, models or recipes", "What to list"),
+    ],
+)
+def test_help_shows_only_what_applies(
+    command: str, shown: str, not_shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run([command, "--help"])
+    listed = capsys.readouterr().out
+    assert shown in listed
+    assert not_shown not in listed

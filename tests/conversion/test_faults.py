@@ -13,7 +13,7 @@ import pytest
 from iepile_cli.conversion import pipeline
 from iepile_cli.conversion.chunk_work import Done
 from iepile_cli.conversion.datasets import find_datasets, language_of_path, task_of
-from iepile_cli.extraction.inputs import read_documents
+from iepile_cli.extraction.inputs import InputOptions, read_documents
 
 SCHEMA = '["person", "place"]\n[]\n{}\n'
 RECORD = {"text": "Ann saw Rome", "entity": [{"entity": "Ann", "entity_type": "person"}]}
@@ -128,7 +128,7 @@ def test_texts_of_results_are_read_as_extract_reads_them(
 ) -> None:
     source = tmp_path / name
     source.write_bytes(SOURCES[name].encode())
-    documents = list(read_documents([str(source)], lines=name == "a.txt"))
+    documents = list(read_documents([str(source)], InputOptions(lines=name == "a.txt")))
     assert len(documents) == 2
     results = [
         {"source": name, "line": one.line, "task": "NER", "answer": {}, "items": [
@@ -225,3 +225,15 @@ def test_what_json_cannot_hold_is_refused_wherever_it_stands(
         result = run("convert", source, "--task", "NER", *more)
         assert result.code == 3
         assert "not JSON" in result.err
+
+
+@pytest.mark.parametrize("more", [[], ["--schema", "person"], ["--to", "doccano"]])
+def test_plain_text_is_named_as_such(tmp_path: Path, run: Any, more: list[str]) -> None:
+    source = tmp_path / "notes.txt"
+    source.write_text("\n \nAnn saw Rome.\nBob left.\n", "utf-8")
+    result = run("convert", source, "--task", "NER", *more)
+    assert result.code == 1
+    assert "is plain text, not annotated data" in result.err
+    assert "iepile extract" in result.err
+    assert result.err.count("\n") == 1
+    assert not result.out

@@ -65,7 +65,7 @@ def test_broken_array_is_told_in_a_line(tmp_path: Path) -> None:
     path.write_text("[{}, oops", encoding="utf-8")
     done = run(str(path))
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
-    assert b"no record that can be scored" in done.stderr
+    assert b"the array is not closed" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--json", "--html", "--confusions", "--errors"])

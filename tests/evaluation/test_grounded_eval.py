@@ -164,7 +164,7 @@ def test_files_that_have_nothing_in_common(tmp_path: Path) -> None:
         assert evaluation.scores["NER"].rows["unlabelled"] == 1
     with pytest.raises(UsageError, match="--gold cannot be combined"):
         scored(found, gold=gold, literal=True)
-    empty = write(tmp_path / "e", ["oops"])
+    empty = write(tmp_path / "e", [{"a": 1}])
     with pytest.raises(DataError, match="no result to compare"):
         scored(found, gold=empty)
 

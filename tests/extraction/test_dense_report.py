@@ -134,7 +134,7 @@ def f1(mentions: Mentions, expected: Mentions) -> float:
 def found(opened: Opened, texts: Sequence[str]) -> Mentions:
     """Types, places in the whole report, and mentions."""
     task, schema = read_schema(["person,location,organization"])
-    options = ExtractOptions(language="en", passage_tokens=opened.passage_tokens()).suiting(opened)
+    options = ExtractOptions(language="en").suiting(opened)
     documents = [Document("report", text, line=n) for n, text in enumerate(texts)]
     mentions, start = set(), 0
     results = extract(documents, opened.runner, opened.template, options, task=task, schema=schema)

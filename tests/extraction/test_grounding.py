@@ -231,7 +231,7 @@ def test_whatever_is_grounded_stands_where_it_says(case: tuple[str, list[str]], 
 def test_every_run_of_pieces_is_found_between_pieces(case: tuple[str, list[str]]) -> None:
     text, listed = case
     places = Occurrences(text)
-    edges = places._piece_edges()
+    edges = places._edges
     for mention in listed:
         found = places.of(mention)
         assert all(text[at : at + len(mention)] == mention for at in found)

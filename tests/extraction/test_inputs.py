@@ -11,19 +11,23 @@ import os
 import re
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iepile_cli.errors import DataError, IEPileError, UsageError
-from iepile_cli.extraction.inputs import Document, clean, read_documents
+from iepile_cli.extraction.inputs import Document, InputOptions, clean, read_documents
 
 
-def read(*paths: object, **options: object) -> tuple[list[Document], list[str]]:
+def read(*paths: object, **options: Any) -> tuple[list[Document], list[str]]:
     """The documents, and the messages with their hints."""
     errors: list[IEPileError] = []
-    documents = list(read_documents([str(p) for p in paths], on_error=errors.append, **options))
+    named = [str(path) for path in paths]
+    ours = {key: options.pop(key) for key in ("pattern", "exclude", "on_skip") if key in options}
+    reading = InputOptions(**options)
+    documents = list(read_documents(named, reading, on_error=errors.append, **ours))
     return documents, [f"{error} ({error.hint})" for error in errors]
 
 
@@ -62,7 +66,7 @@ def test_encodings(tmp_path: Path, data: bytes, encoding: str | None, lines: boo
 @pytest.mark.parametrize("name", ["no-such", "hex", "rot13", "utf-8\0", ""])
 def test_an_encoding_that_is_none_is_refused_at_once(name: str) -> None:
     with pytest.raises(UsageError, match="encoding"):
-        read_documents([], encoding=name)
+        InputOptions(encoding=name)
 
 
 @pytest.mark.parametrize(
@@ -298,9 +302,9 @@ def test_limit_ends_the_stream_and_reads_no_further(tmp_path: Path) -> None:
     assert [len(read(path, limit=number)[0]) for number in (0, 2, 3, 9)] == [0, 2, 3, 3]
     assert read(path, limit=3)[1] == []
     with pytest.raises(UsageError):
-        read_documents([str(path)], limit=-1)
+        InputOptions(limit=-1)
     with pytest.raises(UsageError):
-        read_documents([str(path)], lines=True, text_field="x")
+        InputOptions(lines=True, text_field="x")
 
 
 @pytest.mark.parametrize("name", ["big.jsonl", "big.csv", "big.txt"])
@@ -312,7 +316,7 @@ def test_large_files_are_not_held(tmp_path: Path, name: str) -> None:
         for _ in range(10_000):
             file.write(line + "\n")
     tracemalloc.start()
-    count = sum(1 for _ in read_documents([str(path)], lines=name == "big.txt"))
+    count = sum(1 for _ in read_documents([str(path)], InputOptions(lines=name == "big.txt")))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 10_000

@@ -13,8 +13,8 @@ from mineral_texts import SCHEMA, Catalogue
 from odd_server import Odd
 
 from iepile_cli.cli.app import run
-from iepile_cli.distillation import run as distilling
-from iepile_cli.distillation.selection import is_certain, is_kept_back, select
+from iepile_cli.distillation import steps as distilling
+from iepile_cli.distillation.selection import is_certain, is_held_out, select
 from iepile_cli.extraction.inputs import Document
 
 EXPRESSION = ",".join(SCHEMA)
@@ -58,12 +58,12 @@ def test_what_is_certain(result: dict[str, Any], certain: bool) -> None:
     assert is_certain(result, 0.7) is certain
 
 
-def test_kept_back_by_the_text_alone() -> None:
+def test_held_out_by_the_text_alone() -> None:
     texts = [f"text {number}" for number in range(2000)]
-    kept = [text for text in texts if is_kept_back(text, 0.25, 1)]
+    kept = [text for text in texts if is_held_out(text, 0.25, 1)]
     assert 400 < len(kept) < 600
-    assert all(is_kept_back(text, 0.25, 1) for text in kept)
-    assert kept != [text for text in texts if is_kept_back(text, 0.25, 2)]
+    assert all(is_held_out(text, 0.25, 1) for text in kept)
+    assert kept != [text for text in texts if is_held_out(text, 0.25, 2)]
 
 
 def test_results_meet_their_texts_in_any_order(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_results_meet_their_texts_in_any_order(tmp_path: Path) -> None:
     ]
     results.write_text("".join(json.dumps(one) + "\n" for one in lines))
     certain, kept = tmp_path / "certain.jsonl", tmp_path / "kept.jsonl"
-    counts = select(documents, results, certain, kept, certainty=0.5, held_out=0, seed=1)
+    counts = select(documents, results, certain, kept, certainty=0.5, share=0, seed=1)
     assert counts.as_json() == {
-        **{"texts": 5, "certain": 3, "doubtful": 1, "kept_back": 0, "unanswered": 1, "items": 3}
+        **{"texts": 5, "certain": 3, "doubtful": 1, "held_out": 0, "unanswered": 1, "items": 3}
     }
     found = [json.loads(line) for line in certain.read_text().splitlines()]
     assert [(one["line"], one["text"]) for one in found] == [(n, f"text {n}") for n in (1, 2, 5)]
@@ -141,7 +141,7 @@ def test_each_step_is_taken_once(
     [
         (["--held-out", "0"], "nothing to compare"),
         (["--held-out", "1"], "not a share"),
-        (["--shard", "1/2"], "learns from all texts"),
+        (["--shard", "1/2"], "No such option: --shard"),
         (["-"], "read twice"),
     ],
 )

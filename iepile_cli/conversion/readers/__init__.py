@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, get_args
 
@@ -30,6 +29,7 @@ from iepile_cli.conversion.options import Form
 from iepile_cli.conversion.readers.bio import (
     TAG_KEYS,
     TOKEN_KEYS,
+    feature_names,
     is_tagged,
     read_bio,
     token_reader,
@@ -37,13 +37,13 @@ from iepile_cli.conversion.readers.bio import (
 from iepile_cli.conversion.readers.brat import brat_documents, brat_files, read_brat
 from iepile_cli.conversion.readers.doccano import doccano_records
 from iepile_cli.conversion.readers.label_studio import label_studio_records
-from iepile_cli.conversion.readers.parquet import feature_names, read_parquet
 from iepile_cli.conversion.readers.published import is_row, read_published
 from iepile_cli.conversion.readers.results import ResultReader, result_sources
 from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
 from iepile_cli.conversion.readers.spans import RecordReader, read_records
 from iepile_cli.errors import DataError, NoSuchFile, UsageError
 from iepile_cli.files import Input, StrPath, display_name, open_input, suffix, utf8_stream
+from iepile_cli.task.instruction import dumps
 from iepile_cli.task.table import TASKS, Task
 
 FORMS: tuple[str, ...] = get_args(Form)
@@ -68,7 +68,8 @@ Opened: TypeAlias = tuple[Iterator[Chunk], int]
 def form_of(path: Path | None, form: str = "auto") -> str:
     """The form of a file: as named, by its suffix, or by its first record or sentence.
 
-    Raises ``UsageError`` for an unknown name; a file that cannot be read is ``iepile``.
+    Raises ``UsageError`` for an unknown name and ``DataError`` for plain text; a file that cannot
+    be read is ``iepile``.
     """
     if form not in FORMS:
         raise UsageError(f"--from {form} is not known", hint=f"one of {', '.join(FORMS)}")
@@ -81,9 +82,13 @@ def form_of(path: Path | None, form: str = "auto") -> str:
         with _open_source(path) as source:
             if _is_bio(source, form):
                 return "bio"
-            return _form_of_record(next(_first_record(_json_of(path, source)[0]), None))
+            plain = _is_plain_text(source)
+            found = _form_of_record(next(_first_record(_json_of(path, source)[0]), None))
     except DataError:
         return "iepile"
+    if plain:
+        raise _not_annotated(path)
+    return found
 
 
 def files_of(path: Path, form: str = "auto") -> Iterator[Path]:
@@ -162,6 +167,8 @@ def open_records(path: Path | None, form: str, task_name: str | None) -> Iterato
     with _open_source(path) as source:
         if source is not None and (form == "bio" or _is_bio(source, form)):
             yield numbered_chunks(read_bio(source, display_name(path)), source.tell), source.size
+        elif form == "auto" and _is_plain_text(source):
+            raise _not_annotated(path)
         else:
             yield _read_json(path, source, form, task_name)
 
@@ -216,26 +223,52 @@ def _open_source(path: Path | None) -> Iterator[Input | None]:
         yield None
         return
     with open_input(path) as opened:
-        yield opened._replace(stream=_text_stream(opened.stream, path))
+        with _naming(path):
+            stream = utf8_stream(opened.stream)
+        yield opened._replace(stream=stream)
 
 
 def _is_bio(source: Input | None, form: str) -> bool:
     return source is not None and form == "auto" and is_tagged(source.stream.peek(_HEAD))
 
 
+def _is_plain_text(source: Input | None) -> bool:
+    """Whether a file begins with lines of which none can be a record."""
+    head = source.stream.peek(_HEAD) if source is not None else b""
+    begins = [line.lstrip()[:1] for line in head.splitlines()]
+    return any(begins) and not any(one in (b"{", b"[") for one in begins)
+
+
+def _not_annotated(path: Path | None) -> DataError:
+    return DataError(
+        "is plain text, not annotated data",
+        path=display_name(path),
+        hint="convert reads JSON records, columns of tags (BIO), brat, spaCy, Prodigy, doccano, "
+        "Label Studio and results of extract; iepile extract makes these from text",
+    )
+
+
 def _json_of(path: Path | None, source: Input | None) -> Opened:
     """The records of a file of JSON, or of a Parquet file, as they are."""
     if source is None:
         assert path is not None
-        return numbered_chunks(read_parquet(path), lambda: 0), 0
+        return numbered_chunks(_arrow_rows(path), lambda: 0), 0
     return json_chunks(source), source.size
 
 
-def _text_stream(stream: BufferedReader, path: Path | None) -> BufferedReader:
+def _arrow_rows(path: Path) -> Iterator[tuple[int, bytes]]:
+    with _naming(path), path.open("rb") as file:
+        for number, row in arrow_files.rows(file):
+            yield number, dumps(row).encode()
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    """Give a ``DataError`` the path that it lacks."""
     try:
-        return utf8_stream(stream)
+        yield
     except DataError as error:
-        raise DataError(error.reason, path=display_name(path), hint=error.hint) from None
+        raise error.at(display_name(path)) from None
 
 
 # ------------------------------------------------------------------------------------------- gold

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import LONGEST
 from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
-from iepile_cli.conversion.readers.spans import Note
+from iepile_cli.conversion.readers.spans import LabelledSpan, Note, entity_entry
+from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
-from iepile_cli.files import Input
+from iepile_cli.files import Input, read_text
 from iepile_cli.task.instruction import dumps
 
 _TAG = re.compile(r"O|[BIESLUM]-\S.*")
@@ -22,6 +26,7 @@ _CHINESE = re.compile("[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003
 
 TOKEN_KEYS = ("tokens", "words")
 TAG_KEYS = ("ner_tags", "tags", "labels")
+_INFO = "dataset_info.json"
 
 
 class _Row(NamedTuple):
@@ -138,16 +143,41 @@ def token_reader(names: Sequence[str]) -> Callable[[Any, Note], Iterator[dict[st
                 names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag
                 for tag in tags
             ]
-        wrong = next(
-            (tag for tag in tags if not (isinstance(tag, str) and _TAG.fullmatch(tag))), None
-        )
-        if wrong is not None or len(tags) != len(tokens):
-            what = "as many tags as tokens" if wrong is None else f"{wrong!r} is no tag"
-            raise Unusable(UNFIT, what if wrong is not None else f"not {what}")
+        for tag in tags:
+            if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
+                raise Unusable(UNFIT, f"{tag!r} is no tag")
+        if len(tags) != len(tokens):
+            raise Unusable(UNFIT, "not as many tags as tokens")
         kept = {key: value[key] for key in ("id", "doc_id") if value.get(key) is not None}
         yield {**kept, **tagged_record(list(map(str, tokens)), tags, value.get("text"))}
 
     return read
+
+
+def feature_names(path: Path | None) -> list[str]:
+    """The names of numbered tags: in the file itself, or in ``dataset_info.json`` beside.
+
+    Empty where nothing names them.
+    """
+    if path is None:
+        return []
+    info: Any = {}
+    if path.suffix.lower() in arrow_files.SUFFIXES:
+        with path.open("rb") as file:
+            metadata = arrow_files.metadata(file)
+        info = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {})
+    elif (beside := path.with_name(_INFO)).is_file():
+        info = decode_json(read_text(beside))
+    features = info.get("features", {}) if isinstance(info, dict) else {}
+    for key in TAG_KEYS:
+        feature = features.get(key) or {}
+        # Written as {"feature": {"names": ...}}, in older files as [{"names": ...}].
+        inner = feature[0] if isinstance(feature, list) and feature else feature
+        inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
+        names = inner.get("names", inner.get("class_label", {}).get("names", []))
+        if names:
+            return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+    return []
 
 
 def _columns_of(value: Any) -> tuple[list[Any], list[Any]]:
@@ -172,12 +202,7 @@ def tagged_record(
     """
     text, places = _placed(tokens, text)
     entities = [
-        {
-            "entity": text[places[first][0] : places[last][1]],
-            "entity_type": kind,
-            "start": places[first][0],
-            "end": places[last][1],
-        }
+        entity_entry(text, LabelledSpan(places[first][0], places[last][1], kind))
         for first, last, kind in tag_spans(tags)
     ]
     return {"text": text, "entity": entities}

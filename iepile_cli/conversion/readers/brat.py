@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from iepile_cli.conversion.gold import PART_LOST, UNFIT, Problem
-from iepile_cli.conversion.readers.spans import LabelledSpan, relation_entry
+from iepile_cli.conversion.readers.spans import LabelledSpan, entity_entry, relation_entry
 from iepile_cli.errors import DataError
 from iepile_cli.task.instruction import dumps
 
@@ -79,11 +79,7 @@ def _record(text: str, lines: Sequence[str], lost: list[str]) -> dict[str, Any]:
     ]
     return {
         "text": text,
-        "entity": [
-            {"entity": text[start:end], "entity_type": label, "start": start, "end": end}
-            for name, (start, end, label) in spans.items()
-            if name not in triggers
-        ],
+        "entity": [entity_entry(text, spans[name]) for name in spans if name not in triggers],
         "relation": relations,
         "event": [
             _event(text, name, arguments, ends, lost)

@@ -17,9 +17,9 @@ from iepile_cli.conversion.gold import UNFIT, Unusable
 from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
 from iepile_cli.documents import read_text
-from iepile_cli.encodings import stream_encoding
+from iepile_cli.encodings import decode_json, decoded_lines, stream_encoding
 from iepile_cli.errors import DataError
-from iepile_cli.files import STDIN_NAME, decode_json, decoded_lines, open_input, suffix
+from iepile_cli.files import STDIN_NAME, open_input, suffix
 from iepile_cli.record_files import TABLES, TEXT_FIELD
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import fixed_roles, slot_role
@@ -135,21 +135,26 @@ def _numbered_texts(path: Path, text_field: str, encoding: str | None) -> Iterat
                     yield number, record_files.text_of(record, text_field)[0]
 
 
-def result_item(task: Task, found: dict[str, Any], text: str) -> GoldItem:
-    """One item of a result, with its places; raises ``Unusable`` where the text differs."""
+def result_item(task: Task, found: dict[str, Any], text: str | None) -> GoldItem:
+    """One item of a result, with its places; an empty mention is none.
+
+    Raises ``Unusable`` where the text, if it is known, has something else there.
+    """
     fixed = fixed_roles(task.shape)
     roles: list[tuple[str, str]] = []
     spans: list[Span | None] = []
 
     def add(role: str, mention: dict[str, Any]) -> None:
+        if not mention["text"]:
+            return
         start, end = mention.get("start"), mention.get("end")
-        placed = isinstance(start, int) and isinstance(end, int)
-        if placed and text[start:end] != mention["text"]:
+        placed = type(start) is int and type(end) is int and 0 <= start < end
+        if placed and text is not None and text[start:end] != mention["text"]:
             raise Unusable(UNFIT, f"{mention['text']!r} is not at {start} of its source's text")
         roles.append((role, mention["text"]))
         spans.append((start, end) if placed else None)  # type: ignore[arg-type]
 
-    if len(fixed) == 1 and not task.slots:
+    if task.is_single:
         add(fixed[0], found)
     else:
         for role in fixed:

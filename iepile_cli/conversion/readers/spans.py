@@ -62,11 +62,15 @@ def span_record(
     for start, end, label in dict.fromkeys(spans):
         if not isinstance(text, str) or not 0 <= start < end <= len(text):
             raise Unusable(UNFIT, f"span {start} to {end} is not in the text")
-        entities.append(
-            {"entity": text[start:end], "entity_type": label, "start": start, "end": end}
-        )
+        entities.append(entity_entry(text, LabelledSpan(start, end, label)))
     named = identity.get("id") if identity else None
     return {**({} if named is None else {"id": named}), "text": text, "entity": entities}
+
+
+def entity_entry(text: str, span: LabelledSpan) -> dict[str, Any]:
+    """A span as an entity of a unified record."""
+    start, end, label = span
+    return {"entity": text[start:end], "entity_type": label, "start": start, "end": end}
 
 
 def relation_entry(text: str, head: LabelledSpan, label: str, tail: LabelledSpan) -> dict[str, Any]:

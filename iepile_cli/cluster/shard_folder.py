@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from iepile_cli.errors import DataError, UsageError
-from iepile_cli.files import read_text, write_atomic
+from iepile_cli.files import read_text
+from iepile_cli.writing import write_atomic
 
 SETTINGS = "run.json"
 _PART = re.compile(r"part-(\d+)-of-(\d+)\..*")

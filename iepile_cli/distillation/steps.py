@@ -19,7 +19,8 @@ from iepile_cli.extraction.blocks import in_blocks
 from iepile_cli.extraction.inputs import Document, raise_error, read_documents
 from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import ExtractOptions
-from iepile_cli.files import read_text, write_atomic
+from iepile_cli.files import read_text
+from iepile_cli.writing import write_atomic
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
@@ -199,9 +200,9 @@ class Distillation:
             self.texts.read(lambda error: None),
             self.file("teacher.jsonl"),
             self.file("certain.jsonl"),
-            self.file("kept_back.jsonl"),
+            self.file("held_out.jsonl"),
             certainty=options.certainty,
-            held_out=0.0 if options.gold is not None else options.held_out,
+            share=0.0 if options.gold is not None else options.held_out,
             seed=options.seed,
         )
         if not counts.certain or not counts.items:
@@ -209,9 +210,9 @@ class Distillation:
                 f"none of {counts.texts} texts has a certain answer with an item to learn from",
                 hint="a lower --certainty, other texts, or a better teacher",
             )
-        if options.gold is None and not counts.kept_back:
+        if options.gold is None and not counts.held_out:
             raise DataError(
-                f"none of {counts.texts} texts was kept back", hint="a higher --held-out"
+                f"none of {counts.texts} texts was held out", hint="a higher --held-out"
             )
         return counts.as_json()
 
@@ -274,7 +275,7 @@ class Distillation:
 
         gold, facts = self.options.gold, {}
         if gold is None:
-            gold, texts = str(self.file("kept_back.jsonl")), self.file("kept_back.jsonl")
+            gold, texts = str(self.file("held_out.jsonl")), self.file("held_out.jsonl")
         else:
             texts = self.file("gold_texts.jsonl")
             gold_texts(gold, self.question.task, texts)

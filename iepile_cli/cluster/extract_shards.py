@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iepile_cli.backends import Options
-from iepile_cli.cluster.folder import ShardFolder
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_shards
+from iepile_cli.cluster.shard_folder import ShardFolder
 from iepile_cli.errors import IEPileError
 from iepile_cli.extraction.blocks import Inventory, Piece, in_blocks, read_pieces
 from iepile_cli.extraction.inputs import InputOptions, file_reader
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.extraction.results import Result, to_json, to_line
-from iepile_cli.files import atomic_path, atomic_write
 from iepile_cli.shards import Shard
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import task_named
+from iepile_cli.writing import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened

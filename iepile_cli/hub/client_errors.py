@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 from iepile_cli.errors import DownloadError, first_line
+from iepile_cli.files import NO_SPACE
 from iepile_cli.models import DEFAULT_MODEL, installed
 
 # The libraries that may raise for a connection, by their first name; which one is used depends on
 # the version of huggingface-hub.
 _CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Unreachable(DownloadError):
@@ -29,7 +28,7 @@ def explain(error: Exception, what: str, hub: str, page: str = "") -> DownloadEr
     status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
     if isinstance(status, int):
         return _refused(error, status, what, hub, page)
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return DownloadError(
             f"{what}: cannot write: {os.strerror(error.errno)}",
             hint="make room, then run the same command again: it resumes",

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.cluster.folder import ShardFolder
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_shards
+from iepile_cli.cluster.shard_folder import ShardFolder
 from iepile_cli.conversion import ConvertOptions, convert
 from iepile_cli.conversion.options import AUTO
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.inputs import raise_error
 from iepile_cli.extraction.paths import find_files
-from iepile_cli.files import atomic_write
 from iepile_cli.shards import Shard
+from iepile_cli.writing import atomic_write
 
 # A file is divided into shards of so many bytes, unless their number is given.
 BYTES_PER_SHARD = 64_000_000
@@ -89,7 +89,7 @@ def convert_on_cluster(
 
     Raises ``UsageError`` for options whose result depends on more than a shard.
     """
-    _check(chosen, options)
+    _check(chosen)
     shards = file_shards(source, options.shards)
     folder = ShardFolder(str(chosen.output), len(shards))
     folder.begin(_settings(chosen, shards), resume=resume)
@@ -104,11 +104,9 @@ def convert_on_cluster(
             yield outcome
 
 
-def _check(chosen: ConvertOptions, options: ClusterOptions) -> None:
+def _check(chosen: ConvertOptions) -> None:
     if chosen.output is None:
         raise UsageError("--ray writes a folder of shards", hint="name one with -o")
-    if options.parquet or options.gpus_per_replica:
-        raise UsageError("--parquet and --gpus-per-replica are for iepile extract")
     if chosen.shard is not None:
         raise UsageError("--shard and --ray: one of them divides the input")
     if AUTO in chosen.schema:
