@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from iepile_cli.extraction.forms import Form
-from iepile_cli.extraction.results import Result, is_single, to_json
+from iepile_cli.extraction.results import Result, to_json
 from iepile_cli.extraction.summary import Summary, SummaryOptions
 from iepile_cli.formatting import one_line
 from iepile_cli.pages import json_text, render
@@ -60,7 +60,7 @@ class Page(Form):
         first = not self._summary.documents
         task = TASKS[result["task"]]
         self._tasks[task.name] = {
-            "single": is_single(task),
+            "single": task.is_single,
             "fixed": fixed_roles(task.shape),
             "slots": task.slots,
         }

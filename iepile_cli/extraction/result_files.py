@@ -10,7 +10,6 @@ from iepile_cli import record_files
 from iepile_cli.encodings import decoded_lines
 from iepile_cli.errors import DataError
 from iepile_cli.extraction.paths import OnError
-from iepile_cli.extraction.results import is_single
 from iepile_cli.files import STDIN, display_name, open_input, suffix
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
@@ -86,7 +85,7 @@ def _is_pair(value: Any) -> bool:
 
 def parts_of(task: Task, item: dict[str, Any]) -> Iterator[Any]:
     """The mentions of an item of a result: objects with ``text``, ``start`` and ``end``."""
-    if is_single(task):
+    if task.is_single:
         yield item
         return
     yield from (item[role] for role in fixed_roles(task.shape) if item.get(role) is not None)

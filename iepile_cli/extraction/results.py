@@ -55,11 +55,6 @@ class Result:
         return shown | {name: count for name, count in left_out.items() if count}
 
 
-def is_single(task: Task) -> bool:
-    """Whether an item of the task is one mention and nothing else."""
-    return not task.slots and len(fixed_roles(task.shape)) == 1
-
-
 # ---------------------------------------------------------------------------------------- merging
 
 
@@ -96,7 +91,7 @@ def merge(
     near = options.near_score(task)
     kept = _sorted(_best_of_each_place(kept, order, near), order)
     every = options.all_occurrences
-    if is_single(task) and every is not False:
+    if task.is_single and every is not False:
         placed = _sorted(_best_of_each_place(at_all_places(kept, text), order, near), order)
         listed = {_words(item) for item in placed}
         answer = answer_json(
@@ -229,7 +224,7 @@ def item_json(task: Task, found: Item) -> dict[str, Any]:
     shown: dict[str, Any] = {"type": found.item.type, **end_types(task, found.item)}
     spans = dict(reversed(found.roles))
     fixed = fixed_roles(task.shape)
-    if is_single(task):
+    if task.is_single:
         return shown | span_json(found.roles[0][1])
     for role in fixed:
         if not found.item.lacks(role):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from iepile_cli.fields import check_fields, option
 from iepile_cli.task import Task
-from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import task_named
 
 _ARTICLE = re.compile(r"(?:the|an?)\s+(?=\S)", re.IGNORECASE)
@@ -189,8 +188,7 @@ def _mention(
 ) -> str | None:
     if role == "filler":
         return str(slot["text"]) if slot else None
-    fixed = fixed_roles(task.shape)
-    if len(fixed) == 1 and not task.slots:
+    if task.is_single:
         return str(item["text"])
     part = item.get(role)
     return str(part["text"]) if isinstance(part, dict) else None

@@ -18,7 +18,7 @@ from typing import Any
 from iepile_cli.errors import UsageError, install_hint
 from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
-from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
+from iepile_cli.extraction.results import Result, end_types, slots_of
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 
@@ -37,7 +37,7 @@ _ROW_GROUP = 10_000
 def columns_of(task: Task) -> list[str]:
     """The names of a task's columns."""
     named = [*_IDENTITY, *(key for key, field in task.item_keys if field.endswith("_type"))]
-    if is_single(task):
+    if task.is_single:
         return [*named, "text", "start", "end", *_LAST]
     for role in fixed_roles(task.shape):
         named += [role, f"{role}_start", f"{role}_end"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from iepile_cli.extraction.forms import Form
 from iepile_cli.extraction.grounding import Item, Span
-from iepile_cli.extraction.results import Result, end_types, is_single, slots_of
+from iepile_cli.extraction.results import Result, end_types, slots_of
 from iepile_cli.formatting import one_line, safe
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
@@ -154,7 +154,7 @@ def _tabulated(result: Result, colours: dict[str, str], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     names = columns(result.task)
     # Where there is no room for all, places and scores make way for the words.
-    shown = len(names) if width >= WIDE or is_single(result.task) else len(names) - 2
+    shown = len(names) if width >= WIDE or result.task.is_single else len(names) - 2
     for name in names[:shown]:
         right = name in ("at", "score")
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
@@ -167,7 +167,7 @@ def _tabulated(result: Result, colours: dict[str, str], width: int) -> Table:
 
 def columns(task: Task) -> list[str]:
     """The columns of a task's table."""
-    if is_single(task):
+    if task.is_single:
         return ["type", "text", "at", "score"]
     slots = [task.slots] if task.slots else []
     return ["type", *fixed_roles(task.shape), *slots, "at", "score"]

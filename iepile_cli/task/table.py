@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iepile_cli.errors import UnknownName
-from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots
+from iepile_cli.task.shape import NAN, Each, Keyed, Mention, Node, Record, Slots, fixed_roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class Task:
     gold_types_only: bool = False
     keeps_empty: bool = False
     comparable: bool = True
+
+    @property
+    def is_single(self) -> bool:
+        """Whether an item is one mention and nothing else."""
+        return not self.slots and len(fixed_roles(self.shape)) == 1
 
 
 LANGUAGES = ("en", "zh")

@@ -27,11 +27,7 @@ from iepile_cli.backends.transformers_loading import (
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model
-from iepile_cli.models.adapter_settings import (
-    GGUF_ADAPTER,
-    AdapterSettings,
-    read_adapter_settings,
-)
+from iepile_cli.models.adapter_settings import GGUF_ADAPTER, AdapterSettings, read_adapter_settings
 from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.gguf_export import (
     lora_obstacle,

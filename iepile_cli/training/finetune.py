@@ -16,23 +16,11 @@ from iepile_cli.errors import UsageError
 from iepile_cli.formatting import duration
 from iepile_cli.training.arguments import training_arguments
 from iepile_cli.training.attention import collator_for
-from iepile_cli.training.dataset import (
-    EncodedDataset,
-    read_examples,
-)
+from iepile_cli.training.dataset import EncodedDataset, read_examples
 from iepile_cli.training.device import Device
-from iepile_cli.training.distributed import (
-    join_deepspeed,
-    processes,
-    sharding_arguments,
-)
+from iepile_cli.training.distributed import join_deepspeed, processes, sharding_arguments
 from iepile_cli.training.failures import known_failure
-from iepile_cli.training.model import (
-    empty_model,
-    load_trainable,
-    quiet_libraries,
-    training_library,
-)
+from iepile_cli.training.model import empty_model, load_trainable, quiet_libraries, training_library
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import (
     LOG,

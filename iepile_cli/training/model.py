@@ -33,9 +33,7 @@ from iepile_cli.backends.transformers_loading import (
     quantisation,
     refuse_foreign_code,
 )
-from iepile_cli.backends.transformers_loading import (
-    quiet_libraries as quiet_transformers,
-)
+from iepile_cli.backends.transformers_loading import quiet_libraries as quiet_transformers
 from iepile_cli.config import cache_folder
 from iepile_cli.errors import ModelError, UsageError, first_line, install_hint
 from iepile_cli.models import NO_ADAPTER, Resolved, resolve_model

@@ -17,18 +17,8 @@ from iepile_cli.errors import UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.parallel import set_torch_threads
 from iepile_cli.training.arguments import check_libraries
-from iepile_cli.training.batch import (
-    Batch,
-    Estimate,
-    choose_batch,
-    estimate,
-)
-from iepile_cli.training.dataset import (
-    EncodedDataset,
-    check_examples,
-    dataset_key,
-    encode_dataset,
-)
+from iepile_cli.training.batch import Batch, Estimate, choose_batch, estimate
+from iepile_cli.training.dataset import EncodedDataset, check_examples, dataset_key, encode_dataset
 from iepile_cli.training.device import Device, choose_device
 from iepile_cli.training.distributed import check_sharding, local_processes, planned, shares
 from iepile_cli.training.encoding import IGNORED, Encoder, Limits

@@ -154,7 +154,7 @@ def result_item(task: Task, found: dict[str, Any], text: str | None) -> GoldItem
         roles.append((role, mention["text"]))
         spans.append((start, end) if placed else None)  # type: ignore[arg-type]
 
-    if len(fixed) == 1 and not task.slots:
+    if task.is_single:
         add(fixed[0], found)
     else:
         for role in fixed:
