@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from iepile_cli.task.table import Task
     from iepile_cli.training.finetune import Result as TrainResult
 
-# ----------------------------------------------------------------------------------- schemas
-
 
 @dataclass(frozen=True)
 class Schema:
@@ -60,9 +58,6 @@ def read_schema(schema: SchemaLike, task: str | None = None) -> Schema:
         schema = json.dumps(dict(schema))
     found, items = reading([schema] if isinstance(schema, str) else list(schema), named)
     return Schema(found, tuple(items))
-
-
-# -------------------------------------------------------------------------------- extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,19 +243,18 @@ def read_documents(
 
     Each has ``text``, ``source``, ``line``, ``id``, and ``page(offset)`` where it has pages.
     ``options`` are ``encoding``, ``lines``, ``text_field``, ``input_format`` and ``limit``;
-    ``pattern`` says which files of folders are read (``*.txt``), and ``on_note`` hears of guessed
-    encodings and parts that were not read. What cannot be read raises ``DataError``, or goes to
+    ``pattern`` says which files of folders are read (``*.txt``), ``on_note`` is called with notes
+    on guessed encodings and unread parts. What cannot be read raises ``DataError``, or goes to
     ``on_error`` and the rest goes on.
     """
-    from iepile_cli.extraction.inputs import InputOptions, raise_error
-    from iepile_cli.extraction.inputs import read_documents as reading
+    from iepile_cli.extraction import inputs
 
     named = [paths] if isinstance(paths, (str, PathLike)) else paths
-    return reading(
+    return inputs.read_documents(
         [fspath(path) for path in named],
-        InputOptions(**options),
+        inputs.InputOptions(**options),
         pattern=pattern,
-        on_error=on_error or raise_error,
+        on_error=on_error or inputs.raise_error,
         on_note=on_note,
     )
 
@@ -305,10 +299,10 @@ def summarise(results: Iterable[ResultLike], **options: Any) -> list[Entry]:
 
     ``options`` are fields of ``extraction.summary.SummaryOptions``.
     """
-    from iepile_cli.extraction.summary import SummaryOptions
-    from iepile_cli.extraction.summary import summarise as count
+    from iepile_cli.extraction import summary
 
-    return count((_record_and_text(one)[0] for one in results), SummaryOptions(**options))
+    records = (_record_and_text(one)[0] for one in results)
+    return summary.summarise(records, summary.SummaryOptions(**options))
 
 
 def write_page(
@@ -349,12 +343,11 @@ def convert(source: Source, output: Source, **options: Any) -> list[Report]:
     ``options`` are fields of ``ConvertOptions``. Gives a report for each dataset, with what was
     skipped and why. Raises ``UsageError`` or ``DataError``.
     """
-    from iepile_cli.conversion import ConvertOptions
-    from iepile_cli.conversion import convert as run
+    from iepile_cli import conversion
     from iepile_cli.models import resolve_data
 
-    path = resolve_data(fspath(source))
-    return run(ConvertOptions(path=path, output=Path(output), **_tuples(options)))
+    given = {"path": resolve_data(fspath(source)), "output": Path(output), **_tuples(options)}
+    return conversion.convert(conversion.ConvertOptions(**given))
 
 
 def train(data: Source | Sequence[Source], output: Source, **options: Any) -> TrainResult:
@@ -401,6 +394,4 @@ def evaluate(
 
 
 def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
+    return {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}

@@ -44,7 +44,7 @@ FEW = 4
 ROUNDS = 2
 # Of a run with few and with many types.
 TYPES = (1, 4, 16, 64)
-TEXTS_OF_TYPES = 8
+TEXTS_OF_TYPES = 4
 UNSHARED = "  prompts not shared"
 
 

@@ -265,7 +265,8 @@ class Session:
     """In place of a run of pytest: which tests enter what, and the mutants of functions.
 
     ``survivors`` is filled by ``pytest_runtestloop``: the numbers of mutants to try again, and
-    the tests that matter for each; none: all.
+    the tests that matter for each: all for what stands in no function, none for a function that
+    no test enters.
     """
 
     def __init__(self, every: Sequence[Mutant]) -> None:
@@ -301,7 +302,9 @@ class Session:
             names = sorted(enters.get(place, []), key=seconds.__getitem__)
             limit = 10 + 5 * sum(seconds[name] for name in names)
             chosen = [items[name] for name in names]
-            if not chosen or succeeds(lambda: self._run_on(mutant, chosen), limit):  # noqa: B023
+            if not mutant.function:
+                self.survivors.append((number, list(items)))
+            elif not chosen or succeeds(lambda: self._run_on(mutant, chosen), limit):  # noqa: B023
                 self.survivors.append((number, names))
         return True
 
@@ -346,7 +349,7 @@ def surviving(every: Sequence[Mutant], tests: Sequence[str]) -> Iterator[Mutant]
             sys.exit("the tests fail on the modules as they are")
         for number, names in json.loads(kept.read_text()):
             mutant = every[number]
-            if succeeds(lambda: run_on(mutant, folder, names or tests), 600):  # noqa: B023
+            if not names or succeeds(lambda: run_on(mutant, folder, names), 600):  # noqa: B023
                 yield mutant
 
 
@@ -359,10 +362,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     # Loaded once for all: the processes are forks of this one.
-    import hypothesis  # noqa: F401
+    import hypothesis
     import numpy as np  # noqa: F401
     import pytest  # noqa: F401
 
+    # That a test fails is enough: no smaller example is looked for.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases)
+    hypothesis.settings.load_profile("mutants")
     paths = sorted(given.module.rglob("*.py")) if given.module.is_dir() else [given.module]
     every = list(mutants(paths, given.sample, given.seed))
     survivors = 0

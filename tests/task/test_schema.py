@@ -24,6 +24,7 @@ from iepile_cli.task.schema_items import (
     MAX_TYPES,
     items_from_data,
     items_from_expression,
+    shown,
 )
 
 ROLES = ("attacker", "target")
@@ -188,7 +189,10 @@ def test_a_broken_file_is_named_with_its_line(
 
 @pytest.mark.parametrize(
     "given",
-    ["missing.json", "@missing", "schemas/ner.txt", "ner.txt", "./ner", "~/none/x", "a/b.yaml.gz"],
+    [
+        *("missing.json", "@missing", "schemas/ner.txt", "ner.txt", "./ner", "~/none/x"),
+        *("a/b.yaml.gz", "../ner", ".\\ner", "..\\ner"),
+    ],
 )
 def test_what_looks_like_a_path_is_no_label(given: str) -> None:
     with pytest.raises(UsageError, match="no such file") as raised:
@@ -425,6 +429,50 @@ def test_any_names_come_back_from_an_expression(names: list[str]) -> None:
         ),
     ):
         assert items_from_expression(written, None)[1] == [item]
+
+
+def test_an_expression_holds_one_relation_between_commas() -> None:
+    with pytest.raises(UsageError, match="holds 2 relations") as refused:
+        items_from_expression("a -is-> b -is-> c", None)
+    assert "separate them by commas" in (refused.value.hint or "")
+    _, items = items_from_expression("a -is-> b, b -is-> c", None)
+    assert [(item.subject_type, item.object_type) for item in items] == [("a", "b"), ("b", "c")]
+
+
+def test_a_type_without_parts_has_the_description_beside_it_or_none() -> None:
+    _, items = items_from_data({"person": None, "city": "a town"}, None)
+    assert [(item.type, item.description) for item in items] == [("person", ""), ("city", "a town")]
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "form"),
+    [
+        ({"a": ["b"]}, "NER", '["person", "location"]'),
+        ({"a": ["b"]}, "SPO", '"predicate": "born in"'),
+    ],
+)
+def test_parts_that_a_task_has_not_are_refused_with_its_form(
+    data: dict[str, list[str]], task: str, form: str
+) -> None:
+    with pytest.raises(UsageError, match=f"cannot be read as one of {task}") as refused:
+        items_from_data(data, TASKS[task])
+    assert form in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["a", 1, None], '["a", 1, null]'),
+        ([["a"]], "a list"),
+        (["a", ["b"]], "a list"),
+        ({"a": 1}, '{"a": 1}'),
+        ({("a", "b"): 1}, "an object"),
+        ("x" * 61, repr("x" * 57 + "...")),
+        ("x" * 60, repr("x" * 60)),
+    ],
+)
+def test_values_are_shown_short(value: object, text: str) -> None:
+    assert shown(value) == text
 
 
 def read_or_refused(read: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iepile_cli.task import TASKS, SchemaItem, parse_answer
+from iepile_cli.task.shape import FIXED, slot_name, slot_role
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,10 @@ def test_the_word_for_none_is_no_filler(task: str, answer: dict[str, object]) ->
     assert problems == []
     (roles,) = found
     assert [pair for pair in roles if pair[0] != "entity"] == [("job", "baker")]
+
+
+@pytest.mark.parametrize("slot", ["trigger", "trigger*", "subject**", "agent", "agent*", "*"])
+def test_a_slot_is_told_from_a_fixed_role_of_its_name(slot: str) -> None:
+    assert slot_role(slot) not in FIXED
+    assert slot_name(slot_role(slot)) == slot
+    assert (slot_role(slot) == slot) == (slot.rstrip("*") not in FIXED)
