@@ -66,10 +66,8 @@ def training_arguments(
 
     ``steps`` are those of the whole run.
     """
-    import torch
     import transformers
 
-    cuda = device.kind == "cuda"
     # A share of warm-up is rounded down. transformers rounds it up, and the first step of a warm-up
     # has a rate of 0: of a run of three steps one would learn nothing.
     warmup = options.warmup * steps if options.warmup < 1 else options.warmup
@@ -88,12 +86,8 @@ def training_arguments(
         "warmup_steps": int(warmup),
         "lr_scheduler_type": options.scheduler,
         "optim": options.optim,
-        "bf16": device.dtype == "bf16",
-        "fp16": device.dtype == "fp16",
-        "tf32": True if cuda and torch.cuda.get_device_capability()[0] >= 8 else None,
-        "use_cpu": device.kind == "cpu",
         "seed": options.seed,
-        "logging_steps": options.log_every or (10 if cuda else 1),
+        "logging_steps": options.log_every or (10 if device.kind == "cuda" else 1),
         # Looking at each step's loss would wait for the device.
         "logging_nan_inf_filter": False,
         "save_total_limit": options.keep_checkpoints,
@@ -102,12 +96,15 @@ def training_arguments(
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "log_level": "error",
-        "dataloader_pin_memory": cuda,
-        "dataloader_num_workers": 2 if cuda else 0,
-        "ddp_backend": "gloo" if device.kind == "cpu" and processes() > 1 else None,
         "ddp_find_unused_parameters": False,
     }
-    settings |= _saving(options, evaluates) | _checkpointing(options) | sharding | extra
+    settings |= (
+        _computing(device)
+        | _saving(options, evaluates)
+        | _checkpointing(options)
+        | sharding
+        | extra
+    )
     try:
         arguments = transformers.TrainingArguments(**settings)
     except (ValueError, TypeError) as error:
@@ -115,6 +112,22 @@ def training_arguments(
     # Several GPUs in one process would cut a row in pieces; --nproc uses them all.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _computing(device: Device) -> dict[str, Any]:
+    """Number formats, and what the kind of device decides."""
+    import torch
+
+    cuda = device.kind == "cuda"
+    return {
+        "bf16": device.dtype == "bf16",
+        "fp16": device.dtype == "fp16",
+        "tf32": True if cuda and torch.cuda.get_device_capability()[0] >= 8 else None,
+        "use_cpu": device.kind == "cpu",
+        "dataloader_pin_memory": cuda,
+        "dataloader_num_workers": 2 if cuda else 0,
+        "ddp_backend": "gloo" if device.kind == "cpu" and processes() > 1 else None,
+    }
 
 
 def _saving(options: TrainOptions, evaluates: bool) -> dict[str, Any]:

@@ -200,8 +200,11 @@ def test_no_heavy_module_is_loaded_for_an_answer() -> None:
 def test_each_script_calls_the_program_by_its_variables() -> None:
     names = completion_scripts.FILES.values()
     assert {path.name for path in completion_scripts.FOLDER.iterdir()} == set(names)
-    for shell in completion_scripts.FILES:
+    shipped = Path(__file__).parents[2] / "completions"
+    assert {path.name for path in shipped.iterdir()} == set(names)
+    for shell, name in completion_scripts.FILES.items():
         assert VARIABLE in completion_scripts.script(shell)
+        assert (shipped / name).read_text("utf-8") == completion_scripts.script(shell)
     assert WORDS in completion_scripts.script("powershell")
 
 
