@@ -102,3 +102,35 @@ def test_damaged_weights_of_transformers_are_a_line(tmp_path: Path) -> None:
     check_manners(done)
     assert done.code == 1
     assert "cannot be opened" in done.err
+
+
+@pytest.mark.parametrize("address", ["https://[::1", "s3://[x/a.txt", "http://"])
+def test_a_malformed_address_is_named(address: str) -> None:
+    pytest.importorskip("fsspec")
+    done = call("extract", "-s", "person", address)
+    check_manners(done)
+    assert done.code == 1
+    assert done.err.startswith(f"iepile: {address}: ")
+    assert done.err.count("\n") == 1
+
+
+def test_columns_with_the_line_ends_of_old_macs_are_not_taken_for_one_sentence(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mac.bio"
+    path.write_bytes(b"Ann B-person\rmet O\r\rOslo B-city\r")
+    done = call("convert", path, "--from", "bio", "--to", "records")
+    check_manners(done)
+    assert done.code == 3
+    assert done.out == b""
+    assert "mac.bio:1 a carriage return" in done.err
+
+
+def test_a_table_with_the_line_ends_of_old_macs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mac.csv"
+    path.write_bytes(b"id,text\r1,Ann\r")
+    done = call("extract", "-s", "person", path)
+    check_manners(done)
+    assert done.code == 1
+    assert "a carriage return within a row" in done.err
+    assert "LF or CRLF" in done.err
