@@ -69,8 +69,9 @@ class Command(TyperCommand):
 
 
 def help_settings() -> dict[str, Any]:
-    """How help is shown: by -h too, as wide as the terminal and at most 100 columns."""
-    return {"help_option_names": ["-h", "--help"], "terminal_width": min(console.width() - 1, 100)}
+    """How help is shown: by -h too, as wide as the terminal, but 20 to 100 columns."""
+    width = min(max(console.width() - 1, 20), 100)
+    return {"help_option_names": ["-h", "--help"], "terminal_width": width}
 
 
 def _write_list(formatter: Any, records: Iterable[tuple[str, str]]) -> None:

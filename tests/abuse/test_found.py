@@ -10,7 +10,9 @@ import pytest
 from abuse.program import call, check_manners
 
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.errors import ModelError
+from iepile_cli.cli import console
+from iepile_cli.errors import DataError, ModelError
+from iepile_cli.files import read_bytes
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,21 @@ def test_a_table_with_the_line_ends_of_old_macs_is_named(tmp_path: Path) -> None
     assert done.code == 1
     assert "a carriage return within a row" in done.err
     assert "LF or CRLF" in done.err
+
+
+def test_a_closed_standard_input_is_named_and_nobody_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="stdin: is closed"):
+        read_bytes("-")
+    assert not console.may_ask()
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "9", "30"])
+def test_help_in_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["--help"], ["extract", "--help"], ["list", "models"]):
+        done = call(*words)
+        check_manners(done)
+        assert done.code == 0
