@@ -154,3 +154,21 @@ def test_help_in_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch
         done = call(*words)
         check_manners(done)
         assert done.code == 0
+
+
+@pytest.mark.parametrize("option", ["--limit", "--context", "--threads", "--overlap"])
+def test_a_number_without_bound_is_refused(option: str) -> None:
+    done = call("extract", "-s", "person", option, "9" * 20, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert option in done.err
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("option", "number"), [("--context", 2**40), ("--threads", 100_000)])
+def test_more_memory_or_threads_than_there_are_is_refused(option: str, number: int) -> None:
+    """The first filled the memory of the machine."""
+    done = call("extract", "-s", "person", option, str(number), stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert f"{option} {number}" in done.err

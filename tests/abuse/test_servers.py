@@ -303,6 +303,22 @@ whole = st.builds(
 
 
 @pytest.mark.parametrize(
+    "part",
+    [
+        {"choices": 1},
+        {"choices": {"a": 1}},
+        {"choices": [{"delta": {"content": 5}, "finish_reason": 3}]},
+        {"choices": [{"delta": [], "finish_reason": ["stop"]}]},
+    ],
+    ids=str,
+)
+def test_a_piece_of_another_form_is_a_line(part: Any, start: Any) -> None:
+    body = b"data: " + json.dumps(part).encode() + b"\n\n"
+    done = extract(start(answering(response(200, body, "Content-Type: text/event-stream"))))
+    assert done.code == 1
+
+
+@pytest.mark.parametrize(
     "examples",
     [pytest.param(10, id="share"), pytest.param(500, marks=pytest.mark.abuse, id="whole")],
 )
