@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ from abuse.program import call, check_manners
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.cli import console
 from iepile_cli.errors import DataError, ModelError
-from iepile_cli.files import read_bytes
+from iepile_cli.files import open_input, read_bytes
 
 
 @pytest.mark.parametrize(
@@ -172,3 +173,13 @@ def test_more_memory_or_threads_than_there_are_is_refused(option: str, number: i
     check_manners(done)
     assert done.code == 2
     assert f"{option} {number}" in done.err
+
+
+def test_a_missing_folder_for_temporary_files_is_not_taken_for_a_missing_input(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "here.txt"
+    path.write_text("Ann")
+    with pytest.raises(DataError, match="cannot be read: No usable temporary"), open_input(path):
+        # As tempfile says it.
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
