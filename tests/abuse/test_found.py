@@ -8,7 +8,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from abuse.program import call, check_manners
+from abuse.backends import install
+from abuse.program import call, check_manners, rows
 
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.cli import console
@@ -183,3 +184,16 @@ def test_a_missing_folder_for_temporary_files_is_not_taken_for_a_missing_input(
     with pytest.raises(DataError, match="cannot be read: No usable temporary"), open_input(path):
         # As tempfile says it.
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+def test_a_glob_of_many_stars_takes_the_time_of_one(tmp_path: Path) -> None:
+    install()
+    folder = tmp_path
+    for name in "abcdefgh":
+        folder = folder / name
+        folder.mkdir()
+        (folder / "x.txt").write_text("Ann met Bob.")
+    words = ("extract", "-s", "person", "--backend", "first-word")
+    done = call("-q", *words, f"{tmp_path}/{'**/' * 12}*.txt")
+    check_manners(done)
+    assert len(rows(done.out)) == 8
