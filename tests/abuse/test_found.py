@@ -197,3 +197,13 @@ def test_a_glob_of_many_stars_takes_the_time_of_one(tmp_path: Path) -> None:
     done = call("-q", *words, f"{tmp_path}/{'**/' * 12}*.txt")
     check_manners(done)
     assert len(rows(done.out)) == 8
+
+
+@pytest.mark.parametrize(
+    "words", [("eval", "a\0"), ("view", "a\0"), ("extract", "-s", "a", "-o", "a\0.jsonl")]
+)
+def test_a_nul_in_an_option_is_refused(words: tuple[str, ...]) -> None:
+    done = call(*words, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert "holds a NUL character" in done.err
