@@ -21,9 +21,9 @@ from iepile_cli.formatting import duration, plural
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
+    from iepile_cli.errors import OnError
     from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.outputs import ResultWriter
-    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.pipeline import OnAnswer
     from iepile_cli.extraction.results import Result
 
