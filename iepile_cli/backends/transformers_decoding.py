@@ -80,7 +80,7 @@ class Decoder:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         # Since 5.24 transformers calls it `cache`, and warns of the older name.
         self._cache = "cache" if "cache" in known else "past_key_values"
-        self._step = _compiled(self.model, self.device) if self.compiled else None
+        self._step: Any = _compiled(self.model, self.device) if self.compiled else None
 
     def decode(self, jobs: Sequence[Job], finished: Callable[[int, Answer], None]) -> None:
         """Answer jobs; ``finished`` is told of each, by its number, as soon as it is done."""
@@ -131,12 +131,10 @@ class Decoder:
         if mask is not None:
             given = {"attention_mask": mask, "position_ids": positions}
         given = {self._cache: cache, "use_cache": True, **given, **self._last_only}
-        # The first step makes the cache's layers, outside of what is compiled.
-        if self.compiled and ids.shape[1] <= _COMPILED_WIDTH and len(cache.layers) > 0:
-            result = self._compiled_step(input_ids=ids, **given)
-        else:
-            result = self.model(input_ids=ids, **given)
-        logits: Tensor = result.logits[:, -1]
+        # The first step makes the fixed cache's layers, outside of what is compiled.
+        small = ids.shape[1] <= _COMPILED_WIDTH and len(cache.layers) > 0
+        step = self._compiled_step if small and cache is self._fixed else self.model
+        logits: Tensor = step(input_ids=ids, **given).logits[:, -1]
         return logits
 
     def _compiled_step(self, **given: Any) -> Any:
@@ -146,8 +144,9 @@ class Decoder:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
+            cause = getattr(error, "inner_exception", error)
             raise ModelError(
-                f"torch.compile failed: {first_line(error)}", hint="leave out --compile"
+                f"torch.compile failed: {first_line(cause)}", hint="leave out --compile"
             ) from None
 
 
