@@ -86,7 +86,7 @@ def _text(value: Any) -> str | None:
 def answer_type(node: Node) -> Any:
     """The type of the JSON value under one key of a task's answers.
 
-    Records become structs whose fields stand in the node's order.
+    Records become structs whose fields are ``part0``, ``part1`` ..., in the node's order.
     """
     match node:
         case Mention():
@@ -100,7 +100,11 @@ def answer_type(node: Node) -> Any:
         case Record(fields):
             return msgspec.defstruct(
                 "Answer",
-                [(name, answer_type(inner), _missing(inner)) for name, inner in fields],
+                [
+                    (f"part{number}", answer_type(inner), _missing(inner))
+                    for number, (_, inner) in enumerate(fields)
+                ],
+                rename={f"part{number}": name for number, (name, _) in enumerate(fields)},
                 gc=False,
             )
 

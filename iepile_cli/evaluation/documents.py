@@ -17,6 +17,7 @@ from iepile_cli.evaluation.counts import (
     REPAIRED,
     SILENT,
     TRUNCATED,
+    UNLABELLED,
     Confusion,
     Counts,
     Group,
@@ -100,7 +101,10 @@ class Document:
         """Read the label; False when there is no gold."""
         if self.label is None:
             return False
-        self.gold, self.optional = self.reader.read_label(self.label)
+        try:
+            self.gold = self.reader.read_usual_label(self.label)
+        except NOT_TYPED:
+            self.gold, self.optional = self.reader.read_label(self.label)
         return self.gold is not None
 
     def confusions(self) -> list[Confusion]:
@@ -127,8 +131,11 @@ class Document:
         ]
 
 
-def count_document(document: Document, options: EvalOptions, counts: Counts, end: int) -> None:
-    """Count a document whose gold has been read; both sides are made comparable first."""
+def count_document(options: EvalOptions, counts: Counts, document: Document, end: int) -> None:
+    """Count a document; its gold is read where that has not been, both sides made comparable."""
+    if document.gold is None and not document.read_gold():
+        document.rows[UNLABELLED] += 1
+        return
     gold, reader = document.gold, document.reader
     assert gold is not None
     if options.transforms or reader.transforms or document.optional:
@@ -221,7 +228,7 @@ class RowReader:
                 or document.id != row.id
                 or document.source != row.source
                 or document.reader is not task.reader
-                or (batch[0] in document.batches and not literal)
+                or (batch.number in document.batches and not literal)
             ) and not (literal and document is not None and document.key == _key(row, task)):
                 if document is not None:
                     receive(document, last)
@@ -275,9 +282,12 @@ class RowReader:
         elif output not in self._empty_answers:
             predicted = document.predicted
             before = len(predicted[0])
-            if not task.reader.read_answer(output, predicted):  # type: ignore[arg-type]
+            try:
+                task.reader.add_usual_answer(output, predicted)
+            except NOT_TYPED:
                 self._add_odd_answer(row, batch, document)
-            elif len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
+                return
+            if len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
                 self._empty_answers.add(output)  # type: ignore[arg-type]
 
     def _add_odd_answer(self, row: Row, batch: Batch, document: Document) -> None:

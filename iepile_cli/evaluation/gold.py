@@ -153,7 +153,7 @@ class GoldComparison:
             document.rows[MALFORMED] += 1
         self._pairs.append((task, spans, gold))
         document.first = len(self._pairs) - 1
-        count_document(document, self.options, self.counts, len(self._pairs))
+        count_document(self.options, self.counts, document, len(self._pairs))
 
     def _text(self, value: dict[str, Any]) -> str | None:
         """The text of a result that does not hold it, from the file that it names."""

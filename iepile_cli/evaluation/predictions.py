@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeAlias
 from iepile_cli import files
 from iepile_cli.conversion.chunks import json_chunks
 from iepile_cli.errors import DataError
-from iepile_cli.evaluation.counts import END, FIRST, UNLABELLED, Counts
+from iepile_cli.evaluation.counts import END, FIRST, Counts
 from iepile_cli.evaluation.documents import (
     Document,
     Read,
@@ -164,13 +164,7 @@ def _loading_numpy(spans: list[Span], workers: int) -> Iterator[Span]:
 def count_part(path: str, options: EvalOptions, span: Span) -> Counts:
     """Count the documents of the lines that begin in bytes [start, stop) of a file."""
     counts = Counts()
-
-    def count(document: Document, end: int) -> None:
-        if document.read_gold():
-            count_document(document, options, counts, end)
-        else:
-            document.rows[UNLABELLED] += 1
-
+    count = functools.partial(count_document, options, counts)
     # Nothing here makes reference cycles, and looking for them takes a quarter of the time.
     collects = gc.isenabled()
     gc.disable()

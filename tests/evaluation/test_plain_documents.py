@@ -95,8 +95,7 @@ class Untyped(FactReader):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._typed = None
-        self._decode = self._collect = refuse
+        self.add_usual_answer = self.read_usual_label = refuse
 
 
 @settings(max_examples=250, deadline=None)
