@@ -1,7 +1,7 @@
-"""What each record's instruction asks for, and of which text.
+"""Schema batches: which labels the instruction of each record asks for, and of which text.
 
-Half a million records share a few schema batches, so a batch is read once and looked up by the
-letters of its JSON.
+Half a million records share a few schema batches, so a batch is read once and looked up by its
+JSON.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Batch:
 NO_BATCH = Batch(0)
 
 
-class Instructions:
-    """Reads the instructions of one task."""
+class BatchReader:
+    """Reads schema batches and texts from the instructions of one task."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
