@@ -29,14 +29,6 @@ def normalise(document: Document, options: EvalOptions) -> None:
         return
     if options.normalises:
         _normalise_mentions(document, options)
-    if not (
-        any(reader.typed_ends)
-        or any(reader.distinct)
-        or document.optional
-        or options.match == "set"
-        or (options.asked_only and document.batches)
-    ):
-        return
     gold, predicted = document.gold, document.predicted
     for fact in document.optional:
         if predicted[0].count(fact) > gold[0].count(fact):

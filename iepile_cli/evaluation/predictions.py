@@ -88,6 +88,10 @@ def _lines(source: files.Input, path: str) -> Iterator[bytes]:
         raise error.at(name) from None
 
 
+class _Found(Exception):
+    """Ends the look for a place between two documents."""
+
+
 class PredictionFile:
     """A file of converted test records with their ``output``, read from a path that can seek."""
 
@@ -123,13 +127,17 @@ class PredictionFile:
         Cutting a document in two costs a second look at it, and no more than that.
         """
         places: list[int] = []
-        with open(self.path, "rb") as file:
+
+        def receive(_: Document, end: int) -> None:
+            places.append(end)
+            # The last one may go on where reading stopped; two are enough.
+            if len(places) > 1:
+                raise _Found
+
+        with open(self.path, "rb") as file, contextlib.suppress(_Found):
             file.seek(at)
             begin = at + len(file.readline())
-            self._rows.read(
-                file, begin, at + _NEAR, Counts(), lambda document, end: places.append(end)
-            )
-        # The last one may go on where reading stopped.
+            self._rows.read(file, begin, at + _NEAR, Counts(), receive)
         return places[0] if len(places) > 1 else at
 
     def document(self, number: int) -> Document | None:
