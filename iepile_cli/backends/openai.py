@@ -12,9 +12,10 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib import metadata, util
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from iepile_cli.backends.openai_call import Caller
 from iepile_cli.backends.protocol import (
@@ -87,14 +88,12 @@ class OpenAIRunner(Runner):
         import openai
 
         base = options.base_url or os.environ.get("OPENAI_BASE_URL", "")
-        if not base.startswith(("http://", "https://")):
-            said = f"--base-url {base!r} is no address" if base else "no --base-url: which server?"
-            raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
+        parts = _address_parts(base)
         address = base.rstrip("/")
-        key = _key(options.api_key_env, address)
+        key = _key(options.api_key_env, parts.netloc)
         # What messages name: the address without the password that it may hold.
-        self._url = re.sub(r"(?<=://)[^/@]*@", "", address)
-        password = urlsplit(address).password or ""
+        self._url = address.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+        password = parts.password or ""
         self._secrets = [part for part in (key, password, unquote(password)) if len(part) >= 4]
         self.concurrency = options.concurrency or _CONCURRENCY
         self._client = openai.AsyncOpenAI(
@@ -330,16 +329,33 @@ class _Background:
         self._loop.close()
 
 
-def _key(variable: str, url: str) -> str:
+def _key(variable: str, host: str) -> str:
     """The API key: from the variable named; OpenAI's own goes to nobody else."""
     if variable:
         found = os.environ.get(variable, "").strip()
         if not found:
             raise UsageError(f"--api-key-env {variable}: this variable is not set or empty")
         return found
-    host = url.split("//", 1)[1].split("/", 1)[0]
     own = os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
     return own or "none"
+
+
+def _address_parts(base: str) -> SplitResult:
+    """The parts of a server's address; raises ``UsageError``, which does not show a password."""
+    with suppress(ValueError):
+        parts = urlsplit(base)
+        # To ask for the port is to check it.
+        port = parts.port
+        if (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and port != 0
+            and base.isprintable()
+        ):
+            return parts
+    shown = re.sub(r"(?<=//).*@|^[^/]*@", "", base)
+    said = f"--base-url {shown!r} is no address" if base else "no --base-url: which server?"
+    raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
 
 
 def _bounded_client(address: str, timeout: float) -> Any:

@@ -148,10 +148,16 @@ class Caller:
         stream = await self._stream(fields, budget)
         try:
             async for chunk in stream:
-                for choice in (getattr(chunk, "choices", None) or [])[:1]:
+                # The client checks no types.
+                choices = getattr(chunk, "choices", None)
+                for choice in choices[:1] if isinstance(choices, list) else ():
                     part = getattr(choice, "delta", None) if chat else choice
                     piece = getattr(part, "content" if chat else "text", None)
-                    yield piece or "", getattr(choice, "finish_reason", None) or ""
+                    why = getattr(choice, "finish_reason", None)
+                    yield (
+                        piece if isinstance(piece, str) else "",
+                        why if isinstance(why, str) else "",
+                    )
         finally:
             await stream.close()
 
