@@ -309,11 +309,11 @@ def _encode_all(
     workers: int,
     factory: Callable[[], Encoder] | None,
 ) -> Iterator[list[Encoded]]:
-    if factory is None:
-        yield from map(encoder, examples)
-        return
     stream = iter(examples)
     chunks = iter(lambda: list(itertools.islice(stream, _CHUNK)), [])
+    if factory is None:
+        yield from itertools.chain.from_iterable(map(encoder.many, chunks))
+        return
     with WorkerPool(workers or None) as pool:
         encode = functools.partial(_encode_chunk, pickle.dumps(factory))
         for encoded in pool.map(encode, chunks, serial=_SERIAL):
@@ -327,8 +327,7 @@ def _encoder_here(factory: bytes) -> Encoder:
 
 
 def _encode_chunk(factory: bytes, examples: list[Example]) -> list[list[Encoded]]:
-    encoder = _encoder_here(factory)
-    return [encoder(example) for example in examples]
+    return _encoder_here(factory).many(examples)
 
 
 def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]) -> None:
