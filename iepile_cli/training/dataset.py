@@ -73,10 +73,13 @@ def read_examples(path: Path) -> Iterator[Example]:
 def check_examples(files: Iterable[str]) -> None:
     """Raise ``DataError`` for a file that is not there or not JSON, or when none has an example.
 
-    No more than the first example of each is read: what is wrong at once is said at once.
+    No more than the first example of each is read: what is wrong at once is said at once. A pipe
+    is refused: data is read more than once.
     """
-    # What can be read only once is left for the run itself.
-    paths = [path for path in map(Path, files) if path.is_file() or not path.exists()]
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError("can be read only once, and training data is read again", path=path)
     found = [next(read_examples(path), None) for path in paths]
     if paths and not any(found):
         raise DataError("no example in it", path=paths[0])
