@@ -336,10 +336,8 @@ def _encode_chunk(factory: bytes, examples: list[Example]) -> list[list[Encoded]
 def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]) -> None:
     import numpy as np
 
-    starts: list[int] = [0]
-    prompts: list[int] = []
-    numbers: list[int] = []
-    groups: list[int] = []
+    starts, prompts = array("q", [0]), array("i")
+    numbers, groups = array("q"), array("I")
     index: dict[str, Any] = {}
     split = left_out = answer_tokens = largest = 0
     with (folder / "ids.raw").open("wb") as file:

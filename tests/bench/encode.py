@@ -50,7 +50,7 @@ def main() -> None:
         )
         base = base_to_train(options)
         began = time.perf_counter()
-        encoder = build_encoder(base, options)
+        encoder = build_encoder(base.tokenizer, base.template, options)
         encoded = encode_dataset(
             Path(folder, "encoded"),
             dataset_key([path], encoder, tokenizer_digest(base)),
@@ -58,7 +58,7 @@ def main() -> None:
             encoder,
             workers=given.workers,
             factory=functools.partial(
-                encoder_elsewhere, base.path, base.folder, base.remote_code, base.template, options
+                encoder_elsewhere, base.path, base.remote_code, base.template, options
             ),
         )
         seconds = time.perf_counter() - began
