@@ -216,37 +216,32 @@ class LlamaCppTokenizer:
         return tokenizer
 
     def text(self, text: str) -> list[int]:
-        """Ids of plain text; llama.cpp still reads the user-defined tokens in it.
-
-        Each word is tokenised once where the vocabulary allows it.
-        """
+        """Ids of plain text, each word tokenised once; user-defined tokens in it are still read."""
         if not self.vocabulary.has_words:
             return self.whole(text)
         words = _BETWEEN_WORDS.split(text)
-        self._learn(words)
-        return [token for word in words for token in self._words[word]]
+        known = self._learn(words)
+        return [token for word in words for token in known[word]]
 
     def learn(self, texts: Iterable[str]) -> None:
-        """Tokenise the words of texts that will be asked for: one call takes as long as many words.
-
-        Without it the result is the same, in several times the time.
-        """
+        """Tokenise the words of texts to come by one call, which takes as long as many."""
         if self.vocabulary.has_words:
             self._learn([word for text in texts for word in _BETWEEN_WORDS.split(text)])
 
-    def _learn(self, words: Iterable[str]) -> None:
-        new = [word for word in dict.fromkeys(words) if word not in self._words]
-        if not new:
-            return
+    def _learn(self, words: Iterable[str]) -> Mapping[str, list[int]]:
+        """The tokens of words, those of all of them among others."""
+        known = self._words
+        new = [word for word in dict.fromkeys(words) if word not in known]
         self._kept += sum(map(len, new))
         if self._kept > _KEPT_CHARACTERS:
-            self._words.clear()
+            known = self._words = {}
             new = list(dict.fromkeys(words))
             self._kept = sum(map(len, new))
         # The first word of a text and the last may have no place among others.
         inner = [word for word in new if _INNER_WORD.fullmatch(word)]
-        self._words.update(zip(inner, self._apart(inner), strict=True))
-        self._words.update((word, self.whole(word)) for word in new if word not in self._words)
+        known.update(zip(inner, self._apart(inner), strict=True))
+        known.update((word, self.whole(word)) for word in new if word not in known)
+        return known
 
     def _apart(self, words: Sequence[str]) -> list[list[int]]:
         """The tokens of each word, by one call for them all."""
@@ -332,10 +327,24 @@ class HFTokenizer:
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text; added tokens that are not marked as special are still read."""
+        if self._backend is not None:
+            # Set anew each time: every call of transformers' own sets it too.
+            self._backend.encode_special_tokens = True
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
         encoded = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
         return [int(i) for i in encoded.input_ids]
+
+    @functools.cached_property
+    def _backend(self) -> Any:
+        """What tokenises for transformers, which takes longer itself; None for a slow tokenizer."""
+        if not self._tokenizer.is_fast:
+            return None
+        backend = self._tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     def control(self, token: str) -> int | None:
         """Id of a control token by its exact string, None if the model has no such token."""
