@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import NAMES, llama_cpp_tokenizer, vocabulary
 
@@ -141,6 +141,7 @@ WORDS = (
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=50)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=12), joint=st.sampled_from((" ", "  ", "")))
 def test_words_have_the_tokens_that_they_have_in_their_text(
     name: str, words: list[str], joint: str
