@@ -11,33 +11,22 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import json
 import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli import config
 from iepile_cli.backends.protocol import ConstrainingTokenizer
-from iepile_cli.errors import DataError, ModelError, first_line, install_hint
-from iepile_cli.writing import write_atomic
+from iepile_cli.backends.vocabulary import WRITTEN_AS_CONTROL, Vocabulary
+from iepile_cli.errors import ModelError, first_line, install_hint
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-# Vocabularies keep words and runs of spaces as user-defined tokens too; those are text.
-_WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
-_LONGEST_PIECE = 16 * 1024
-# Part of the name of a cached vocabulary; raised when its content changes.
-_CACHED_FORM = 2
 # Between two words: where no token reaches across, what is on either side is tokenised alike apart.
 _BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)")
-_ACROSS_WORDS = re.compile(r"\S ")
 _INNER_WORD = re.compile(r" \S(?:.*\S)?", re.DOTALL)
 # Words of so many characters in all are kept with their tokens, in some 40 MB.
 _KEPT_CHARACTERS = 1 << 20
@@ -96,93 +85,6 @@ def leading_space(tokenizer: ConstrainingTokenizer) -> str:
     """What a vocabulary puts before any text, as SentencePiece does: a space, or nothing."""
     spelled = tokenizer.constraining.decode_bytes(tokenizer.text("{"))
     return " " if spelled.startswith(b" ") else ""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a llama.cpp vocabulary says of its tokens.
-
-    ``pieces`` are their bytes as llguidance takes them, control tokens marked; ``controls`` and
-    ``ordinary`` the strings of control tokens and of others written like one, with their ids;
-    ``ends`` are the tokens that end an answer. ``has_words``: a text's words, each with the space
-    before it, have the same tokens apart as together.
-    """
-
-    pieces: list[bytes]
-    controls: dict[str, int]
-    ordinary: dict[str, int]
-    ends: frozenset[int]
-    has_words: bool
-
-    @classmethod
-    def read(cls, vocab: Any) -> Vocabulary:
-        """Read every token of a vocabulary, which takes some tenths of a second."""
-        import llama_cpp as lib
-
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
-        pieces: list[bytes] = []
-        controls: dict[str, int] = {}
-        ordinary: dict[str, int] = {}
-        # Byte pairs are merged into tokens of the vocabulary alone, so never across words that no
-        # token joins. Other kinds put a space before each text of their own accord.
-        has_words = lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_BPE
-        for token in range(lib.llama_vocab_n_tokens(vocab)):
-            size = lib.llama_token_to_piece(vocab, token, buffer, _LONGEST_PIECE, 0, True)
-            piece = ctypes.string_at(buffer, max(0, size))
-            attributes = lib.llama_vocab_get_attr(vocab, token)
-            text = (lib.llama_vocab_get_text(vocab, token) or b"").decode("utf-8", "replace")
-            if _is_control(lib, attributes, text):
-                controls[text] = token
-            elif _WRITTEN_AS_CONTROL.fullmatch(text):
-                ordinary[text] = token
-            # A user-defined token may take the spaces after it, too.
-            if (
-                _ACROSS_WORDS.search(piece.decode("utf-8", "replace"))
-                or attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP
-            ):
-                has_words = False
-            # The mark by which llguidance knows tokens that no text may become.
-            marked = attributes & lib.LLAMA_TOKEN_ATTR_CONTROL or (
-                attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED
-                and piece.startswith(b"<")
-                and piece.endswith(b">")
-            )
-            pieces.append(b"\xff" + piece if marked else piece)
-        count = range(len(pieces))
-        ends = frozenset(token for token in count if lib.llama_vocab_is_eog(vocab, token))
-        return cls(pieces, controls, ordinary, ends, has_words)
-
-    @classmethod
-    def cached(cls, vocab: Any, path: Path) -> Vocabulary:
-        """That of a file's vocabulary, from the cache where it was read before."""
-        facts = path.stat()
-        key = f"{_CACHED_FORM}\0{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
-        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        file = config.cache_folder() / "vocabularies" / f"{name}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return cls._loaded(json.loads(file.read_bytes()))
-        made = cls.read(vocab)
-        with suppress(OSError, DataError):
-            write_atomic(file, json.dumps(made._as_json()))
-        return made
-
-    def _as_json(self) -> dict[str, Any]:
-        pieces = [piece.decode("latin-1") for piece in self.pieces]
-        tokens = {"controls": self.controls, "ordinary": self.ordinary, "ends": sorted(self.ends)}
-        return {"pieces": pieces, **tokens, "has_words": self.has_words}
-
-    @classmethod
-    def _loaded(cls, made: dict[str, Any]) -> Vocabulary:
-        pieces = [piece.encode("latin-1") for piece in made["pieces"]]
-        controls, ordinary, ends = dict(made["controls"]), dict(made["ordinary"]), made["ends"]
-        return cls(pieces, controls, ordinary, frozenset(ends), bool(made["has_words"]))
-
-
-def _is_control(lib: Any, attributes: int, text: str) -> bool:
-    if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN):
-        return True
-    own = lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNUSED
-    return bool(attributes & own and _WRITTEN_AS_CONTROL.fullmatch(text))
 
 
 class LlamaCppTokenizer:
@@ -349,7 +251,7 @@ class HFTokenizer:
     def control(self, token: str) -> int | None:
         """Id of a control token by its exact string, None if the model has no such token."""
         found = self._controls.get(token)
-        if found is None and _WRITTEN_AS_CONTROL.fullmatch(token):
+        if found is None and WRITTEN_AS_CONTROL.fullmatch(token):
             ordinary = self._tokenizer.convert_tokens_to_ids(token)
             if ordinary is not None and ordinary != self._tokenizer.unk_token_id:
                 found = int(ordinary)
@@ -383,7 +285,7 @@ class HFTokenizer:
         named = {
             token.content: int(i)
             for i, token in added
-            if token.special or _WRITTEN_AS_CONTROL.fullmatch(token.content)
+            if token.special or WRITTEN_AS_CONTROL.fullmatch(token.content)
         }
         pairs = zip(
             self._tokenizer.all_special_tokens, self._tokenizer.all_special_ids, strict=True
