@@ -187,7 +187,7 @@ class _PlainText:
     def ids(self, text: str, *, continues: bool = False) -> list[int]:
         ids = self._continuation(text) if continues else self.tokenizer.text(text)
         tokenizer = self.tokenizer
-        found = tokenizer.control_ids.intersection(ids)
+        found: frozenset[int | None] = tokenizer.control_ids.intersection(ids)
         if others := {*self.names.values(), tokenizer.bos, tokenizer.eos} - tokenizer.control_ids:
             found |= others.intersection(ids)
         # One character cannot be cut; it then becomes the unknown token, which has no effect.
