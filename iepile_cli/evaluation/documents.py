@@ -277,7 +277,7 @@ class RowReader:
         rows[ANSWERS] += 1
         if batch.number:
             document.batches[batch.number] = batch
-        if task.needs_batch or row.truncated:
+        if task.needs_batch or row.truncated or not isinstance(output, str):
             self._add_odd_answer(row, batch, document)
         elif output not in self._empty_answers:
             predicted = document.predicted
@@ -288,7 +288,7 @@ class RowReader:
                 self._add_odd_answer(row, batch, document)
                 return
             if len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
-                self._empty_answers.add(output)  # type: ignore[arg-type]
+                self._empty_answers.add(output)
 
     def _add_odd_answer(self, row: Row, batch: Batch, document: Document) -> None:
         rows, output = document.rows, row.output

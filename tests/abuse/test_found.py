@@ -207,3 +207,16 @@ def test_a_nul_in_an_option_is_refused(words: tuple[str, ...]) -> None:
     check_manners(done)
     assert done.code == 2
     assert "holds a NUL character" in done.err
+
+
+@pytest.mark.parametrize("output", [[], {}, [1], {"person": ["Ann"]}, None, 3])
+def test_an_output_that_is_no_text_is_a_broken_answer(output: object, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    asked = json.dumps({"instruction": "i", "schema": ["person"], "input": "Ann met Bob."})
+    row = {"task": "NER", "source": "s", "instruction": asked, "label": "[]", "output": output}
+    usual = {**row, "output": '{"person": []}'}
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(usual)}\n")
+    done = call("-q", "eval", path, "--json", "-")
+    check_manners(done)
+    assert done.code == 0
+    assert json.loads(done.out)
