@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import scheduler
 from iepile_cli.backends.gguf import SLOW_FORMATS, adapter_file
+from iepile_cli.backends.gguf_merging import merged_form
 from iepile_cli.backends.memory import readable_memory
-from iepile_cli.backends.merging import merged_form
 from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells

@@ -27,7 +27,8 @@ from iepile_cli.backends.protocol import (
     Runner,
     ServerModel,
 )
-from iepile_cli.backends.servers import GuessedTokenizer, find_out
+from iepile_cli.backends.servers import Server, identify
+from iepile_cli.backends.tokenizers import GuessedTokenizer
 from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.templates import Tokenizer
 
@@ -104,14 +105,18 @@ class OpenAIRunner(Runner):
         )
         self._loop = _Background()
         self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
-        found = self._loop.run(self._find_out(options.server or "", model.name)).result()
+        try:
+            found = self._loop.run(self._identify(options.server or "", model.name)).result()
+        except BaseException:
+            self.close()
+            raise
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
-        self.server = found.server.name
+        self.server = found.kind.name
         if found.slots:
             self.concurrency = min(self.concurrency, found.slots)
-        takes_prompts = found.server.takes_prompts and model.writes
-        takes_ids = found.server.takes_ids and model.tokenizer is not None
+        takes_prompts = found.kind.takes_prompts and model.writes
+        takes_ids = found.kind.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
         self._caller = Caller(self._client, found, self.tokenizer, self.context, form, self._hide)
         self.notes = self._caller.notes
@@ -152,7 +157,7 @@ class OpenAIRunner(Runner):
         self._loop.run(self._client.close()).result()
         self._loop.close()
 
-    async def _find_out(self, asked: str, model: str) -> Any:
+    async def _identify(self, asked: str, model: str) -> Server:
         import openai
 
         # Of the list of models only: other addresses are tried to see what server it is.
@@ -173,7 +178,7 @@ class OpenAIRunner(Runner):
             return None
 
         root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
-        found = await find_out(fetch, root, asked, model)
+        found = await identify(fetch, root, asked, model)
         if gone:
             raise self._gone(gone[0])
         denied = [error for error in refused if error.status_code in (401, 403)]
@@ -299,7 +304,9 @@ class _Background:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="iepile-server", daemon=True
+        )
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.formatting import readable_size
-from iepile_cli.training.dataset import Report
+from iepile_cli.training.dataset import EncodedDataset, Report
 from iepile_cli.training.device import Device
 from iepile_cli.training.distributed import Shares
 from iepile_cli.training.model import Base, empty_model
@@ -302,3 +302,34 @@ def _too_large(
         f"and {readable_size(free)} are free on {device.kind}",
         hint="what would help: " + (", ".join(ways) or "a smaller model"),
     )
+
+
+def largest_batch(
+    model: Any, collator: Any, train: EncodedDataset, most: int, device: Device
+) -> int:
+    """The largest batch of at most ``most`` of the longest examples for which memory is enough."""
+    import torch
+    from accelerate import find_executable_batch_size
+
+    order = sorted(range(len(train)), key=lambda row: -int(train.lengths[row]))
+    if device.kind == "cuda" and not getattr(model, "hf_device_map", None):
+        model.to(device.kind)
+
+    @find_executable_batch_size(  # type: ignore[untyped-decorator]
+        starting_batch_size=most, reduce_batch_size_fn=None
+    )
+    def tried(size: int) -> int:
+        given = collator([train[row] for row in order[:size]])
+        given.pop("tokens")
+        inputs = {
+            key: value.to(device.kind) if hasattr(value, "to") else value
+            for key, value in given.items()
+        }
+        model.train()
+        with torch.autocast(device.kind, device.torch_dtype, enabled=device.dtype != "fp32"):
+            loss = model(**inputs).loss
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+        return size
+
+    return int(tried())
