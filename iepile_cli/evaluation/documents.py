@@ -56,6 +56,9 @@ _UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
 Receiver: TypeAlias = "Callable[[Document, int], None]"
 
 
+_NO_SURFACES: Mapping[tuple[int, int], str] = MappingProxyType({})
+
+
 class Document:
     """A text with its gold facts and everything that was predicted for it.
 
@@ -66,11 +69,24 @@ class Document:
     is where the document is counted, and ``rows`` are the counts of rows there.
     """
 
-    # Most documents have none of these.
-    gold: Facts | None = None
-    optional: Sequence[Fact] = ()
-    broken: Sequence[str] = ()
-    surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
+    # One is made for each text: with slots, its attributes are found faster.
+    __slots__ = (
+        "batches",
+        "broken",
+        "comparable_text",
+        "first",
+        "gold",
+        "group",
+        "id",
+        "label",
+        "optional",
+        "predicted",
+        "reader",
+        "rows",
+        "source",
+        "surfaces",
+        "text",
+    )
 
     def __init__(
         self,
@@ -91,6 +107,10 @@ class Document:
         self.first = first
         self.predicted: Facts = reader.empty()
         self.batches: dict[int, Batch] = {}
+        self.gold: Facts | None = None
+        self.optional: Sequence[Fact] = ()
+        self.broken: Sequence[str] = ()
+        self.surfaces: Mapping[tuple[int, int], str] = _NO_SURFACES
 
     @property
     def key(self) -> tuple[str, str, str]:
