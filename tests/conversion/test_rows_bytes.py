@@ -124,8 +124,7 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
     kinds = [f"type {number}" for number in range(18)]
     plan = Plan("NER", tuple(map(SchemaItem, kinds)), source="s", language="en")
     converter = Converter(plan)
-    assert converter.flat is not None
-    assert converter.decoder is not None
+    assert converter.quick is not None
     for number in range(1, 300):
         tokens = [dice.choice(["Ann", "Bob", "of", "Rome", "IBM", "the"]) for _ in range(30)]
         entries = [
@@ -133,8 +132,7 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
         ]
         record = {"text": " ".join(tokens), "entity": entries}
         raw = json.dumps(record).encode()
-        decoded = converter.decoder.decode(raw)
-        assert converter.flat.read(decoded.entries, decoded.text) is not None
+        assert converter.quick.read(raw) is not None
         made = converter.convert(raw, number, lambda kind, what: None)
         assert made.rows == plain_rows(plan, record, number)
 
