@@ -22,8 +22,8 @@ from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots, fixed_roles
 from iepile_cli.task.table import Layout, Task
 
-# Where a mention or a pair stands in the text, and its answer, escaped.
-_Placed: TypeAlias = tuple[Any, bytes]
+# Where a mention or a pair stands in the text, and what it is.
+_Placed: TypeAlias = tuple[Any, Any]
 # An annotated item: where its head stands (-1: no head), its head, its slots' fillers.
 _Filled: TypeAlias = tuple[int, str, dict[str, list[str]]]
 _Write: TypeAlias = Callable[[_Filled, Sequence[str]], bytes]
@@ -32,7 +32,6 @@ _Write: TypeAlias = Callable[[_Filled, Sequence[str]], bytes]
 _NUMBER = re.compile(rb"[:\[,]\s*(?:-0|-?\d+[.eE])")
 
 _first = itemgetter(0)
-_second = itemgetter(1)
 
 
 class QuickRecord(NamedTuple):
@@ -65,9 +64,7 @@ class QuickReader:
 
     def __init__(self, task: Task, slots: Mapping[Key, frozenset[str]], *, trains: bool) -> None:
         self._layout, self._trains = task.layout, trains
-        reader: _Reader = (
-            _SlottedReader(task, slots) if task.slots else _FlatReader(task, writes=trains)
-        )
+        reader: _Reader = _SlottedReader(task, slots) if task.slots else _FlatReader(task)
         self._read, self.labels, self.answer = reader.read, reader.labels, reader.answer
         entries: Any = GenericAlias(list, (_entry_type(task.layout),))
         bare: Any = GenericAlias(list, (_entry_type(task.layout, bare=True),))
@@ -161,62 +158,69 @@ def _entry_type(layout: Layout, *, bare: bool = False) -> Any:
 
 
 class _FlatReader:
-    """Gold that is mentions or pairs; without ``writes`` their answers are left empty."""
+    """Gold that is mentions or pairs."""
 
-    def __init__(self, task: Task, *, writes: bool) -> None:
-        self._writes = writes
+    def __init__(self, task: Task) -> None:
         self._typed = bool(task.layout.subject_type)
         self._unique = bool(task.layout.unique)
+        names = _pair_names(task.shape)
         self._opening = [
-            (b", " if index else b"{") + nested(name) + b": "
-            for index, name in enumerate(_pair_names(task.shape))
+            (b", " if index else b"{") + nested(name) + b": " for index, name in enumerate(names)
         ]
+        self._find = self._pairs if names else self._mentions
+        self._write: Callable[[Any], bytes] = self._pair if names else nested
 
     def read(self, entries: Sequence[Any], text: str) -> dict[Key, list[_Placed]] | None:
         """The mentions or pairs of each key, each once if they are ``unique``."""
-        find, writes, typed = text.find, self._writes, self._typed
-        pairs = bool(self._opening)
-        opening, between = self._opening or (b"", b"")
+        found = self._find(entries, text)
+        if found is None or not self._unique or len(found) == len(entries):
+            return found
+        return {key: [*dict.fromkeys(items)] for key, items in found.items()}
+
+    def _mentions(self, entries: Sequence[Any], text: str) -> dict[Key, list[_Placed]] | None:
+        find = text.find
         found: dict[Key, list[_Placed]] = {}
-        seen = set()
-        unique = self._unique and len(entries) > 1
         for entry in entries:
-            key: Key = entry.kind
-            head = entry.role0
-            places: Any = find(head)
-            tail = ""
-            if places < 0 or not head:
+            key, head = entry.kind, entry.role0
+            place = find(head)
+            if place < 0 or not head:
                 return None
-            written = nested(head) if writes else b""
-            if pairs:
-                tail = entry.role1
-                places = places, find(tail)
-                if places[1] < 0 or not tail:
-                    return None
-                if writes:
-                    written = b"".join((opening, written, between, nested(tail), b"}"))
+            if key in found:
+                found[key].append((place, head))
+            else:
+                found[key] = [(place, head)]
+        return found
+
+    def _pairs(self, entries: Sequence[Any], text: str) -> dict[Key, list[_Placed]] | None:
+        find, typed = text.find, self._typed
+        found: dict[Key, list[_Placed]] = {}
+        for entry in entries:
+            key, head, tail = entry.kind, entry.role0, entry.role1
+            places = find(head), find(tail)
+            if min(places) < 0 or not head or not tail:
+                return None
             if typed:
-                key = entry.kind, entry.subject_type, entry.object_type
                 if not entry.subject_type:
                     return None
-            if unique:
-                if (key, head, tail) in seen:
-                    continue
-                seen.add((key, head, tail))
+                key = key, entry.subject_type, entry.object_type
             if key in found:
-                found[key].append((places, written))
+                found[key].append((places, (head, tail)))
             else:
-                found[key] = [(places, written)]
+                found[key] = [(places, (head, tail))]
         return found
 
     def labels(self, found: Mapping[Key, list[_Placed]]) -> GoldLabels:
         return dict.fromkeys(found, _NO_SLOTS)
 
     def answer(self, nothing: bytes, items: list[_Placed], request: Request) -> bytes:
-        if len(items) == 1:
-            return nothing[:-1] + items[0][1] + b"]"
-        items.sort(key=_first)
-        return nothing[:-1] + b", ".join(map(_second, items)) + b"]"
+        if len(items) > 1:
+            items.sort(key=_first)
+        written = [self._write(what) for _, what in items]
+        return nothing[:-1] + b", ".join(written) + b"]"
+
+    def _pair(self, pair: tuple[str, str]) -> bytes:
+        opening, between = self._opening
+        return b"".join((opening, nested(pair[0]), between, nested(pair[1]), b"}"))
 
 
 _NO_SLOTS = GoldSlots()

@@ -24,10 +24,10 @@ Answer: TypeAlias = Callable[[bytes, list[Any], Request], bytes]
 _INPUT = b', \\"input\\": '
 _END = b'}"}\n'
 _OUTPUT = b'}", "output": "{'
-# Stands for given triggers in a schema item; JSON text holds no such byte.
-_MARK = b"\0"
-_MARKED = ("\0",)
-# So many schema items of sampled slots are kept; each holds a few hundred bytes.
+# Stand for the slots and the given triggers of a schema item; JSON text holds no such bytes.
+_SLOTS, _TRIGGERS = b"\0", b"\1"
+_GIVEN = ("\1",)
+# So many names and schema items are kept; each holds a few hundred bytes.
 _CACHED = 1 << 14
 
 _K = TypeVar("_K")
@@ -50,9 +50,6 @@ def nested(text: str) -> bytes:
     return b'\\"' + once[1:-1] + b'\\"'
 
 
-_MARKED_JSON = nested(_MARKED[0])
-
-
 def id_of(text: str) -> str:
     """A record's id: the sha256 of its text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -73,7 +70,7 @@ class Cache(dict[_K, _V]):
 
 
 class BatchTemplate(NamedTuple):
-    """A batch in a row: its schema with what surrounds it, its requests and their keys.
+    """A batch in a row: its schema as the row goes on with it, its requests, their places by key.
 
     ``empty`` are the empty answers of its requests, ``nothing`` all of them. ``shares_types`` says
     that some of its requests share the key of their answer.
@@ -81,7 +78,7 @@ class BatchTemplate(NamedTuple):
 
     schema: bytes
     requests: Batch
-    keys: tuple[Key, ...]
+    places: dict[Key, int]
     empty: list[bytes]
     nothing: bytes
     shares_types: bool
@@ -101,6 +98,9 @@ class RowWriter:
             self.start[language] = f'{named}, "instruction": "'.encode() + inner(text)
         # Descriptions turn a list of names into an object.
         self.described = not self.task.item_keys and any(item.description for item in plan.items)
+        self.described_slots = {
+            key for key, item in self.sampler.items.items() if any(item.descriptions)
+        }
         self.names: Cache[str, bytes] = Cache(nested)
         self.shown: Cache[Request, bytes] = Cache(self._shown)
         self.nothing: Cache[Key, bytes] = Cache(self._nothing)
@@ -111,19 +111,18 @@ class RowWriter:
         return nested(_type_of(key)) + b": " + empty.encode()
 
     def _shown(self, request: Request) -> bytes:
-        """A request as the instruction shows it: ``item_json``, escaped, triggers marked."""
-        known = self.sampler.items.get(request.key)
-        if known is not None and any(known.descriptions):
-            shown = inner(dumps(item_json(self.task, self.sampler.item(request))))
-            return shown.replace(_MARKED_JSON, _MARK)
+        """A request as the instruction shows it: ``item_json``, escaped.
+
+        Marks stand for the slots and for the given triggers, which differ from record to record.
+        """
         names, parts = self.names, []
         for key, field in self.task.item_keys:
             if field == "slots":
-                value = b"[" + b", ".join([names[slot] for slot in request.slots]) + b"]"
+                value = b"[" + _SLOTS + b"]"
             elif field == "triggers":
-                if not isinstance(request.trigger, tuple):
+                if request.trigger is not _GIVEN:
                     continue
-                value = b"[" + _MARK + b"]"
+                value = b"[" + _TRIGGERS + b"]"
             elif field == "trigger":
                 value = b"false" if request.trigger is False else b"true"
             elif field == "type":
@@ -134,31 +133,38 @@ class RowWriter:
         return b"{" + b", ".join(parts) + b"}"
 
     def _item(self, request: Request) -> bytes:
-        """``_shown`` with the record's own triggers in their place."""
-        triggers = request.trigger
-        if type(triggers) is not tuple:
-            return self.shown[request]
-        shown = self.shown[Request(request.key, request.slots, _MARKED)]
-        return shown.replace(_MARK, b", ".join(map(nested, triggers)))
+        """A request as the instruction shows it, escaped."""
+        key, slots, trigger = request
+        if key in self.described_slots:
+            return inner(dumps(item_json(self.task, self.sampler.item(request))))
+        if type(trigger) is not tuple:
+            shown = self.shown[Request(key, (), trigger)]
+        else:
+            shown = self.shown[Request(key, (), _GIVEN)]
+            shown = shown.replace(_TRIGGERS, b", ".join(map(nested, trigger)))
+        if not slots:
+            return shown.replace(_SLOTS, b"")
+        names = self.names
+        return shown.replace(_SLOTS, b", ".join([names[slot] for slot in slots]))
 
     def batch(self, requests: Batch) -> BatchTemplate:
         """The template of a batch."""
         nothing = self.nothing
-        keys = tuple([one.key for one in requests])
-        empty = [nothing[key] for key in keys]
+        places = {one.key: at for at, one in enumerate(requests)}
+        empty = [nothing[key] for key in places]
         shares = False
         if self.described:
             items = [self.sampler.item(one) for one in requests]
             schema = inner(dumps(schema_json(self.task, items)))
         elif not self.task.item_keys:
             names = self.names
-            schema = b"[" + b", ".join([names[key] for key in keys]) + b"]"  # type: ignore[index]
+            schema = b"[" + b", ".join([names[key] for key in places]) + b"]"  # type: ignore[index]
         else:
             schema = b"[" + b", ".join([self._item(one) for one in requests]) + b"]"
             if self.task.layout.subject_type:
-                shares = len(set(map(_type_of, keys))) < len(keys)
+                shares = len(set(map(_type_of, places))) < len(places)
         whole = b", ".join(dict.fromkeys(empty) if shares else empty)
-        return BatchTemplate(schema + _INPUT, requests, keys, empty, whole, shares)
+        return BatchTemplate(schema + _INPUT, requests, places, empty, whole, shares)
 
     def train_rows(
         self,
@@ -173,7 +179,7 @@ class RowWriter:
         rows, empty = [], []
         for batch in batches:
             nothing = batch.nothing
-            given = nothing if own.isdisjoint(batch.keys) else self._answer(batch, found, answer)
+            given = nothing if own.isdisjoint(batch.places) else self._answer(batch, found, answer)
             rows.append(b"".join((start, batch.schema, shown, given, _END)))
             empty.append(given == nothing)
         return rows, empty
@@ -190,20 +196,25 @@ class RowWriter:
         self, batch: BatchTemplate, found: Mapping[Key, list[Any]], answer: Answer
     ) -> bytes:
         """The answer to a batch, without its braces."""
-        requests = zip(batch.requests, batch.keys, batch.empty, strict=True)
-        if not batch.shares_types:
-            return b", ".join(
-                [
-                    answer(nothing, found[key], request) if key in found else nothing
-                    for request, key, nothing in requests
-                ]
-            )
-        # Requests that share a type share its list.
+        _, requests, places, empty, _, shares = batch
+        if shares:
+            return self._shared_answer(batch, found, answer)
+        pieces = empty.copy()
+        for key, some in found.items():
+            if key in places:
+                at = places[key]
+                pieces[at] = answer(pieces[at], some, requests[at])
+        return b", ".join(pieces)
+
+    def _shared_answer(
+        self, batch: BatchTemplate, found: Mapping[Key, list[Any]], answer: Answer
+    ) -> bytes:
+        """``_answer`` where requests that share a type share its list."""
         shared: dict[str, tuple[bytes, list[Any], Request]] = {}
-        for request, key, nothing in requests:
-            some = shared.setdefault(_type_of(key), (nothing, [], request))[1]
-            some += found.get(key, ())
-        return b", ".join(answer(*one) if one[1] else one[0] for one in shared.values())
+        for request, nothing in zip(batch.requests, batch.empty, strict=True):
+            some = shared.setdefault(_type_of(request.key), (nothing, [], request))[1]
+            some += found.get(request.key, ())
+        return b", ".join([answer(*one) if one[1] else one[0] for one in shared.values()])
 
 
 def _type_of(key: Key) -> str:
