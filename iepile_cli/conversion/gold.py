@@ -10,10 +10,13 @@ import orjson
 from iepile_cli.task.instruction import dumps
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import SchemaItem, slot_name
-from iepile_cli.task.table import Layout, Task
+from iepile_cli.task.table import TASKS, Layout, Task
 
 # What gold must agree in to answer a schema item: its type, for typed relations all three.
 Key: TypeAlias = str | tuple[str, str, str]
+
+# The fields of a record that hold annotation.
+FIELDS = tuple(dict.fromkeys(task.layout.field for task in TASKS.values()))
 
 # Kinds of problem with records that cannot be used ...
 NOT_JSON = "not JSON"

@@ -350,7 +350,7 @@ class _SlottedReader:
             case Slots(None):
                 return self._given_slots
             case Slots(absent):
-                ending = nested(absent)
+                ending = nested(absent or "")
                 self._absent = Cache(lambda slot: self._named[slot] + ending)
                 return self._all_slots
             case _:

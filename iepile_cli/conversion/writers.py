@@ -21,8 +21,6 @@ from iepile_cli.task.passages import SENTENCE, units
 # Words, and Chinese characters and punctuation one by one.
 _TOKEN = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+|[^\\w\\s]")
 _BLANK = re.compile(r"\s+")
-# Tools that take one JSON array and no lines.
-JSON_ARRAYS = frozenset(("label-studio",))
 
 
 def _without_relations(found: Annotation, lost: Lost) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.converter import Converter
+from iepile_cli.conversion.convert_record import Converter
 from iepile_cli.conversion.gold import (
     distinct_entries,
     gold_labels,
