@@ -137,6 +137,32 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
         assert made.rows == plain_rows(plan, record, number)
 
 
+def test_a_negative_zero_in_a_label_is_written_as_python_writes_it() -> None:
+    plan = Plan("NER", (SchemaItem("a"),), split="test", source="s", language="en")
+    raw = b'{"text": "b", "entity": [{"entity": "b", "entity_type": "a", "start": -0}]}'
+    rows = [
+        Converter(plan, fast=fast).convert(raw, 1, lambda kind, what: None).rows
+        for fast in (True, False)
+    ]
+    assert rows[0] == rows[1]
+    assert json.loads(json.loads(rows[0][0])["label"])[0]["start"] == 0
+
+
+def test_items_that_share_a_predicate_share_its_list_in_the_order_of_the_text() -> None:
+    items = (SchemaItem("r", (), "s", "o"), SchemaItem("r", (), "t", "o"))
+    plan = Plan("SPO", items, source="s", language="en")
+    ends = [("c", "t", "d"), ("a", "s", "b"), ("a", "s", "b")]
+    entries = [
+        {"head": head, "head_type": kind, "relation": "r", "tail": tail, "tail_type": "o"}
+        for head, kind, tail in ends
+    ]
+    raw = dumps({"text": "a b c d", "relation": entries}).encode()
+    for fast in (True, False):
+        (row,) = Converter(plan, fast=fast).convert(raw, 1, lambda kind, what: None).rows
+        pairs = [{"subject": "a", "object": "b"}, {"subject": "c", "object": "d"}]
+        assert json.loads(json.loads(row)["output"]) == {"r": pairs}
+
+
 def test_gold_keys_tell_typed_relations_apart() -> None:
     task = TASKS["SPO"]
     entry = {"head": "a", "head_type": "S", "relation": "r", "tail": "b", "tail_type": "O"}
