@@ -7,6 +7,8 @@ import hashlib
 import pickle
 from array import array
 from dataclasses import dataclass, field
+from pickle import PickleBuffer
+from typing import Any
 
 import orjson
 
@@ -28,13 +30,17 @@ class Done:
     record's identity, with its line.
     """
 
-    data: bytes = b""
-    dev: bytes = b""
+    data: bytes | memoryview = b""
+    dev: bytes | memoryview = b""
     counts: Counts = field(default_factory=Counts)
     lengths: array[int] | None = None
     empty: list[bool] = field(default_factory=list)
     ids: array[int] = field(default_factory=lambda: array("Q"))
     id_lines: array[int] = field(default_factory=lambda: array("Q"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows take the way through shared memory where there is one.
+        return self.__dict__ | {"data": PickleBuffer(self.data), "dev": PickleBuffer(self.dev)}
 
 
 # A worker gets the same few plans again and again; a converter costs more than a chunk's pickle.

@@ -206,7 +206,9 @@ class _EmptyLimit:
         self.empty_kept += 1
         return True
 
-    def filtered(self, data: bytes, lengths: Sequence[int], empty: Sequence[bool]) -> list[bytes]:
+    def filtered(
+        self, data: bytes | memoryview, lengths: Sequence[int], empty: Sequence[bool]
+    ) -> list[bytes | memoryview]:
         """The rows of ``data`` that stay."""
         kept = []
         start = 0
