@@ -221,6 +221,8 @@ class _Blocks(io.RawIOBase):
 
 
 def _standard_input() -> io.BufferedReader:
+    if sys.stdin is None:
+        raise DataError("is closed", path=STDIN_NAME)
     raw = sys.stdin.buffer
     return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(Any, raw))
 

@@ -311,3 +311,31 @@ def _chat_template(given: Any) -> str | None:
     if isinstance(given, dict):
         given = given.get("default")
     return given if isinstance(given, str) else None
+
+
+# Bytes of UTF-8 that a token stands for at the least, in most vocabularies and scripts.
+_BYTES_PER_TOKEN = 3
+
+
+class GuessedTokenizer:
+    """Stands in for a tokenizer that is not at hand: counts roughly, and believes every name."""
+
+    bos: int | None = None
+    eos: int | None = 0
+    add_bos = False
+    chat_template: str | None = None
+
+    def text(self, text: str) -> list[int]:
+        """As many ids as the text may have, on the safe side; they mean nothing."""
+        return [1] * (-(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN))
+
+    def control(self, token: str) -> int | None:
+        """Some id: the model is taken to have the token."""
+        return 0
+
+    # None that ``text`` gives is one.
+    control_ids = frozenset({0})
+
+    def controls(self) -> Mapping[str, int]:
+        """None is known."""
+        return {}

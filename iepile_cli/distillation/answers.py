@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import IEPileError
+from iepile_cli.errors import IEPileError, OnError
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.outputs import open_writer
-from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task

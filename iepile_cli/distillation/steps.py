@@ -14,10 +14,9 @@ from iepile_cli.backends import Options
 from iepile_cli.distillation.answers import Cost, Question, answer_texts
 from iepile_cli.distillation.options import DistillOptions, Step
 from iepile_cli.distillation.selection import select
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, OnError, UsageError, raise_error
 from iepile_cli.extraction.blocks import in_blocks
-from iepile_cli.extraction.inputs import Document, raise_error, read_documents
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.extraction.inputs import Document, read_documents
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.files import read_text
 from iepile_cli.writing import write_atomic

@@ -16,11 +16,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
-from iepile_cli.errors import DataError, ModelError, NoAnswer
+from iepile_cli.errors import DataError, ModelError, NoAnswer, OnError, raise_error
 from iepile_cli.extraction.grounding import Item, ground, read_answer
-from iepile_cli.extraction.inputs import Document, raise_error
-from iepile_cli.extraction.instructions import InstructionRecord
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.extraction.inputs import Document
+from iepile_cli.extraction.instruction_records import InstructionRecord
 from iepile_cli.extraction.requests import (
     ExtractOptions,
     PassageInstruction,

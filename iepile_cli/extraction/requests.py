@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.extraction.instruction_records import InstructionRecord
 from iepile_cli.fields import check_fields, option
+from iepile_cli.models.adapter_settings import TaskSettings
 from iepile_cli.task.grammar import empty_answers, lark_grammar
 from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
 from iepile_cli.task.language import detect_language
@@ -45,9 +46,8 @@ class ExtractOptions:
     """How texts are extracted from; raises ``UsageError`` for values that cannot be.
 
     ``passage_tokens`` 0 is ``PASSAGE_TOKENS``, and for instruction records as much as the context
-    holds. ``min_score`` None is that of the task in ``min_scores``; ``best_type`` None keeps of
-    items at one place those whose score is at least the share (0..1) of the best that
-    ``near_scores`` has for the task. ``suiting`` takes both from the adapter.
+    holds. ``min_score``, ``best_type`` and ``split_num`` None are as ``by_task`` has them, which
+    ``suiting`` takes from the adapter.
     """
 
     constrain: bool = option(
@@ -85,7 +85,8 @@ class ExtractOptions:
     split_num: int | None = option(
         None,
         group=_ANSWERS,
-        help="How many types are put to the model at once; -1: all. Default: the task's own.",
+        help="How many types are put to the model at once; -1: all. Default: as was found best for "
+        "the adapter, else the task's own.",
     )
     passage_tokens: int = option(
         0,
@@ -126,8 +127,7 @@ class ExtractOptions:
         None, group=_ANSWERS, help="A system text instead of the template's own."
     )
 
-    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    by_task: Mapping[str, TaskSettings] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -141,13 +141,19 @@ class ExtractOptions:
 
     def least_score(self, task: Task) -> float:
         """The score (0..1) below which items of a task are left out."""
-        known = self.min_scores.get(task.name, 0.0)
-        return known if self.min_score is None else self.min_score
+        return self._of(task).min_score if self.min_score is None else self.min_score
 
     def near_score(self, task: Task) -> float:
         """The share (0..1) of the best score at a place that others there must have."""
-        known = self.near_scores.get(task.name, 0.0)
-        return known if self.best_type is None else float(self.best_type)
+        return self._of(task).near_score if self.best_type is None else float(self.best_type)
+
+    def types_at_once(self, task: Task) -> int:
+        """How many types of a schema are put to the model at once; -1: all."""
+        known = self._of(task).split_num if self.split_num is None else self.split_num
+        return task.batch_size if known is None else known
+
+    def _of(self, task: Task) -> TaskSettings:
+        return self.by_task.get(task.name, TaskSettings())
 
     def suiting(self, opened: Opened, *, records: bool = False) -> ExtractOptions:
         """The options with what suits an opened model where nothing was asked for.
@@ -158,12 +164,7 @@ class ExtractOptions:
         if model is None:
             return self
         passage = self.passage_tokens or (0 if records else model.passage_tokens)
-        return replace(
-            self,
-            passage_tokens=passage,
-            min_scores=model.min_scores,
-            near_scores=model.near_scores,
-        )
+        return replace(self, passage_tokens=passage, by_task=model.by_task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +325,7 @@ def schema_batches(
     task: Task, schema: Sequence[SchemaItem], options: ExtractOptions
 ) -> list[tuple[SchemaItem, ...]]:
     """The schema in the batches that are put at once; raises ``UsageError`` for a bad number."""
-    own = task.batch_size if options.split_num is None else options.split_num
-    return batches(schema, own)
+    return batches(schema, options.types_at_once(task))
 
 
 def may_lack_room(

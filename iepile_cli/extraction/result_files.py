@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 from iepile_cli import record_files
 from iepile_cli.encodings import decoded_lines
-from iepile_cli.errors import DataError
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.errors import DataError, OnError
 from iepile_cli.files import STDIN, display_name, open_input, suffix
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles

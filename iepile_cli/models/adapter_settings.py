@@ -26,14 +26,36 @@ _FIRST_KEYS = 4
 
 
 @dataclass(frozen=True)
+class TaskSettings:
+    """How a model is best used for one task, as found on development data.
+
+    ``min_score`` is the score (0..1) below which answers are not worth showing, ``near_score`` the
+    share (0..1) of the best score at a place that other types there must reach, and ``split_num``
+    how many types are put at once (-1: all; ``None``: as many as the task has by default).
+    """
+
+    min_score: float = 0.0
+    near_score: float = 0.0
+    split_num: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "near_score"):
+            score = getattr(self, name)
+            if type(score) not in (int, float) or not 0 <= score <= 1:
+                raise ValueError(f"{name}: a score (0..1) is expected, not {score!r}")
+        number = self.split_num
+        if number is not None and (type(number) is not int or number < -1 or number == 0):
+            raise ValueError(f"split_num: a number of types, or -1, is expected, not {number!r}")
+
+
+@dataclass(frozen=True)
 class AdapterSettings:
     """Template name and hash, base model, rank and alpha, tasks and languages of its data.
 
     ``system`` is the system text it was trained with, ``None`` for the template's own.
     ``over`` are adapters that were merged into the base model before: it needs them beneath.
     ``passage_tokens`` is the longest passage, in tokens, that it answers well (0: not known), and
-    ``min_scores`` has for each task the score (0..1) below which answers are not worth showing,
-    and ``near_scores`` the share (0..1) of the best score at a place that other types must reach.
+    ``by_task`` has how it is best used for each task.
     ``method`` is ``lora``, ``full``, ``freeze`` or ``merged``; rank and alpha are 0 without LoRA.
     """
 
@@ -46,8 +68,7 @@ class AdapterSettings:
     lora_alpha: float = 0
     max_length: int = 0
     passage_tokens: int = 0
-    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    by_task: Mapping[str, TaskSettings] = field(default_factory=dict, hash=False)
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
@@ -95,6 +116,8 @@ def read_adapter_settings(path: Path) -> AdapterSettings | None:
         values = {key: value for key, value in content.items() if key in known}
         for key in ("tasks", "languages", "over"):
             values[key] = tuple(values.get(key, ()))
+        by_task = content.get("by_task", {})
+        values["by_task"] = {task: TaskSettings(**known) for task, known in by_task.items()}
         return AdapterSettings(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not an adapter's settings: {error}") from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.config import read_toml, user_catalogue_file
 from iepile_cli.errors import DataError, UsageError
+from iepile_cli.models.adapter_settings import TaskSettings
 
 if TYPE_CHECKING:
     from iepile_cli.registry import Registry
@@ -69,11 +70,9 @@ class ModelEntry:
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapter`` names the adapter that is used by default. ``size`` is in
     bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
-    answers well, ``languages`` those that it knows (``mul``: many). ``min_scores`` has for each
-    task the score (0..1) below which its answers are not worth showing, ``near_scores`` the share
-    (0..1) of the best score at a place that other types must reach, and ``passage_tokens`` is the
-    longest passage, in tokens, that it answers well, all as found on development data (0: not
-    known).
+    answers well, ``languages`` those that it knows (``mul``: many). ``by_task`` says how it is best
+    used for each task, and ``passage_tokens`` is the longest passage, in tokens, that it answers
+    well, both as found on development data (0: not known).
     ``expect`` says what quality was measured; for a model with an adapter the adapter says it.
     ``pickle`` says that the weights are published as PyTorch pickles only, ``remote_code`` that
     the model needs the publisher's own code.
@@ -102,8 +101,7 @@ class ModelEntry:
     pickle: bool = False
     remote_code: bool = False
     context: int | None = None
-    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    by_task: Mapping[str, TaskSettings] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
     expect: str = ""
     splits: tuple[Split, ...] = field(default=())
@@ -167,20 +165,23 @@ def _value(name: str, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
             return tuple(value)
         raise UsageError(f"{name}.{key}: a list of texts is expected, not {value!r}")
     if expected.startswith("Mapping"):
-        return _scores(name, key, value)
+        return _by_task(name, key, value)
     python = {"str": str, "bool": bool}.get(expected, int)
     if type(value) is not python:
         raise UsageError(f"{name}.{key}: {python.__name__} is expected, not {value!r}")
     return value
 
 
-def _scores(name: str, key: str, value: Any) -> dict[str, float]:
+def _by_task(name: str, key: str, tables: Any) -> dict[str, TaskSettings]:
     from iepile_cli.task.table import task_named
 
-    scores: list[Any] = list(value.values()) if isinstance(value, dict) else [None]
-    if not all(type(score) in (float, int) and 0 <= score <= 1 for score in scores):
-        raise UsageError(f"{name}.{key}: a score (0..1) for each task is expected, not {value!r}")
-    return {task_named(task).name: float(score) for task, score in value.items()}
+    try:
+        return {task_named(task).name: TaskSettings(**table) for task, table in tables.items()}
+    except (AttributeError, TypeError):
+        names = ", ".join(item.name for item in fields(TaskSettings))
+        raise UsageError(f"{name}.{key}: a table for each task is expected, of {names}") from None
+    except ValueError as error:
+        raise UsageError(f"{name}.{key}: {error}") from None
 
 
 def _splits(name: str, tables: Any) -> tuple[Split, ...]:

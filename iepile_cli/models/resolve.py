@@ -18,7 +18,7 @@ from typing import NamedTuple
 from iepile_cli.config import expand
 from iepile_cli.errors import DataError, ModelError, UnknownName, UsageError
 from iepile_cli.formatting import readable_size
-from iepile_cli.models.adapter_settings import read_adapter_settings
+from iepile_cli.models.adapter_settings import TaskSettings, read_adapter_settings
 from iepile_cli.models.catalogue import ModelEntry
 from iepile_cli.models.local import (
     Manifest,
@@ -60,10 +60,9 @@ class Resolved:
     ``path`` is one file for ``format`` ``gguf``, else a folder (``safetensors``, ``pytorch``).
     ``template`` is the name of the template to use, ``None`` when nothing is known of it.
     ``adapters`` are folders, or GGUF files, to be applied to the model in this order.
-    ``min_scores`` has the least score (0..1) worth showing of each task, ``near_scores`` the share
-    of the best score at a place that other types must reach, and ``passage_tokens`` is the longest
-    passage in tokens, as far as they are known; ``tasks`` and ``languages`` are what
-    they were trained for, empty if unknown.
+    ``by_task`` says how they are best used for each task, ``passage_tokens`` how long passages are
+    at most (0: not known), ``tasks`` and ``languages`` what they were trained for, as far as it is
+    known.
     """
 
     name: str
@@ -72,8 +71,7 @@ class Resolved:
     entry: ModelEntry | None = None
     template: str | None = None
     adapters: tuple[Path, ...] = ()
-    min_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-    near_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    by_task: Mapping[str, TaskSettings] = field(default_factory=dict, hash=False)
     passage_tokens: int = 0
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
@@ -137,8 +135,7 @@ def resolve_model(
         entry=entry,
         template=next(filter(None, reversed(templates)), None),
         adapters=tuple(adapter.path for adapter in applied),
-        min_scores=known_of.min_scores if known_of else {},
-        near_scores=known_of.near_scores if known_of else {},
+        by_task=known_of.by_task if known_of else {},
         passage_tokens=known_of.passage_tokens if known_of else 0,
         tasks=known_of.tasks if known_of else (),
         languages=known_of.languages if known_of else (),

@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.backends.gguf_layout import Layout
-from iepile_cli.backends.merging import FORMATS, merge_adapters
+from iepile_cli.backends.gguf_merging import FORMATS, merge_adapters
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_loading import (
     adapter_config,
@@ -197,13 +198,22 @@ def _merged(base: Base, options: ExportOptions, folder: Path, note: Note) -> Pat
 
 
 def settings_of(model: Base | Resolved, template: Template) -> AdapterSettings:
-    """What an export records of itself: what adapter or model record, else the template."""
+    """What an export records of itself: what adapter or model record, and what is known of them."""
     path = model.adapters[-1] if model.adapters else model.path
+    found = model.found if isinstance(model, Base) else model
+    # The catalogue knows of its entries what was found after they were made.
+    known: dict[str, Any] = (
+        {"passage_tokens": found.passage_tokens, "by_task": found.by_task}
+        | {"tasks": found.tasks, "languages": found.languages}
+        if found
+        else {}
+    )
     recorded = read_adapter_settings(path)
     if recorded:
-        return recorded
+        return replace(recorded, **known)
     rank = adapter_config(path) if model.adapters and path.is_dir() else {}
     return AdapterSettings(
+        **known,
         template=template.name,
         template_hash=template.hash(),
         base_model=model.name,

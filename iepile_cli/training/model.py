@@ -55,7 +55,7 @@ class Base:
 
     ``path`` is the file or folder it was found at, ``folder`` the one transformers reads, and
     ``adapters`` are folders that PEFT reads. ``adapter_name`` is what the user knows them by, and
-    ``passage_tokens`` the longest passage that they answer well (0: not known).
+    ``found`` what is known of base and adapters.
     """
 
     name: str
@@ -65,7 +65,12 @@ class Base:
     template: Template
     remote_code: bool = False
     adapter_name: str = ""
-    passage_tokens: int = 0
+    found: Resolved | None = None
+
+    @property
+    def passage_tokens(self) -> int:
+        """The longest passage, in tokens, that its adapters answer well; 0: not known."""
+        return self.found.passage_tokens if self.found and self.adapters else 0
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -138,8 +143,7 @@ def find_base(
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
     own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
     shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
-    longest = found.passage_tokens if folders else 0
-    base = Base(found.name, found.path, folder, folders, form, remote, shown, longest)
+    base = Base(found.name, found.path, folder, folders, form, remote, shown, found)
     base.__dict__["tokenizer"] = tokenizer
     return base
 

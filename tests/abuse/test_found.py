@@ -10,7 +10,9 @@ import pytest
 from abuse.program import call, check_manners
 
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.errors import ModelError
+from iepile_cli.cli import console
+from iepile_cli.errors import DataError, ModelError
+from iepile_cli.files import read_bytes
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,71 @@ def test_damaged_weights_of_transformers_are_a_line(tmp_path: Path) -> None:
     check_manners(done)
     assert done.code == 1
     assert "cannot be opened" in done.err
+
+
+@pytest.mark.parametrize("address", ["https://[::1", "s3://[x/a.txt", "http://"])
+def test_a_malformed_address_is_named(address: str) -> None:
+    pytest.importorskip("fsspec")
+    done = call("extract", "-s", "person", address)
+    check_manners(done)
+    assert done.code == 1
+    assert done.err.startswith(f"iepile: {address}: ")
+    assert done.err.count("\n") == 1
+
+
+def test_columns_with_the_line_ends_of_old_macs_are_not_taken_for_one_sentence(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mac.bio"
+    path.write_bytes(b"Ann B-person\rmet O\r\rOslo B-city\r")
+    done = call("convert", path, "--from", "bio", "--to", "records")
+    check_manners(done)
+    assert done.code == 3
+    assert done.out == b""
+    assert "mac.bio:1 a carriage return" in done.err
+
+
+def test_a_table_with_the_line_ends_of_old_macs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mac.csv"
+    path.write_bytes(b"id,text\r1,Ann\r")
+    done = call("extract", "-s", "person", path)
+    check_manners(done)
+    assert done.code == 1
+    assert "a carriage return within a row" in done.err
+    assert "LF or CRLF" in done.err
+
+
+def test_a_closed_standard_input_is_named_and_nobody_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="stdin: is closed"):
+        read_bytes("-")
+    assert not console.may_ask()
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "9", "30"])
+def test_help_in_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["--help"], ["extract", "--help"], ["list", "models"]):
+        done = call(*words)
+        check_manners(done)
+        assert done.code == 0
+
+
+@pytest.mark.parametrize("option", ["--limit", "--context", "--threads", "--overlap"])
+def test_a_number_without_bound_is_refused(option: str) -> None:
+    done = call("extract", "-s", "person", option, "9" * 20, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert option in done.err
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("option", "number"), [("--context", 2**40), ("--threads", 100_000)])
+def test_more_memory_or_threads_than_there_are_is_refused(option: str, number: int) -> None:
+    """The first filled the memory of the machine."""
+    done = call("extract", "-s", "person", option, str(number), stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert f"{option} {number}" in done.err

@@ -103,7 +103,7 @@ def main() -> None:
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         drawn = list(development.draw(given.sources, given.rows, folder / "rows"))
         found = resolve_model()
-        options = ExtractOptions(min_scores=found.min_scores)
+        options = ExtractOptions(by_task=found.by_task)
         for spec in (PARTS, *given.formats):
             answer(spec, drawn, folder, options)
         print("| set | rows | parts |", " | ".join(given.formats), "|")

@@ -1,14 +1,16 @@
-"""The least scores worth showing, task by task: chosen on development data.
+"""The least scores worth showing, and the types at once, task by task: chosen on development data.
 
-Run: ``python tests/bench/thresholds.py CORPORA SET... [--texts 40] [--adapter ADAPTER]``, with
-sets as ``embedded.py`` names them, at least one for each task that is to have a threshold. All
-types of a set are asked of texts of its development part. For each task the table has the mean of
-strict F1 over its sets by least score, and by how near to the best of its span a type's score must
-be (0: all types, 1: the best alone). The choice takes the nearness with the best F1, and raises
-precision as far as F1 keeps: of the least scores whose mean F1 is within ``KEPT`` points of the
-best, the highest. Where precision stays below ``WORTH`` even so, it is the first that reaches
-``WORTH`` while anything is found at all, else 1: the task is silent by default. The last lines go
-into the adapter's entry of ``catalogue.toml`` (or, as JSON, into its ``iepile.json``).
+    python tests/bench/thresholds.py CORPORA SET... [--texts 40] [--adapter A] [--split-num N ...]
+
+Sets are named as ``embedded.py`` names them, at least one for each task that is to have settings.
+All types of a set are asked of texts of its development part. For each task the table has the mean
+of strict F1 over its sets by least score, and by how near to the best of its span a type's score
+must be (0: all types, 1: the best alone). The choice takes the nearness with the best F1, and
+raises precision as far as F1 keeps: of the least scores whose mean F1 is within ``KEPT`` points of
+the best, the highest. Where precision stays below ``WORTH`` even so, it is the first that reaches
+``WORTH`` while anything is found at all, else 1: the task is silent by default. With several
+``--split-num`` the one with the best mean is taken. The last lines go into the adapter's entry of
+``catalogue.toml`` (or, as JSON, into its ``iepile.json``).
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ import embedded
 
 import iepile_cli as iepile
 from iepile_cli.backends.opening import Opened, open_model
-from iepile_cli.extraction.inputs import document_of, raise_error
+from iepile_cli.errors import raise_error
+from iepile_cli.extraction.inputs import document_of
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.extraction.results import Result, merge, to_json
+from iepile_cli.models.adapter_settings import TaskSettings
 
 # F1 points that a higher precision may cost.
 KEPT = 0.5
@@ -43,7 +47,9 @@ NEAR = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0]
 Scores: TypeAlias = dict[tuple[float, float], tuple[float, float, float]]
 
 
-def scored(opened: Opened, folder: Path, texts: int, scratch: Path) -> Scores:
+def scored(
+    opened: Opened, folder: Path, texts: int, scratch: Path, split_num: int | None
+) -> Scores:
     """What each pair of thresholds gives on one set, all units of its task together."""
     key, label = embedded.PARTS[folder.parent.name]
     records = embedded.drawn(folder, key, texts, ("dev", "test"))
@@ -58,7 +64,7 @@ def scored(opened: Opened, folder: Path, texts: int, scratch: Path) -> Scores:
     embedded.write(
         gold, ({**r, key: [i for i in r.get(key, ()) if i[label] in names]} for r in records)
     )
-    options = ExtractOptions(min_score=0, best_type=False).suiting(opened)
+    options = ExtractOptions(min_score=0, best_type=False, split_num=split_num).suiting(opened)
     documents = (document_of(record["text"], int(record["id"])) for record in records)
     results = list(
         extract(
@@ -86,7 +92,7 @@ def _evaluated(
     near: float,
     gold: Path,
 ) -> tuple[float, float, float]:
-    options = ExtractOptions(min_score=least, near_scores={schema.task.name: near})
+    options = ExtractOptions(by_task={schema.task.name: TaskSettings(least, near)})
     predicted = gold.with_name("predicted.jsonl")
     records_out = []
     for record, result in zip(records, results, strict=True):
@@ -122,34 +128,45 @@ def main() -> None:
     parser.add_argument("corpora", type=Path)
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--texts", type=int, default=40)
+    parser.add_argument("--split-num", type=int, action="append", help="default: the task's own")
     parser.add_argument("--model")
     parser.add_argument("--adapter", action="append", default=[])
     given = parser.parse_args()
-    tasks: dict[str, list[Scores]] = defaultdict(list)
+    tasks: dict[str, dict[int | None, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     opened = open_model(given.model, adapters=given.adapter)
     with tempfile.TemporaryDirectory() as scratch:
         for name in given.sets:
             folder = given.corpora / (name if "/" in name else f"NER/{name}")
-            scores = scored(opened, folder, given.texts, Path(scratch))
-            tasks[folder.parent.name].append(scores)
-            best = max(scores, key=lambda pair: scores[pair][2])
-            every = _shown(scores[0.0, 0.0])
-            print(f"{name}: all {every}; at most {_shown(scores[best])} with {best}", flush=True)
+            for split_num in given.split_num or [None]:
+                scores = scored(opened, folder, given.texts, Path(scratch), split_num)
+                tasks[folder.parent.name][split_num].append(scores)
+                best = max(scores, key=lambda pair: scores[pair][2])
+                every = _shown(scores[0.0, 0.0])
+                shown = f"{name}, {split_num or 'usual'} at once: all {every}"
+                print(f"{shown}; at most {_shown(scores[best])} with {best}", flush=True)
     opened.runner.close()
-    table = {}
-    for task, sets in tasks.items():
-        means: Scores = {pair: _mean([one[pair] for one in sets]) for pair in sets[0]}
-        table[task] = chosen(means)
-        print(f"\n{task}, mean of {len(sets)}:\n\n| least | {' | '.join(map(str, NEAR))} |")
+    lines = [_choice(task, by_number) for task, by_number in tasks.items()]
+    print("\n" + "\n".join(lines))
+
+
+def _choice(task: str, by_number: dict[int | None, list[Scores]]) -> str:
+    """Print the means of a task's sets; gives the line of the catalogue."""
+    means: dict[int | None, Scores] = {
+        number: {pair: _mean([one[pair] for one in sets]) for pair in sets[0]}
+        for number, sets in by_number.items()
+    }
+    for number, scores in means.items():
+        count = f"{len(by_number[number])} sets, {number or 'usual'} at once"
+        print(f"\n{task}, mean of {count}:\n\n| least | {' | '.join(map(str, NEAR))} |")
         print("|---" * (len(NEAR) + 1) + "|")
         for least in LEAST:
-            row = " | ".join(f"{means[least, near][2]:.1f}" for near in NEAR)
+            row = " | ".join(f"{scores[least, near][2]:.1f}" for near in NEAR)
             print(f"| {least:.2f} | {row} |")
-        least, near = table[task]
-        print(f"\nchosen: {_shown(means[least, near]) if least < 1 else 'silent by default'}")
-    for field, at in (("min_scores", 0), ("near_scores", 1)):
-        inner = ", ".join(f"{task} = {pair[at]:.2f}" for task, pair in table.items())
-        print(f"{field} = {{ {inner} }}")
+    number = max(means, key=lambda one: max(f1 for _, _, f1 in means[one].values()))
+    least, near = chosen(means[number])
+    print(f"\nchosen: {_shown(means[number][least, near]) if least < 1 else 'silent by default'}")
+    split = "" if number is None else f", split_num = {number}"
+    return f"by_task.{task} = {{ min_score = {least:.2f}, near_score = {near:.2f}{split} }}"
 
 
 def _mean(scores: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -129,7 +129,7 @@ def test_the_least_score_is_as_asked_else_as_the_adapter_wants(tmp_path: Path) -
         return [item["score"] for item in objects(ran.stdout)[0]["items"]]
 
     every, usual = scores("--min-score", "0"), scores()
-    least = resolve_model().min_scores["NER"]
+    least = resolve_model().by_task["NER"].min_score
     assert usual == [score for score in every if score >= least]
     assert scores("--min-score", "0.9") == [score for score in every if score >= 0.9]
     assert scores("--adapter", "none") != every

@@ -13,8 +13,9 @@ from iepile_cli.backends import Options
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
+from iepile_cli.extraction.requests import schema_batches
 from iepile_cli.models import resolve_model
-from iepile_cli.models.adapter_settings import AdapterSettings
+from iepile_cli.models.adapter_settings import AdapterSettings, TaskSettings
 from iepile_cli.task.schema import read_schema
 from iepile_cli.task.table import TASKS
 from iepile_cli.templates import AUTO
@@ -173,19 +174,32 @@ def test_the_adapter_says_how_long_passages_are(records: bool, expected: int) ->
 
 
 def test_an_adapter_of_the_user_s_own_says_it_in_its_settings(tmp_path: Path) -> None:
-    scores = {"RE": 0.5}
-    AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80, min_scores=scores).write(
-        tmp_path
-    )
+    by_task = {"RE": TaskSettings(min_score=0.5, split_num=8)}
+    settings = AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80, by_task=by_task)
+    settings.write(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     found = resolve_model("smollm2", [str(tmp_path)])
-    assert (found.passage_tokens, found.min_scores) == (80, scores)
+    assert (found.passage_tokens, found.by_task) == (80, by_task)
 
 
 def test_the_least_score_is_the_adapter_s_for_each_task_unless_asked() -> None:
-    found = replace(resolve_model(), min_scores={"NER": 0.25, "RE": 0.5})
+    found = replace(resolve_model(), by_task={"NER": TaskSettings(0.25), "RE": TaskSettings(0.5)})
     opened = Opened(None, AUTO, found, "llama-cpp")  # type: ignore[arg-type]
     tasks = [TASKS[name] for name in ("NER", "RE", "EE")]
     usual, asked = (ExtractOptions(min_score=s).suiting(opened) for s in (None, 0.4))
     assert [usual.least_score(task) for task in tasks] == [0.25, 0.5, 0.0]
     assert [asked.least_score(task) for task in tasks] == [0.4, 0.4, 0.4]
+
+
+def test_so_many_types_at_once_as_the_adapter_answers_best_unless_asked() -> None:
+    found = replace(resolve_model(), by_task={"NER": TaskSettings(split_num=2)})
+    opened = Opened(None, AUTO, found, "llama-cpp")  # type: ignore[arg-type]
+    task, schema = read_schema(["a,b,c,d,e"])
+
+    def sizes(how: ExtractOptions) -> list[int]:
+        return [len(batch) for batch in schema_batches(task, schema, how)]
+
+    assert sizes(ExtractOptions()) == [5]
+    assert sizes(ExtractOptions().suiting(opened)) == [2, 2, 1]
+    assert sizes(ExtractOptions(split_num=4).suiting(opened)) == [5]
+    assert sizes(ExtractOptions(split_num=1).suiting(opened)) == [1] * 5

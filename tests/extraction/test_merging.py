@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from iepile_cli.extraction.grounding import Item, Span, ground
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.extraction.results import merge
+from iepile_cli.models.adapter_settings import TaskSettings
 from iepile_cli.task import TASKS, Roles, SchemaItem, parse_answer
 from iepile_cli.task.passages import passages
 
@@ -159,7 +160,7 @@ def test_of_several_types_of_one_span_those_near_the_best() -> None:
             item(PERSON, ("mention", "Ann", 8), score=None),
             item(PLACE, ("mention", "Ann", 8), score=0.1),
         ]
-        how = ExtractOptions(near_scores={"NER": 0.9}, **options)
+        how = ExtractOptions(by_task={"NER": TaskSettings(near_score=0.9)}, **options)
         return merge(TASKS["NER"], [PERSON, PLACE], items, TEXT, how).answer
 
     assert merged(0.55) == {"person": ["Bob", "Ann"], "place": ["Bob", "Ann"]}

@@ -57,7 +57,8 @@ def test_entry_is_complete(entry: ModelEntry) -> None:
     if entry.kind == "adapter":
         assert (entry.lora_r, entry.lora_alpha) == ((16, 32) if entry.embedded else (64, 64))
         assert ENTRIES[entry.base].kind == ("gguf" if entry.embedded else "base")
-    assert all(0 < score < 1 and task in TASKS for task, score in entry.min_scores.items())
+    assert set(entry.by_task) <= set(TASKS)
+    assert all(0 < known.min_score < 1 for known in entry.by_task.values())
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
@@ -114,9 +115,13 @@ def test_users_entries_are_added_and_win(tmp_path: Path, monkeypatch: pytest.Mon
         ('[x]\nkind = "base"\nsize = "big"\n', "x.size: int is expected"),
         ('[x]\nkind = "base"\nsize = true\n', "x.size: int is expected"),
         ('[x]\nkind = "base"\nlanguages = "en"\n', "a list of texts is expected"),
-        ('[x]\nkind = "adapter"\nmin_scores = 0.2\n', "a score (0..1) for each task"),
-        ('[x]\nkind = "adapter"\nmin_scores = {ner = 2}\n', "a score (0..1) for each task"),
-        ('[x]\nkind = "adapter"\nmin_scores = {nerd = 0.2}\n', "no task is called 'nerd'"),
+        ('[x]\nkind = "adapter"\nby_task = 0.2\n', "x.by_task: a table for each task"),
+        ('[x]\nkind = "adapter"\nby_task.ner = 0.2\n', "x.by_task: a table for each task"),
+        ('[x]\nkind = "adapter"\nby_task.ner = {least = 1}\n', "of min_score, near_score, split"),
+        ('[x]\nkind = "adapter"\nby_task.ner.min_score = 2\n', "a score (0..1) is expected"),
+        ('[x]\nkind = "adapter"\nby_task.ner.near_score = "a"\n', "a score (0..1) is expected"),
+        ('[x]\nkind = "adapter"\nby_task.ner.split_num = 0\n', "split_num: a number of types"),
+        ('[x]\nkind = "adapter"\nby_task.nerd.min_score = 0.2\n', "no task is called 'nerd'"),
         ('[x]\nkind = "data"\n[x.splits]\ntrain = 1\n', "tables with 'file'"),
         ('[x]\nkind = "data"\n[x.splits.train]\nfile = 5\n', "tables with 'file'"),
         ('[".."]\nkind = "base"\n', "'..' is not a name"),

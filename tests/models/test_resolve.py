@@ -70,9 +70,9 @@ def test_the_embedded_model_has_an_adapter_unless_none_is_wanted(
     assert adapter.read_bytes()[:4] == b"GGUF"
     assert adapter.stat().st_size < 15_000_000
     assert usual == resolve_model(adapters=["smollm2-iepile-lora"], registry=known)
-    assert 0 < usual.min_scores["NER"] < 1
+    assert 0 < usual.by_task["NER"].min_score < 1
     bare = resolve_model(adapters=[NO_ADAPTER], registry=known)
-    assert (bare.adapters, bare.min_scores, bare.path) == ((), {}, usual.path)
+    assert (bare.adapters, bare.by_task, bare.path) == ((), {}, usual.path)
     with pytest.raises(UsageError, match="name it alone"):
         resolve_model(adapters=[NO_ADAPTER, "smollm2-iepile-lora"], registry=known)
 

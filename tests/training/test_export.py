@@ -616,3 +616,13 @@ def test_the_settings_of_a_merged_file_stay(gguf_parts: tuple[Path, Path], tmp_p
     assert read_adapter_settings(second) == read_adapter_settings(first)
     with GgufFile(second) as file:
         assert file.formats() == {"Q8_0"}
+
+
+def test_an_export_of_a_catalogue_s_model_keeps_what_is_known_of_it(tmp_path: Path) -> None:
+    """Otherwise the exported file would answer worse than what it was made of."""
+    made = tmp_path / "out.gguf"
+    export(ExportOptions("gguf", str(made), adapter=("smollm2-iepile-lora",), quantise="q8_0"))
+    usual, exported = resolve_model(), resolve_model(str(made))
+    assert exported.adapters == ()
+    for name in ("passage_tokens", "by_task", "tasks", "languages", "template"):
+        assert getattr(exported, name) == getattr(usual, name)

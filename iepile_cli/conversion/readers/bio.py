@@ -64,6 +64,10 @@ def read_bio(source: Input, name: str) -> Iterator[tuple[int, bytes] | Problem]:
         if short is not None:
             yield Problem(short.line, UNFIT, f"no column {max(columns) + 1}")
             continue
+        broken = next((row for row in rows if "\r" in "".join(row.cells)), None)
+        if broken is not None:
+            yield Problem(broken.line, UNFIT, "a carriage return: lines end in LF or CRLF")
+            continue
         wrong = next((row for row in rows if not _TAG.fullmatch(row.cells[tag])), None)
         if wrong is not None:
             yield Problem(wrong.line, UNFIT, f"{wrong.cells[tag]!r} is no tag")
