@@ -17,7 +17,7 @@ from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.conversion.convert_file import Progress
-    from iepile_cli.conversion.report import Report
+    from iepile_cli.conversion.file_report import Report
 
 EXAMPLES = """
 Examples:

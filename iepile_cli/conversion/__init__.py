@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iepile_cli.conversion.convert_all import convert
+    from iepile_cli.conversion.file_report import Report
     from iepile_cli.conversion.options import ConvertOptions
     from iepile_cli.conversion.plan import Plan
     from iepile_cli.conversion.readers import read_gold
-    from iepile_cli.conversion.report import Report
 
 # Loaded on first use: the command line looks at the options alone.
 _HOMES = {
     "ConvertOptions": "options",
     "Plan": "plan",
-    "Report": "report",
+    "Report": "file_report",
     "convert": "convert_all",
     "read_gold": "readers",
 }

@@ -23,11 +23,11 @@ from iepile_cli.conversion.datasets import (
     split_of,
     task_of,
 )
+from iepile_cli.conversion.file_report import Report
 from iepile_cli.conversion.hard_negatives import write_hard_negatives
 from iepile_cli.conversion.options import AUTO, GRAPH_FORMS, JSON_ARRAYS, ConvertOptions
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import files_of, form_of
-from iepile_cli.conversion.report import Report
 from iepile_cli.errors import IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import display_name

@@ -14,10 +14,10 @@ import orjson
 
 from iepile_cli.conversion.chunks import Chunk
 from iepile_cli.conversion.convert_record import AliasConverter, Converted, Converter
-from iepile_cli.conversion.gold import KEPT, Problem, Unusable, read_json
+from iepile_cli.conversion.file_report import Counts
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.conversion.report import Counts
+from iepile_cli.conversion.record_gold import KEPT, Problem, Unusable, read_json
 from iepile_cli.conversion.sampling import rng_for
 
 

@@ -19,11 +19,11 @@ from iepile_cli.conversion.convert_chunk import (
     convert_chunk,
     survey_chunk,
 )
-from iepile_cli.conversion.gold import SAME_ID, Problem
+from iepile_cli.conversion.file_report import Report
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
-from iepile_cli.conversion.report import Report
+from iepile_cli.conversion.record_gold import SAME_ID, Problem
 from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.shards import Shard

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.gold import (
+from iepile_cli.conversion.label_aliases import (
+    NAMINGS,
+    LabelAliases,
+    Naming,
+    draw_naming,
+    rename_entries,
+)
+from iepile_cli.conversion.plan import Plan
+from iepile_cli.conversion.quick_records import QuickReader
+from iepile_cli.conversion.record_gold import (
     NO_GOLD,
     NOT_IN_SCHEMA,
     GoldLabels,
@@ -22,15 +31,6 @@ from iepile_cli.conversion.gold import (
     text_of,
     warnings,
 )
-from iepile_cli.conversion.label_aliases import (
-    NAMINGS,
-    LabelAliases,
-    Naming,
-    draw_naming,
-    rename_entries,
-)
-from iepile_cli.conversion.plan import Plan
-from iepile_cli.conversion.quick_records import QuickReader
 from iepile_cli.conversion.rows import Answer, BatchTemplate, RowWriter, inner
 from iepile_cli.conversion.sampling import Request, Sampler, rng_for
 from iepile_cli.task.instruction import answer_json, dumps

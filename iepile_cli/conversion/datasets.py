@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iepile_cli.conversion.convert_file import open_chunks, silent, survey_files
-from iepile_cli.conversion.gold import FIELDS, Unusable, item_of, read_json
 from iepile_cli.conversion.hard_negatives import joined, read_hard_negatives
 from iepile_cli.conversion.label_aliases import read_label_aliases, read_renames, rename_items
 from iepile_cli.conversion.mining import Survey, mined
 from iepile_cli.conversion.options import AUTO, ConvertOptions
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import form_of
+from iepile_cli.conversion.record_gold import FIELDS, Unusable, item_of, read_json
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool

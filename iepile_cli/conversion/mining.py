@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from iepile_cli.conversion.gold import Key, item_of, key_of_gold, read_annotation, text_of
 from iepile_cli.conversion.label_aliases import rename_entries
 from iepile_cli.conversion.plan import HardNegatives
+from iepile_cli.conversion.record_gold import Key, item_of, key_of_gold, read_annotation, text_of
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import label_of, slot_name
 from iepile_cli.task.table import Task, task_named

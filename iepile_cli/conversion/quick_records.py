@@ -1,7 +1,7 @@
 """Records of the usual form, read the quick way: decoded in C by types made from a task's layout.
 
-Whatever has another form gives None here and is read the general way (``gold.py``), which says what
-is wrong with it. The answers are those that ``task/instruction.py: answer_json`` gives.
+Whatever has another form gives None here and is read the general way (``record_gold.py``), which
+says what is wrong with it. Answers are those that ``task/instruction.py: answer_json`` gives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 import orjson
 
-from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, distinct_entries
+from iepile_cli.conversion.record_gold import GoldLabels, GoldSlots, Key, distinct_entries
 from iepile_cli.conversion.rows import Cache, inner, nested
 from iepile_cli.conversion.sampling import Request
 from iepile_cli.task.instruction import dumps

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
-from iepile_cli.conversion.gold import Key
+from iepile_cli.conversion.record_gold import Key
 from iepile_cli.conversion.sampling import Batch, Request, Sampler
 from iepile_cli.task.instruction import dumps, instruction_json, item_json, schema_json
 from iepile_cli.task.shape import render

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
 from iepile_cli.conversion.plan import HardNegatives, Plan
+from iepile_cli.conversion.record_gold import GoldLabels, GoldSlots, Key, item_of, key_of
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem, label_of
 

@@ -20,12 +20,19 @@ from iepile_cli.conversion.convert_file import (
     silent,
     write_chunks,
 )
-from iepile_cli.conversion.gold import FIELDS, PART_LOST, Problem, Unusable, read_json, text_of
+from iepile_cli.conversion.file_report import Counts, Report
 from iepile_cli.conversion.graphs import GRAPHS, GraphFile
 from iepile_cli.conversion.label_aliases import rename_entries
 from iepile_cli.conversion.options import JSON_ARRAYS
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.conversion.report import Counts, Report
+from iepile_cli.conversion.record_gold import (
+    FIELDS,
+    PART_LOST,
+    Problem,
+    Unusable,
+    read_json,
+    text_of,
+)
 from iepile_cli.conversion.writers import BratFolder, tool_form
 from iepile_cli.errors import UsageError
 from iepile_cli.files import display_name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iepile_cli.conversion import Plan
 from iepile_cli.conversion.convert_record import Converter
-from iepile_cli.conversion.gold import (
+from iepile_cli.conversion.record_gold import (
     distinct_entries,
     gold_labels,
     key_of_gold,

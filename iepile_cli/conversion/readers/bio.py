@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import LONGEST
-from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, entity_entry
+from iepile_cli.conversion.record_gold import UNFIT, Problem, Unusable
 from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
 from iepile_cli.files import Input, read_text

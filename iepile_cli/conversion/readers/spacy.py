@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.gold import NOT_ACCEPTED, Problem, Unusable
 from iepile_cli.conversion.readers.bio import tagged_record
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, relation_entry, span_record
+from iepile_cli.conversion.record_gold import NOT_ACCEPTED, Problem, Unusable
 from iepile_cli.errors import DataError
 from iepile_cli.task.instruction import dumps
 
