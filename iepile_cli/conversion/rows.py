@@ -22,6 +22,8 @@ from iepile_cli.task.shape import render
 Answer: TypeAlias = Callable[[bytes, list[Any], Request], bytes]
 
 _INPUT = b', \\"input\\": '
+# The same after a list of schema items, which begins with the row.
+_LISTED = b"]" + _INPUT
 _END = b'}"}\n'
 _OUTPUT = b'}", "output": "{'
 # Stand for the slots and the given triggers of a schema item; JSON text holds no such bytes.
@@ -92,17 +94,18 @@ class RowWriter:
         self.sampler = sampler
         self.task = plan.task
         named = f'"task": {dumps(self.task.name)}, "source": {dumps(plan.source)}'
+        # Descriptions turn a list of names into an object.
+        self.described = not self.task.item_keys and any(item.description for item in plan.items)
+        opening = b"" if self.described else b"["
         self.start = {}
         for language in self.task.instruction:
             text = instruction_json(self.task, (), "", language).removesuffix('[], "input": ""}')
-            self.start[language] = f'{named}, "instruction": "'.encode() + inner(text)
-        # Descriptions turn a list of names into an object.
-        self.described = not self.task.item_keys and any(item.description for item in plan.items)
+            self.start[language] = f'{named}, "instruction": "'.encode() + inner(text) + opening
         self.described_slots = {
             key for key, item in self.sampler.items.items() if any(item.descriptions)
         }
         self.names: Cache[str, bytes] = Cache(nested)
-        self.shown: Cache[Request, bytes] = Cache(self._shown)
+        self.shown: Cache[tuple[Key, Any], bytes] = Cache(self._shown)
         self.nothing: Cache[Key, bytes] = Cache(self._nothing)
 
     def _nothing(self, key: Key) -> bytes:
@@ -110,25 +113,26 @@ class RowWriter:
         empty = dumps(render(self.task.shape, (), self.sampler.item(Request(key))))
         return nested(_type_of(key)) + b": " + empty.encode()
 
-    def _shown(self, request: Request) -> bytes:
-        """A request as the instruction shows it: ``item_json``, escaped.
+    def _shown(self, item: tuple[Key, Any]) -> bytes:
+        """The item of a key and a trigger as the instruction shows it: ``item_json``, escaped.
 
         Marks stand for the slots and for the given triggers, which differ from record to record.
         """
+        item_key, trigger = item
         names, parts = self.names, []
         for key, field in self.task.item_keys:
             if field == "slots":
                 value = b"[" + _SLOTS + b"]"
             elif field == "triggers":
-                if request.trigger is not _GIVEN:
+                if trigger is not _GIVEN:
                     continue
                 value = b"[" + _TRIGGERS + b"]"
             elif field == "trigger":
-                value = b"false" if request.trigger is False else b"true"
+                value = b"false" if trigger is False else b"true"
             elif field == "type":
-                value = names[_type_of(request.key)]
+                value = names[_type_of(item_key)]
             else:
-                value = names[request.key[1 if field == "subject_type" else 2]]
+                value = names[item_key[1 if field == "subject_type" else 2]]
             parts.append(names[key] + b": " + value)
         return b"{" + b", ".join(parts) + b"}"
 
@@ -138,9 +142,9 @@ class RowWriter:
         if key in self.described_slots:
             return inner(dumps(item_json(self.task, self.sampler.item(request))))
         if type(trigger) is not tuple:
-            shown = self.shown[Request(key, (), trigger)]
+            shown = self.shown[key, trigger]
         else:
-            shown = self.shown[Request(key, (), _GIVEN)]
+            shown = self.shown[key, _GIVEN]
             shown = shown.replace(_TRIGGERS, b", ".join(map(nested, trigger)))
         if not slots:
             return shown.replace(_SLOTS, b"")
@@ -155,16 +159,16 @@ class RowWriter:
         shares = False
         if self.described:
             items = [self.sampler.item(one) for one in requests]
-            schema = inner(dumps(schema_json(self.task, items)))
+            schema = inner(dumps(schema_json(self.task, items))) + _INPUT
         elif not self.task.item_keys:
             names = self.names
-            schema = b"[" + b", ".join([names[key] for key in places]) + b"]"  # type: ignore[index]
+            schema = b", ".join([names[key] for key in places]) + _LISTED  # type: ignore[index]
         else:
-            schema = b"[" + b", ".join([self._item(one) for one in requests]) + b"]"
+            schema = b", ".join([self._item(one) for one in requests]) + _LISTED
             if self.task.layout.subject_type:
                 shares = len(set(map(_type_of, places))) < len(places)
         whole = b", ".join(dict.fromkeys(empty) if shares else empty)
-        return BatchTemplate(schema + _INPUT, requests, places, empty, whole, shares)
+        return BatchTemplate(schema, requests, places, empty, whole, shares)
 
     def train_rows(
         self,
