@@ -55,8 +55,8 @@ def convert_file(
     """Convert the records of one file (None: stdin) to rows in ``output`` (None: stdout).
 
     With ``dev_output``, rows of the plan's dev share go there; with ``part`` only that part of the
-    records is converted. Records that cannot be used are
-    left out and counted in the report. ``several`` files are converted at once. Raises
+    records is converted. Records that cannot be used are left out and
+    counted in the report. ``several`` files are converted at once. Raises
     ``DataError`` for a file that cannot be read and, with ``plan.strict``, for the first problem.
     """
     plan.check()
@@ -124,7 +124,7 @@ def _numbers_of(
         for chunk in chunks:
             total = chunk.after - 1
     start, stop = part.bounds(total)
-    # What is wrong after the last record is for the last part to say.
+    # Problems after the last record belong to the last part.
     return start + 1, math.inf if part.last else stop + 1
 
 

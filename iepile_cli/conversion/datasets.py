@@ -111,7 +111,7 @@ def split_of(path: Path | None) -> str:
 def task_of(folder: Path, inside: int = 0) -> Task | None:
     """The task that a folder's path names: the nearest of its last parts.
 
-    ``inside`` is the number of parts that belong to the corpus; folders far above it say nothing.
+    ``inside`` is the number of parts that belong to the corpus; folders further up are ignored.
     """
     at = _task_level(folder, inside)
     return None if at is None else TASKS[folder.resolve().parts[at].upper()]
@@ -170,7 +170,7 @@ class DatasetPlanner:
         self._survey: Survey | None = None
 
     def needed_task(self) -> Task:
-        """The task; raises ``UsageError`` when nothing says which."""
+        """The task; raises ``UsageError`` where neither options nor the data name it."""
         if self.task is None and self.form != "iepile":
             self.task = self._annotated_task()
         if self.task is None:

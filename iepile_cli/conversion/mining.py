@@ -4,7 +4,7 @@ IEPile's dictionary of labels that are easily mistaken for each other was made b
 pass over the records counts, in tables of bounded size, and a pair of labels is scored by two
 signals, each between 0 and 1, which are taken together as independent evidence (noisy or):
 
-* ambiguity: mentions that have the one label here and the other there;
+* ambiguity: mentions that have the one label in some records and the other in others;
 * context: words in and around the mentions (cosine of their tf-idf).
 
 Words that labels' names share, mentions on the same words of a record, and records that hold both

@@ -18,10 +18,10 @@ from iepile_cli.files import Input, read_text
 from iepile_cli.task.instruction import dumps
 
 _TAG = re.compile(r"O|[BIESLUM]-\S.*")
-# Columns are parted by tabs or by blanks; a no-break space belongs to its token.
+# Tabs or blanks separate columns; a no-break space belongs to its token.
 _BLANKS = re.compile(r"[ \t]+")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-# With the signs and kana beside them; Hangul and emoji are parted by blanks.
+# With the signs and kana beside them; blanks separate Hangul and emoji.
 _CHINESE = re.compile("[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 TOKEN_KEYS = ("tokens", "words")

@@ -36,7 +36,7 @@ def spacy_records(value: Any, note: Note) -> Iterator[dict[str, Any]]:
 
 
 def _document(value: dict[str, Any]) -> dict[str, Any]:
-    # Prodigy writes what the annotator said; without a word it is accepted.
+    # Prodigy writes the annotator's answer; an example without one is accepted.
     answer = value.get("answer", ACCEPT)
     if answer != ACCEPT:
         raise Unusable(NOT_ACCEPTED, str(answer))
