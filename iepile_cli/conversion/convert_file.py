@@ -55,9 +55,9 @@ def convert_file(
     """Convert the records of one file (None: stdin) to rows in ``output`` (None: stdout).
 
     With ``dev_output``, rows of the plan's dev share go there; with ``part`` only that part of the
-    records is converted. Records that cannot be used are left out and
-    counted in the report. ``several`` files are converted at once. Raises
-    ``DataError`` for a file that cannot be read and, with ``plan.strict``, for the first problem.
+    records is converted. Records that cannot be used are left out and counted in the report.
+    ``several`` files are converted at once. Raises ``DataError`` for a file that cannot be read
+    and, with ``plan.strict``, for the first problem.
     """
     plan.check()
     report = Report(name=display_name(path))

@@ -171,7 +171,7 @@ def bio_lines(found: Annotation, lost: Lost) -> str:
 
 
 def conll_lines(found: Annotation, lost: Lost) -> str:
-    """A document as ``bio_lines`` has a sentence, with a blank line between sentences, after ``-DOCSTART-``."""
+    """A document after ``-DOCSTART-``: as ``bio_lines``, with a blank line between sentences."""
     ends = [unit.end for unit in units(found.text) if unit.cut >= SENTENCE]
     made = ["-DOCSTART-\tO\n"]
     sentence = -1
