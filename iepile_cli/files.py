@@ -114,7 +114,8 @@ def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> 
             if error.errno in NO_SPACE:
                 # Of what is written meanwhile.
                 raise
-            if isinstance(error, FileNotFoundError) and path is not None:
+            # Without a file's name it is of what happens meanwhile, such as a missing /tmp.
+            if isinstance(error, FileNotFoundError) and error.filename and path is not None:
                 raise NoSuchFile(display_name(path)) from None
             reason = error.strerror or str(error)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None

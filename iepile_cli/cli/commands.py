@@ -144,6 +144,10 @@ class _Values:
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         converted = _converted(value, self.descriptor.annotation, self.descriptor.parameter_info)
+        given = value if isinstance(value, (list, tuple)) else [value]
+        if any("\0" in str(one) for one in given):
+            # A shell can pass none, a configuration file can.
+            raise BadParameter("holds a NUL character", ctx=ctx, param=param)
         if isinstance(converted, int) and abs(converted) >= _INTEGERS:
             raise BadParameter("is too large a number", ctx=ctx, param=param)
         if converted is not None:

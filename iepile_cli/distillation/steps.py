@@ -147,28 +147,21 @@ class Distillation:
     ) -> Cost:
         """The answers to documents in the file ``name``; costs of interrupted runs are added."""
         partial = self.facts.setdefault("partial", {})
-        done = Cost(**partial.get(name, {}))
-        cost = Cost()
+        cost = Cost(**partial.get(name, {}))
         try:
-            cost = answer_texts(
+            answer_texts(
                 in_blocks(documents),
                 self.file(name),
                 question or self.question,
                 opening,
+                cost,
                 self.on_error,
                 lambda count: self.progress(name, count),
             )
         finally:
-            total = Cost(
-                done.texts + cost.texts,
-                cost.failed,
-                done.tokens + cost.tokens,
-                done.seconds + cost.seconds,
-                max(done.memory, cost.memory),
-            )
-            partial[name] = asdict(total)
+            partial[name] = asdict(cost)
             self._save()
-        return total
+        return cost
 
     def _teacher(self) -> Opened:
         from iepile_cli.backends.opening import open_model

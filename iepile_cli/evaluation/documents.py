@@ -56,6 +56,9 @@ _UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
 Receiver: TypeAlias = "Callable[[Document, int], None]"
 
 
+_NO_SURFACES: Mapping[tuple[int, int], str] = MappingProxyType({})
+
+
 class Document:
     """A text with its gold facts and everything that was predicted for it.
 
@@ -66,11 +69,24 @@ class Document:
     is where the document is counted, and ``rows`` are the counts of rows there.
     """
 
-    # Most documents have none of these.
-    gold: Facts | None = None
-    optional: Sequence[Fact] = ()
-    broken: Sequence[str] = ()
-    surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
+    # One is made for each text: with slots, its attributes are found faster.
+    __slots__ = (
+        "batches",
+        "broken",
+        "comparable_text",
+        "first",
+        "gold",
+        "group",
+        "id",
+        "label",
+        "optional",
+        "predicted",
+        "reader",
+        "rows",
+        "source",
+        "surfaces",
+        "text",
+    )
 
     def __init__(
         self,
@@ -91,6 +107,10 @@ class Document:
         self.first = first
         self.predicted: Facts = reader.empty()
         self.batches: dict[int, Batch] = {}
+        self.gold: Facts | None = None
+        self.optional: Sequence[Fact] = ()
+        self.broken: Sequence[str] = ()
+        self.surfaces: Mapping[tuple[int, int], str] = _NO_SURFACES
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -277,7 +297,7 @@ class RowReader:
         rows[ANSWERS] += 1
         if batch.number:
             document.batches[batch.number] = batch
-        if task.needs_batch or row.truncated:
+        if task.needs_batch or row.truncated or not isinstance(output, str):
             self._add_odd_answer(row, batch, document)
         elif output not in self._empty_answers:
             predicted = document.predicted
@@ -288,7 +308,7 @@ class RowReader:
                 self._add_odd_answer(row, batch, document)
                 return
             if len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
-                self._empty_answers.add(output)  # type: ignore[arg-type]
+                self._empty_answers.add(output)
 
     def _add_odd_answer(self, row: Row, batch: Batch, document: Document) -> None:
         rows, output = document.rows, row.output

@@ -134,7 +134,7 @@ class GoldComparison:
         index = self._gold[task.name]
         if spans:
             if document.text is None and is_result(value) and not value.get("id"):
-                document.text = self._text(value)
+                document.text = document.comparable_text = self._text(value)
             gold = index.find(value, document.text)
         record = index.record(gold) if gold != NO_GOLD else {}
         if not spans:

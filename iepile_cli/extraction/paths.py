@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -76,7 +77,8 @@ def _expand(path: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> 
         yield path
     elif glob.has_magic(path):
         # The shell leaves a glob as it is when nothing matches, or when it was quoted.
-        matches = sorted(glob.glob(path, recursive=True))
+        # Each further "**/" names the same files, in many times the time.
+        matches = sorted(glob.glob(re.sub(r"(\*\*/)+", "**/", path), recursive=True))
         if not matches:
             on_error(DataError("no file matches", path=display_name(path)))
         for match in matches:

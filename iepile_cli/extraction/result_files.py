@@ -14,8 +14,8 @@ from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import TASKS
 
-# A result and its text; None where that is not to be had, and then why.
-Read: TypeAlias = "tuple[dict[str, Any], str | None, str]"
+# A result, its text or None, and why there is none.
+ResultWithText: TypeAlias = "tuple[dict[str, Any], str | None, str]"
 
 
 def read_results(path: str | None, on_error: OnError) -> Iterator[dict[str, Any]]:
@@ -100,7 +100,7 @@ def with_texts(
     text_field: str | None = None,
     encoding: str | None = None,
     on_source: Callable[[Path], None] = lambda path: None,
-) -> Iterator[Read]:
+) -> Iterator[ResultWithText]:
     """Each result with its text: its own, or that of its source.
 
     A source is looked for where the result says, and in ``folder``. Where it is not there, or is

@@ -295,10 +295,10 @@ def _wrapping(text: str, start: int) -> tuple[int, bool]:
         lines.append(line.span())
         start = line.end()
     width = max((end - begin for begin, end in lines), default=0)
-    words = [text[begin : begin + width].split(maxsplit=1)[0] for begin, _ in lines[1:]]
+    words = [[*text[at : at + _LEAST_WIDTH].split(), ""][0] for at, _ in lines[1:]]
     room = [_FILLED * width - len(word) - 1 for word in words]
     filled = all(end - begin > least for (begin, end), least in zip(lines, room, strict=False))
-    within = 2 * sum(word[0].islower() for word in words) >= max(1, len(words))
+    within = 2 * sum(word[:1].islower() for word in words) >= max(1, len(words))
     return start, width >= _LEAST_WIDTH and filled and within
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
 
 import pytest
-from abuse.program import call, check_manners
+from abuse.backends import install
+from abuse.program import call, check_manners, rows
 
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.cli import console
 from iepile_cli.errors import DataError, ModelError
-from iepile_cli.files import read_bytes
+from iepile_cli.files import open_input, read_bytes
 
 
 @pytest.mark.parametrize(
@@ -172,3 +174,49 @@ def test_more_memory_or_threads_than_there_are_is_refused(option: str, number: i
     check_manners(done)
     assert done.code == 2
     assert f"{option} {number}" in done.err
+
+
+def test_a_missing_folder_for_temporary_files_is_not_taken_for_a_missing_input(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "here.txt"
+    path.write_text("Ann")
+    with pytest.raises(DataError, match="cannot be read: No usable temporary"), open_input(path):
+        # As tempfile says it.
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+def test_a_glob_of_many_stars_takes_the_time_of_one(tmp_path: Path) -> None:
+    install()
+    folder = tmp_path
+    for name in "abcdefgh":
+        folder = folder / name
+        folder.mkdir()
+        (folder / "x.txt").write_text("Ann met Bob.")
+    words = ("extract", "-s", "person", "--backend", "first-word")
+    done = call("-q", *words, f"{tmp_path}/{'**/' * 12}*.txt")
+    check_manners(done)
+    assert len(rows(done.out)) == 8
+
+
+@pytest.mark.parametrize(
+    "words", [("eval", "a\0"), ("view", "a\0"), ("extract", "-s", "a", "-o", "a\0.jsonl")]
+)
+def test_a_nul_in_an_option_is_refused(words: tuple[str, ...]) -> None:
+    done = call(*words, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert "holds a NUL character" in done.err
+
+
+@pytest.mark.parametrize("output", [[], {}, [1], {"person": ["Ann"]}, None, 3])
+def test_an_output_that_is_no_text_is_a_broken_answer(output: object, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    asked = json.dumps({"instruction": "i", "schema": ["person"], "input": "Ann met Bob."})
+    row = {"task": "NER", "source": "s", "instruction": asked, "label": "[]", "output": output}
+    usual = {**row, "output": '{"person": []}'}
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(usual)}\n")
+    done = call("-q", "eval", path, "--json", "-")
+    check_manners(done)
+    assert done.code == 0
+    assert json.loads(done.out)

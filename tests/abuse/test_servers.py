@@ -188,7 +188,7 @@ def test_no_part_of_a_password_with_a_sign_of_addresses_is_shown(start: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "address", ["http://[::1", "http://", "http://x:abc/v1", "http://x:99999", "http://\x00", "//x"]
+    "address", ["http://[::1", "http://", "http://x:abc/v1", "http://x:99999", "http://\x01", "//x"]
 )
 def test_an_address_that_is_none_is_a_line(address: str) -> None:
     done = call("extract", "-s", "person", "--base-url", address, stdin=TEXT.encode())

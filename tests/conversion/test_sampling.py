@@ -229,6 +229,34 @@ def test_an_event_type_keeps_its_roles_where_types_are_drawn() -> None:
     assert lengths > {1, 2}
 
 
+def test_a_type_of_which_nothing_is_asked_is_left_out_unless_types_are_drawn() -> None:
+    items = (SchemaItem("T", ("a", "b")), SchemaItem("U", ("c",)))
+    gold = {"T": GoldSlots(("a",))}
+    assert asked(Plan("KG", items, neg_ratio=0), gold) == ["T"]
+    events = (SchemaItem("e", ("a",)), SchemaItem("f", ()))
+    for number in range(1, 20):
+        assert "f" in asked(Plan("EE", events, neg_ratio=0.5), {"f": GoldSlots()}, number)
+
+
+def test_roles_are_shuffled_too() -> None:
+    plan = Plan("EE", (SchemaItem("e", SLOTS),), shuffle=True)
+    found = slots_asked(plan, {}, range(1, 9))
+    assert len(set(found)) == 8
+    assert all(sorted(one) == list(SLOTS) for one in found)
+
+
+def test_a_seed_asks_the_same_from_version_to_version() -> None:
+    plan = Plan("KG", (SchemaItem("T", SLOTS[:6]),), neg_ratio=0.5, shuffle=True, seed=7)
+    found = slots_asked(plan, {"T": GoldSlots(("a1",))}, range(1000, 1005))
+    assert ["".join(one) for one in found] == ["a2a5a1", "a5a1a0a4", "a1a5", "a4a1a2", "a1a4a2"]
+    types = Plan("NER", ITEMS, neg_ratio=0.3, seed=7, split_num=-1)
+    assert ["".join(asked(types, {}, number)) for number in range(1000, 1003)] == [
+        "t00t05t08",
+        "t02t06t08",
+        "t00t02t04t10",
+    ]
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_roles_outside_the_schema_are_asked_in_training(shuffle: bool) -> None:
     items = (SchemaItem("e", ("b", "a")), SchemaItem("f", ("c",)))

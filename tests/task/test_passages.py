@@ -198,6 +198,18 @@ def test_lines_that_are_not_wrapped_are_cut_between() -> None:
         assert len(found) >= len(lines) - 1
 
 
+def test_lines_of_any_length_and_indentation_are_looked_at_in_little_memory() -> None:
+    indented = "The first line of some\n" + " " * 500 + "and the second one is far to the right\n"
+    assert len(list(units(indented * 3))) == 6
+    text = "\n".join(["word " * 20, *["a short line"] * 30, "word " * 2_000_000])
+    tracemalloc.start()
+    try:
+        list(units(text))
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_passage_rather_ends_with_a_paragraph() -> None:
     paragraphs = ["A b c. " * 5, "D e f. " * 5, "G h i. " * 2]
     found = check("\n\n".join(paragraphs), 20, words)
