@@ -17,7 +17,7 @@ from iepile_cli.errors import IEPileError, raise_error
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-    from iepile_cli.conversion.report import Report
+    from iepile_cli.conversion.file_report import Report
     from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.results import Result
     from iepile_cli.extraction.summary import Entry

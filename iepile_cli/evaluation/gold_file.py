@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.gold import Unusable
-from iepile_cli.conversion.offsets import GoldItem, gold_items
 from iepile_cli.conversion.readers.results import ResultReader, result_item
+from iepile_cli.conversion.record_gold import GoldItem, Unusable, gold_items
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation.counts import (
     ANSWERS,

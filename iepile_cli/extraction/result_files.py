@@ -107,8 +107,8 @@ def with_texts(
     not the text any more that the places are of, the text is None and the reason is given.
     ``on_source`` hears of the files that texts may come from.
     """
-    from iepile_cli.conversion.gold import Unusable
     from iepile_cli.conversion.readers.results import SourceTexts
+    from iepile_cli.conversion.record_gold import Unusable
 
     field = record_files.TEXT_FIELD if text_field is None else text_field
     texts = SourceTexts(folder, text_field=field, encoding=encoding)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.gold import GoldSlots
+from iepile_cli.conversion.record_gold import GoldSlots
 from iepile_cli.conversion.sampling import Request, Sampler, _split_slots
 from iepile_cli.errors import UsageError
 from iepile_cli.task.instruction import batch_bounds

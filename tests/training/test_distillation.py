@@ -161,7 +161,9 @@ def test_each_step_is_taken_once(
         patch.setattr(distilling.Distillation, "_export", broken)
         assert run(base) == 130
     trained = (out / "model" / "adapter_model.safetensors").stat().st_mtime_ns
-    capsys.readouterr()
+    told = capsys.readouterr().err
+    assert "training   LoRA r 4" in told
+    assert "step 2/2" in told
     assert run(base) == 0
     assert len(teacher.asked) == answered
     assert (out / "model" / "adapter_model.safetensors").stat().st_mtime_ns == trained
