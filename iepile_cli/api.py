@@ -13,11 +13,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from iepile_cli.errors import IEPileError
+from iepile_cli.errors import IEPileError, raise_error
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-    from iepile_cli.conversion.report import Report
+    from iepile_cli.conversion.file_report import Report
     from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.results import Result
     from iepile_cli.extraction.summary import Entry
@@ -176,7 +176,7 @@ class Extractor:
         A text may be a document, as ``read_documents`` gives it. One without an answer raises
         ``ModelError``, or is left out and reported to ``on_error``.
         """
-        from iepile_cli.extraction.inputs import document_of, raise_error
+        from iepile_cli.extraction.inputs import document_of
         from iepile_cli.extraction.pipeline import extract
         from iepile_cli.extraction.requests import ExtractOptions
 
@@ -254,7 +254,7 @@ def read_documents(
         [fspath(path) for path in named],
         inputs.InputOptions(**options),
         pattern=pattern,
-        on_error=on_error or inputs.raise_error,
+        on_error=on_error or raise_error,
         on_note=on_note,
     )
 

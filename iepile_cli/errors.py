@@ -19,6 +19,8 @@ stderr and an exit code. Anything else that escapes is a bug; its traceback is s
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeAlias
 
 
 class IEPileError(Exception):
@@ -99,6 +101,15 @@ class PartialFailure(IEPileError):
     """Some inputs failed; what could be computed has been written."""
 
     exit_code = 3
+
+
+# Told of an input that cannot be used, while the others go on.
+OnError: TypeAlias = Callable[[IEPileError], None]
+
+
+def raise_error(error: IEPileError) -> None:
+    """The ``on_error`` of a caller that gives none."""
+    raise error
 
 
 def first_line(error: BaseException) -> str:

@@ -114,7 +114,8 @@ def open_input(path: StrPath | None, *, max_decompressed: int | None = None) -> 
             if error.errno in NO_SPACE:
                 # Of what is written meanwhile.
                 raise
-            if isinstance(error, FileNotFoundError) and path is not None:
+            # Without a file's name it is of what happens meanwhile, such as a missing /tmp.
+            if isinstance(error, FileNotFoundError) and error.filename and path is not None:
                 raise NoSuchFile(display_name(path)) from None
             reason = error.strerror or str(error)
             raise DataError(f"cannot be read: {reason}", path=display_name(path)) from None
@@ -221,6 +222,8 @@ class _Blocks(io.RawIOBase):
 
 
 def _standard_input() -> io.BufferedReader:
+    if sys.stdin is None:
+        raise DataError("is closed", path=STDIN_NAME)
     raw = sys.stdin.buffer
     return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(Any, raw))
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -19,7 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from iepile_cli.errors import IEPileError, UsageError
 
@@ -29,6 +31,10 @@ _Out = TypeVar("_Out")
 MAX_WORKERS = 8
 # Starting a process takes longer than working through a few chunks.
 _WITHOUT_WORKERS = 4
+# Memory that a worker shares with its parent, for what one result holds in ``PickleBuffer``: what
+# goes through a pipe is copied six times.
+_SHARED = 1 << 23
+_Result = tuple[bytes, list[int]]
 
 
 @functools.cache
@@ -114,6 +120,8 @@ class WorkerPool:
         self.workers = workers or min(processors(), MAX_WORKERS)
         self.ahead = self.workers + 2
         self._pool: ProcessPoolExecutor | None = None
+        self._shared: list[mmap.mmap] = []
+        self._free: list[int] = []
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -139,7 +147,9 @@ class WorkerPool:
         """``function`` of each chunk, in order, lazily.
 
         Fewer than ``serial`` chunks are done in this process. At most ``ahead`` chunks are under
-        way at once. Raises what ``function`` raises, and ``IEPileError`` when a process dies.
+        way at once. A view that a result holds in place of a ``PickleBuffer`` is good until the
+        next result is asked for. Raises what ``function`` raises, and ``IEPileError`` when a
+        process dies.
         """
         rest = self._until_stopped(chunks)
         first = list(itertools.islice(rest, serial))
@@ -157,32 +167,50 @@ class WorkerPool:
     def _distribute(
         self, function: Callable[[_In], _Out], chunks: Iterable[_In], ahead: int
     ) -> Iterator[_Out]:
-        under_way: deque[Future[_Out]] = deque()
+        under_way: deque[tuple[Future[_Result], int]] = deque()
         try:
             for chunk in chunks:
                 # The first one starts the processes: an interrupt in the middle of a fork is lost.
                 with _interrupts_held():
-                    future = self._started().submit(function, chunk)
-                under_way.append(future)
+                    pool = self._started()
+                    place = self._free.pop() if self._free else -1
+                    under_way.append((pool.submit(_result, function, chunk, place), place))
                 if len(under_way) >= ahead:
-                    yield under_way.popleft().result()
+                    yield from self._taken(*under_way.popleft())
             while under_way:
-                yield under_way.popleft().result()
+                yield from self._taken(*under_way.popleft())
         except BrokenProcessPool:
             raise IEPileError(
                 "a worker process died", hint="perhaps for want of memory; try --workers 1"
             ) from None
         finally:
-            for future in under_way:
+            for future, _ in under_way:
                 future.cancel()
+
+    def _taken(self, future: Future[_Result], place: int) -> Iterator[Any]:
+        """A result; its place is free when the next one is asked for."""
+        pickled, sizes = future.result()
+        ends = list(itertools.accumulate(sizes))
+        views = [
+            memoryview(self._shared[place])[end - size : end]
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+        yield pickle.loads(pickled, buffers=views)
+        if place >= 0:
+            self._free.append(place)
 
     def _started(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
+                method = _start_method()
+                if method == "fork":
+                    self._shared = [mmap.mmap(-1, _SHARED) for _ in range(self.ahead + 1)]
+                    self._free = list(range(len(self._shared)))
                 self._pool = ProcessPoolExecutor(
                     self.workers,
-                    mp_context=multiprocessing.get_context(_start_method()),
+                    mp_context=multiprocessing.get_context(method),
                     initializer=_prepare_worker,
+                    initargs=(self._shared,),
                 )
             return self._pool
 
@@ -205,8 +233,29 @@ def _start_method() -> str:
     return "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
 
 
-def _prepare_worker() -> None:
+# In a worker: the memory that it shares with its parent, if any.
+_memory: list[mmap.mmap] = []
+
+
+def _result(function: Callable[[_In], _Out], chunk: _In, place: int) -> _Result:
+    """``function`` of a chunk, pickled, and the sizes of what was put in shared memory."""
+    sizes: list[int] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        start = sum(sizes)
+        if place < 0 or start + view.nbytes > _SHARED:
+            return True
+        _memory[place][start : start + view.nbytes] = cast(bytes, view)
+        sizes.append(view.nbytes)
+        return False
+
+    return pickle.dumps(function(chunk), protocol=5, buffer_callback=stays), sizes
+
+
+def _prepare_worker(shared: list[mmap.mmap]) -> None:
     """Leave it to the parent what Ctrl-C, SIGTERM and the end of the terminal mean; end with it."""
+    _memory[:] = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "SIGHUP"):

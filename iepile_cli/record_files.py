@@ -135,6 +135,12 @@ def rows(lines: Lines, delimiter: str, field: str) -> Records:
             elif row:
                 yield begins, DataError(f"the row has no column {field!r}")
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise DataError(
+                "is not readable as a table: a carriage return within a row",
+                line=feed.number,
+                hint="save it with lines that end in LF or CRLF",
+            ) from None
         raise DataError(f"is not readable as a table: {error}", line=feed.number) from None
 
 

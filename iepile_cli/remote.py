@@ -36,8 +36,15 @@ def is_remote(path: str | os.PathLike[str] | None) -> bool:
 
 
 def path_of(address: str) -> str:
-    """The path within an address, without query and fragment."""
-    return urlsplit(address).path
+    """The path within an address, without query and fragment; empty for a malformed one."""
+    try:
+        return urlsplit(address).path
+    except ValueError:
+        return ""
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0].lower()
 
 
 @contextmanager
@@ -56,7 +63,7 @@ def find_remote(address: str) -> list[str]:
 
     On the web an address is one file. Raises ``DataError``, with the address.
     """
-    if urlsplit(address).scheme.lower() in _WEB:
+    if _scheme(address) in _WEB:
         return [address]
     try:
         with _named_errors(address):
@@ -91,7 +98,7 @@ def _system(address: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     options: dict[str, Any] = {}
-    if urlsplit(address).scheme.lower() in _WEB:
+    if _scheme(address) in _WEB:
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=MAX_SECONDS, sock_read=_SILENT_SECONDS)
@@ -103,15 +110,15 @@ def _system(address: str) -> tuple[Any, str]:
 @contextmanager
 def _named_errors(address: str) -> Iterator[None]:
     """Raise ``DataError`` for whatever a service's library raises."""
-    scheme = urlsplit(address).scheme
     try:
         yield
     except DataError:
         raise
     except ImportError as error:
-        needs = error.name or str(error)
+        # fsspec names the library in a sentence, and in the error below it.
+        needs = error.name or getattr(error.__cause__, "name", None) or "another library"
         raise DataError(
-            f"{scheme}:// is read with {needs}, which is not installed",
+            f"{_scheme(address)}:// is read with {needs}, which is not installed",
             hint=install_hint("remote"),
         ) from None
     except FileNotFoundError:

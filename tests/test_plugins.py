@@ -336,6 +336,23 @@ def test_a_backend_written_as_the_page_shows_extracts(tmp_path: Path) -> None:
     assert "--parallel" in refused.stderr
 
 
+def test_a_plugin_is_not_blamed_for_what_makes_its_requests(tmp_path: Path) -> None:
+    write_package(tmp_path, "my-plugin", backend_of_the_page(), "my_plugin:register")
+    code = (
+        "from iepile_cli.backends.opening import open_model\n"
+        "def requests():\n"
+        "    raise ValueError('a fault of ours')\n"
+        "    yield\n"
+        "opened = open_model(backend='my-backend')\n"
+        "try:\n"
+        "    list(opened.runner.generate(requests()))\n"
+        "except Exception as error:\n"
+        "    print(repr(error))\n"
+    )
+    done = run(tmp_path, "-c", code)
+    assert done.stdout == "ValueError('a fault of ours')\n", done.stderr
+
+
 @pytest.mark.parametrize("works", ["return MyRunner(model)", 'return "{}"'])
 def test_a_backend_that_fails_is_named_in_one_line(works: str, tmp_path: Path) -> None:
     code = backend_of_the_page()

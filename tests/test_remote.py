@@ -114,7 +114,9 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(address: str) -> None:
-        raise ImportError("Install s3fs to access S3", name="s3fs")
+        # As fsspec does.
+        below = ModuleNotFoundError("No module named 's3fs'", name="s3fs")
+        raise ImportError("Install s3fs to access S3") from below
 
     monkeypatch.setattr(remote, "_system", missing)
     with pytest.raises(DataError, match="s3:// is read with s3fs, which is not installed") as error:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.backends import scheduler
 from iepile_cli.backends.gguf import SLOW_FORMATS, adapter_file
+from iepile_cli.backends.gguf_merging import merged_form
 from iepile_cli.backends.memory import readable_memory
-from iepile_cli.backends.merging import merged_form
 from iepile_cli.backends.protocol import Answer, Backend, Options, Probe, Request, Runner
 from iepile_cli.backends.scheduler import Feed, Job
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer, leading_space, spells
@@ -77,6 +77,10 @@ class LlamaRunner(Runner):
             raise UsageError(
                 f"--parallel {self.parallel}: llama.cpp answers at most "
                 f"{scheduler.MOST_SEQUENCES} at once"
+            )
+        if options.threads > _MOST_THREADS:
+            raise UsageError(
+                f"--threads {options.threads}: llama.cpp takes at most {_MOST_THREADS}"
             )
         self._lib = library(verbose=options.verbose)
         adapters = [adapter_file(Path(adapter)) for adapter in options.adapters]
@@ -140,6 +144,8 @@ class LlamaRunner(Runner):
 BATCH = 512
 # The cache of keys and values grows to this size unless a context is asked for.
 _CACHE_BYTES = 1 << 30
+# GGML_MAX_N_THREADS.
+_MOST_THREADS = 512
 # Of enum ggml_log_level.
 _WARNING, _ERROR = 3, 4
 
@@ -231,6 +237,7 @@ class Context:
         self.model = model
         trained = lib.llama_model_n_ctx_train(model)
         params = lib.llama_context_default_params()
+        _check_room(lib, model, size)
         params.n_ctx = size or _affordable(lib, model, parallel, trained)
         params.n_batch = params.n_ubatch = BATCH
         params.n_seq_max = parallel
@@ -323,8 +330,27 @@ class Context:
 
 def _affordable(lib: Any, model: Any, parallel: int, trained: int) -> int:
     """A context that serves all sequences without taking more memory than a small machine has."""
-    width = lib.llama_model_n_embd(model) // max(1, lib.llama_model_n_head(model))
-    per_token = 4 * lib.llama_model_n_layer(model) * lib.llama_model_n_head_kv(model) * width
     wanted = min(trained, 1024 * parallel)
-    fits = _CACHE_BYTES // max(1, per_token) // 256 * 256
+    fits = _CACHE_BYTES // max(1, _bytes_per_token(lib, model)) // 256 * 256
     return int(max(min(trained, 2048), min(wanted, fits)))
+
+
+def _bytes_per_token(lib: Any, model: Any) -> int:
+    """What a token's keys and values take, in 16 bits."""
+    width = lib.llama_model_n_embd(model) // max(1, lib.llama_model_n_head(model))
+    return int(4 * lib.llama_model_n_layer(model) * lib.llama_model_n_head_kv(model) * width)
+
+
+def _check_room(lib: Any, model: Any, size: int) -> None:
+    """Refuse a cache that is larger than the free memory: llama.cpp would fill it at once."""
+    if not size:
+        return
+    import psutil
+
+    need = size * _bytes_per_token(lib, model)
+    free = psutil.virtual_memory().available
+    if need > free and not lib.llama_supports_gpu_offload():
+        raise UsageError(
+            f"--context {size} takes {need / 2**30:,.1f} GiB of memory, "
+            f"of which {free / 2**30:.1f} are free"
+        )

@@ -12,9 +12,10 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib import metadata, util
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from iepile_cli.backends.openai_call import Caller
 from iepile_cli.backends.protocol import (
@@ -26,7 +27,8 @@ from iepile_cli.backends.protocol import (
     Runner,
     ServerModel,
 )
-from iepile_cli.backends.servers import GuessedTokenizer, find_out
+from iepile_cli.backends.servers import Server, identify
+from iepile_cli.backends.tokenizers import GuessedTokenizer
 from iepile_cli.errors import ModelError, UsageError, install_hint
 from iepile_cli.templates import Tokenizer
 
@@ -86,14 +88,12 @@ class OpenAIRunner(Runner):
         import openai
 
         base = options.base_url or os.environ.get("OPENAI_BASE_URL", "")
-        if not base.startswith(("http://", "https://")):
-            said = f"--base-url {base!r} is no address" if base else "no --base-url: which server?"
-            raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
+        parts = _address_parts(base)
         address = base.rstrip("/")
-        key = _key(options.api_key_env, address)
+        key = _key(options.api_key_env, parts.netloc)
         # What messages name: the address without the password that it may hold.
-        self._url = re.sub(r"(?<=://)[^/@]*@", "", address)
-        password = urlsplit(address).password or ""
+        self._url = address.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+        password = parts.password or ""
         self._secrets = [part for part in (key, password, unquote(password)) if len(part) >= 4]
         self.concurrency = options.concurrency or _CONCURRENCY
         self._client = openai.AsyncOpenAI(
@@ -105,14 +105,18 @@ class OpenAIRunner(Runner):
         )
         self._loop = _Background()
         self.tokenizer: Tokenizer = model.tokenizer or GuessedTokenizer()
-        found = self._loop.run(self._find_out(options.server or "", model.name)).result()
+        try:
+            found = self._loop.run(self._identify(options.server or "", model.name)).result()
+        except BaseException:
+            self.close()
+            raise
         known = found.context or _CONTEXT
         self.context = min(options.context, known) if options.context else known
-        self.server = found.server.name
+        self.server = found.kind.name
         if found.slots:
             self.concurrency = min(self.concurrency, found.slots)
-        takes_prompts = found.server.takes_prompts and model.writes
-        takes_ids = found.server.takes_ids and model.tokenizer is not None
+        takes_prompts = found.kind.takes_prompts and model.writes
+        takes_ids = found.kind.takes_ids and model.tokenizer is not None
         form = "chat" if not takes_prompts else "ids" if takes_ids else "text"
         self._caller = Caller(self._client, found, self.tokenizer, self.context, form, self._hide)
         self.notes = self._caller.notes
@@ -153,7 +157,7 @@ class OpenAIRunner(Runner):
         self._loop.run(self._client.close()).result()
         self._loop.close()
 
-    async def _find_out(self, asked: str, model: str) -> Any:
+    async def _identify(self, asked: str, model: str) -> Server:
         import openai
 
         # Of the list of models only: other addresses are tried to see what server it is.
@@ -174,7 +178,7 @@ class OpenAIRunner(Runner):
             return None
 
         root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
-        found = await find_out(fetch, root, asked, model)
+        found = await identify(fetch, root, asked, model)
         if gone:
             raise self._gone(gone[0])
         denied = [error for error in refused if error.status_code in (401, 403)]
@@ -300,7 +304,9 @@ class _Background:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="iepile-server", daemon=True
+        )
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
@@ -323,16 +329,33 @@ class _Background:
         self._loop.close()
 
 
-def _key(variable: str, url: str) -> str:
+def _key(variable: str, host: str) -> str:
     """The API key: from the variable named; OpenAI's own goes to nobody else."""
     if variable:
         found = os.environ.get(variable, "").strip()
         if not found:
             raise UsageError(f"--api-key-env {variable}: this variable is not set or empty")
         return found
-    host = url.split("//", 1)[1].split("/", 1)[0]
     own = os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
     return own or "none"
+
+
+def _address_parts(base: str) -> SplitResult:
+    """The parts of a server's address; raises ``UsageError``, which does not show a password."""
+    with suppress(ValueError):
+        parts = urlsplit(base)
+        # To ask for the port is to check it.
+        port = parts.port
+        if (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and port != 0
+            and base.isprintable()
+        ):
+            return parts
+    shown = re.sub(r"(?<=//).*@|^[^/]*@", "", base)
+    said = f"--base-url {shown!r} is no address" if base else "no --base-url: which server?"
+    raise UsageError(said, hint="e.g. --base-url http://localhost:8000/v1")
 
 
 def _bounded_client(address: str, timeout: float) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from iepile_cli.backends.constraint import AnswerReader
 from iepile_cli.backends.protocol import Answer, Request
-from iepile_cli.backends.servers import Found, Shield, messages, structure, written
+from iepile_cli.backends.servers import Server, Shield, messages, structure, written
 from iepile_cli.templates import Tokenizer, encode
 
 # What an answer's tokens are limited by: as OpenAI calls it now, and as others do.
@@ -49,7 +49,7 @@ class Caller:
     """
 
     client: Any
-    found: Found
+    server: Server
     tokenizer: Tokenizer
     context: int
     form: str
@@ -62,8 +62,8 @@ class Caller:
     _common: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._structures = list(self.found.server.structures)
-        self._common = {"temperature": 0, self.found.server.token_limit: 0}
+        self._structures = list(self.server.kind.structures)
+        self._common = {"temperature": 0, self.server.kind.token_limit: 0}
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; raises what the client raises."""
@@ -112,7 +112,7 @@ class Caller:
             fields["prompt"] = ids if self.form == "ids" else written(request.prompt, shield)
         if how == "free" and request.prompt.stop:
             fields["stop"] = list(request.prompt.stop[:_STOPS])
-        fields |= structure(self.found, request, how, chat=self.form == "chat")
+        fields |= structure(self.server, request, how, chat=self.form == "chat")
         reader, count, reason = AnswerReader(), 0, ""
         guided = how in ("lark", "gbnf")
         repeats = 0
@@ -148,10 +148,16 @@ class Caller:
         stream = await self._stream(fields, budget)
         try:
             async for chunk in stream:
-                for choice in (getattr(chunk, "choices", None) or [])[:1]:
+                # The client checks no types.
+                choices = getattr(chunk, "choices", None)
+                for choice in choices[:1] if isinstance(choices, list) else ():
                     part = getattr(choice, "delta", None) if chat else choice
                     piece = getattr(part, "content" if chat else "text", None)
-                    yield piece or "", getattr(choice, "finish_reason", None) or ""
+                    why = getattr(choice, "finish_reason", None)
+                    yield (
+                        piece if isinstance(piece, str) else "",
+                        why if isinstance(why, str) else "",
+                    )
         finally:
             await stream.close()
 
@@ -163,7 +169,7 @@ class Caller:
                 name: budget if name in _LIMITS else value for name, value in self._common.items()
             }
             try:
-                return await calls.create(model=self.found.model, stream=True, **common, **fields)
+                return await calls.create(model=self.server.model, stream=True, **common, **fields)
             except Exception as error:
                 if not _is_refusal(error) or not self._leaves_out(error, common):
                     raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from iepile_cli.backends.merging import has_merged_form
+from iepile_cli.backends.gguf_merging import has_merged_form
 from iepile_cli.backends.protocol import Answer, Backend, Options, Request, Runner, ServerModel
 from iepile_cli.errors import IEPileError, ModelError, UsageError
 from iepile_cli.models import Resolved, resolve_model
@@ -123,9 +123,23 @@ class _PluginRunner:
         return getattr(self._runner, name)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """The answers to the requests."""
-        with _failures_of(self._plugin):
-            yield from self._runner.generate(requests)
+        """The answers to the requests; what goes wrong in making these is not the plugin's."""
+        ours: list[Exception] = []
+
+        def made() -> Iterator[Request]:
+            try:
+                yield from requests
+            except Exception as error:
+                ours.append(error)
+                raise
+
+        try:
+            with _failures_of(self._plugin):
+                yield from self._runner.generate(made())
+        except ModelError:
+            if ours:
+                raise ours[0] from None
+            raise
 
 
 def _open_remote(

@@ -106,6 +106,12 @@ class Options:
         "cpu=64GiB); may be repeated.",
         group=_MODEL,
     )
+    compile: bool = option(
+        False,
+        help="transformers: compile the steps of answers with torch.compile, on CUDA as graphs; "
+        "meant for long runs, and not yet measured on a GPU.",
+        group=_MODEL,
+    )
     trust_remote_code: bool = option(
         False, help="transformers: run code that comes with a model.", group=_MODEL
     )

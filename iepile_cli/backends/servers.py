@@ -11,7 +11,7 @@ answer again; token ids need nothing of the kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ Fetch = Callable[[str], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerKind:
     """A kind of server.
 
     ``takes_ids`` says whether a prompt may be token ids, ``takes_prompts`` whether there is a
@@ -49,15 +49,15 @@ class Server:
 _GUIDED = ("lark", "schema", "free")
 _GBNF = ("gbnf", "schema", "free")
 _JSON = ("schema", "object", "free")
-SERVERS = {
+SERVER_KINDS = {
     server.name: server
     for server in (
-        Server("vllm", _GUIDED, takes_ids=True, neutral=(("repetition_penalty", 1.0),)),
-        Server("llama-server", _GBNF, takes_ids=True, neutral=(("repeat_penalty", 1.0),)),
-        Server("llama-cpp-python", _GBNF[::2], neutral=(("repeat_penalty", 1.0),), slots=1),
+        ServerKind("vllm", _GUIDED, takes_ids=True, neutral=(("repetition_penalty", 1.0),)),
+        ServerKind("llama-server", _GBNF, takes_ids=True, neutral=(("repeat_penalty", 1.0),)),
+        ServerKind("llama-cpp-python", _GBNF[::2], neutral=(("repeat_penalty", 1.0),), slots=1),
         # Its completions endpoint puts every prompt into the model's template once more.
-        Server("ollama", _JSON, takes_prompts=False),
-        Server("openai", _JSON, takes_prompts=False, token_limit="max_completion_tokens"),
+        ServerKind("ollama", _JSON, takes_prompts=False),
+        ServerKind("openai", _JSON, takes_prompts=False, token_limit="max_completion_tokens"),
     )
 }
 _OWNERS = {"vllm": "vllm", "llamacpp": "llama-server", "me": "llama-cpp-python"}
@@ -66,40 +66,40 @@ _RENAMED = (0, 12)
 
 
 @dataclass(frozen=True)
-class Found:
+class Server:
     """A server that answers: its kind, model, version where it says so, context and slots."""
 
-    server: Server
+    kind: ServerKind
     model: str
     version: tuple[int, ...] = ()
     context: int = 0
     slots: int = 0
 
 
-async def find_out(fetch: Fetch, root: str, asked: str, model: str) -> Found:
+async def identify(fetch: Fetch, root: str, asked: str, model: str) -> Server:
     """What server there is at ``root`` (the base URL without its ``/v1``)."""
     listed = await fetch("models")
     entries = listed.get("data") if isinstance(listed, dict) else None
     models = [entry for entry in entries or [] if isinstance(entry, dict)]
     ours = next((entry for entry in models if entry.get("id") == model), None)
     first = ours or (models[0] if models else {})
-    server = SERVERS[
+    kind = SERVER_KINDS[
         asked or _OWNERS.get(str(first.get("owned_by")), "") or await _kind(fetch, root)
     ]
     version: tuple[int, ...] = ()
-    slots = server.slots
+    slots = kind.slots
     context = _whole(first.get("max_model_len"))
     meta = first.get("meta")
-    if server.name == "vllm":
+    if kind.name == "vllm":
         version = _version(await fetch(f"{root}/version"))
-    elif server.name == "llama-server":
+    elif kind.name == "llama-server":
         props = await fetch(f"{root}/props")
         settings = props.get("default_generation_settings") if isinstance(props, dict) else None
         context = _whole(settings.get("n_ctx")) if isinstance(settings, dict) else 0
         trained = _whole(meta.get("n_ctx_train")) if isinstance(meta, dict) else 0
         context = min(context, trained) if trained else context
         slots = _whole(props.get("total_slots")) if isinstance(props, dict) else 0
-    return Found(server, model or str(first.get("id") or ""), version, context, slots)
+    return Server(kind, model or str(first.get("id") or ""), version, context, slots)
 
 
 async def _kind(fetch: Fetch, root: str) -> str:
@@ -123,14 +123,14 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def structure(found: Found, request: Request, how: str, *, chat: bool = False) -> Structure:
+def structure(server: Server, request: Request, how: str, *, chat: bool = False) -> Structure:
     """The fields of a call that keep its answer in form, in one of the server's ``structures``."""
-    extra = dict(found.server.neutral)
+    extra = dict(server.kind.neutral)
     asked = request.instruction
     if request.grammar is None or asked is None or how == "free":
         return {"extra_body": extra} if extra else {}
     # Until it was renamed, the fields of vLLM had a prefix each instead of an object around them.
-    older = bool(found.version) and found.version < _RENAMED
+    older = bool(server.version) and server.version < _RENAMED
     form: Structure
     match how:
         case "lark":
@@ -148,7 +148,7 @@ def structure(found: Found, request: Request, how: str, *, chat: bool = False) -
         named = {"name": "answer", "schema": schema, "strict": is_closed(asked.task)}
         form = {"response_format": {"type": "json_schema", "json_schema": named}}
         return {**form, "extra_body": extra} if extra else form
-    if found.server.name == "vllm":
+    if server.kind.name == "vllm":
         form = {"guided_json": schema} if older else {"structured_outputs": {"json": schema}}
         return {"extra_body": {**extra, **form}}
     return {"extra_body": {**extra, "json_schema": schema}}
@@ -162,32 +162,6 @@ _CONTROL = re.compile(
     r"|<</?SYS>>|<(?:start|end)_of_turn>|<reserved_\d+>|<(?:Human|Assistant|bot|user|eo[hmat])>",
     re.IGNORECASE,
 )
-# Bytes of UTF-8 that a token stands for at the least, in most vocabularies and scripts.
-_BYTES_PER_TOKEN = 3
-
-
-class GuessedTokenizer:
-    """Stands in for a tokenizer that is not at hand: counts roughly, and believes every name."""
-
-    bos: int | None = None
-    eos: int | None = 0
-    add_bos = False
-    chat_template: str | None = None
-
-    def text(self, text: str) -> list[int]:
-        """As many ids as the text may have, on the safe side; they mean nothing."""
-        return [1] * (-(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN))
-
-    def control(self, token: str) -> int | None:
-        """Some id: the model is taken to have the token."""
-        return 0
-
-    # None that ``text`` gives is one.
-    control_ids = frozenset({0})
-
-    def controls(self) -> Mapping[str, int]:
-        """None is known."""
-        return {}
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from iepile_cli.backends.gguf import adapter_file
-from iepile_cli.backends.merging import has_merged_form, merged_form
+from iepile_cli.backends.gguf_merging import has_merged_form, merged_form
 from iepile_cli.errors import UsageError
 from iepile_cli.fields import check_fields, option, option_fields
 from iepile_cli.models import Resolved, resolve_model
@@ -121,7 +121,7 @@ def command(
             f"{chosen} serves GGUF files, and {found.name} is none",
             hint="--server vllm, or a GGUF file of the model",
         )
-    make, knows = SERVERS[chosen]
+    make, knows = _COMMANDS[chosen]
     for item in option_fields(Serving):
         if item.name not in knows | {"server"} and getattr(how, item.name) != item.default:
             raise UsageError(
@@ -247,7 +247,7 @@ def _ollama(found: Resolved, how: Serving) -> Command:
 
 
 # Each with the fields of ``Serving`` that say something to it.
-SERVERS: dict[str, tuple[Callable[[Resolved, Serving], Command], frozenset[str]]] = {
+_COMMANDS: dict[str, tuple[Callable[[Resolved, Serving], Command], frozenset[str]]] = {
     "vllm": (_vllm, frozenset({"host", "port", "context", "gpus", "nodes"})),
     "llama-server": (_llama_server, frozenset({"host", "port", "context", "parallel"})),
     "llama-cpp-python": (_llama_cpp_python, frozenset({"host", "port", "context"})),

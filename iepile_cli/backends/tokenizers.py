@@ -11,30 +11,25 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import json
 import re
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli import config
 from iepile_cli.backends.protocol import ConstrainingTokenizer
-from iepile_cli.errors import DataError, ModelError, first_line, install_hint
-from iepile_cli.writing import write_atomic
+from iepile_cli.backends.vocabulary import WRITTEN_AS_CONTROL, Vocabulary
+from iepile_cli.errors import ModelError, first_line, install_hint
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-# Vocabularies keep words and runs of spaces as user-defined tokens too; those are text.
-_WRITTEN_AS_CONTROL = re.compile(r"[<\[{(].*[>\]})]:?", re.DOTALL)
-_LONGEST_PIECE = 16 * 1024
-# Part of the name of a cached vocabulary; raised when its content changes.
-_CACHED_FORM = 1
+# Between two words: where no token reaches across, what is on either side is tokenised alike apart.
+_BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)")
+_INNER_WORD = re.compile(r" \S(?:.*\S)?", re.DOTALL)
+# Words of so many characters in all are kept with their tokens, in some 40 MB.
+_KEPT_CHARACTERS = 1 << 20
 
 
 def open_tokenizer(path: Path, *, remote_code: bool = False) -> LlamaCppTokenizer | HFTokenizer:
@@ -92,81 +87,6 @@ def leading_space(tokenizer: ConstrainingTokenizer) -> str:
     return " " if spelled.startswith(b" ") else ""
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a llama.cpp vocabulary says of its tokens.
-
-    ``pieces`` are their bytes as llguidance takes them, control tokens marked; ``controls`` and
-    ``ordinary`` the strings of control tokens and of others written like one, with their ids;
-    ``ends`` are the tokens that end an answer.
-    """
-
-    pieces: list[bytes]
-    controls: dict[str, int]
-    ordinary: dict[str, int]
-    ends: frozenset[int]
-
-    @classmethod
-    def read(cls, vocab: Any) -> Vocabulary:
-        """Read every token of a vocabulary, which takes some tenths of a second."""
-        import llama_cpp as lib
-
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
-        pieces: list[bytes] = []
-        controls: dict[str, int] = {}
-        ordinary: dict[str, int] = {}
-        for token in range(lib.llama_vocab_n_tokens(vocab)):
-            size = lib.llama_token_to_piece(vocab, token, buffer, _LONGEST_PIECE, 0, True)
-            piece = ctypes.string_at(buffer, max(0, size))
-            attributes = lib.llama_vocab_get_attr(vocab, token)
-            text = (lib.llama_vocab_get_text(vocab, token) or b"").decode("utf-8", "replace")
-            if _is_control(lib, attributes, text):
-                controls[text] = token
-            elif _WRITTEN_AS_CONTROL.fullmatch(text):
-                ordinary[text] = token
-            # The mark by which llguidance knows tokens that no text may become.
-            marked = attributes & lib.LLAMA_TOKEN_ATTR_CONTROL or (
-                attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED
-                and piece.startswith(b"<")
-                and piece.endswith(b">")
-            )
-            pieces.append(b"\xff" + piece if marked else piece)
-        count = range(len(pieces))
-        ends = frozenset(token for token in count if lib.llama_vocab_is_eog(vocab, token))
-        return cls(pieces, controls, ordinary, ends)
-
-    @classmethod
-    def cached(cls, vocab: Any, path: Path) -> Vocabulary:
-        """That of a file's vocabulary, from the cache where it was read before."""
-        facts = path.stat()
-        key = f"{_CACHED_FORM}\0{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
-        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        file = config.cache_folder() / "vocabularies" / f"{name}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return cls._loaded(json.loads(file.read_bytes()))
-        made = cls.read(vocab)
-        with suppress(OSError, DataError):
-            write_atomic(file, json.dumps(made._as_json()))
-        return made
-
-    def _as_json(self) -> dict[str, Any]:
-        pieces = [piece.decode("latin-1") for piece in self.pieces]
-        tokens = {"controls": self.controls, "ordinary": self.ordinary, "ends": sorted(self.ends)}
-        return {"pieces": pieces, **tokens}
-
-    @classmethod
-    def _loaded(cls, made: dict[str, Any]) -> Vocabulary:
-        pieces = [piece.encode("latin-1") for piece in made["pieces"]]
-        return cls(pieces, dict(made["controls"]), dict(made["ordinary"]), frozenset(made["ends"]))
-
-
-def _is_control(lib: Any, attributes: int, text: str) -> bool:
-    if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN):
-        return True
-    own = lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNUSED
-    return bool(attributes & own and _WRITTEN_AS_CONTROL.fullmatch(text))
-
-
 class LlamaCppTokenizer:
     """The vocabulary of a GGUF file; ``model``, which the caller keeps open, has the template.
 
@@ -179,6 +99,8 @@ class LlamaCppTokenizer:
         self._lib: Any = llama_cpp
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._path = path
+        self._words: dict[str, list[int]] = {}
+        self._kept = 0
         self.bos = self._token(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos = self._token(llama_cpp.llama_vocab_eos(self._vocab))
         self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
@@ -196,7 +118,58 @@ class LlamaCppTokenizer:
         return tokenizer
 
     def text(self, text: str) -> list[int]:
-        """Ids of plain text; llama.cpp still reads the user-defined tokens in it."""
+        """Ids of plain text, each word tokenised once; user-defined tokens in it are still read."""
+        if not self.vocabulary.has_words:
+            return self.whole(text)
+        words = _BETWEEN_WORDS.split(text)
+        known = self._learn(words)
+        return [token for word in words for token in known[word]]
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Tokenise the words of texts to come by one call, which takes as long as many."""
+        if self.vocabulary.has_words:
+            self._learn([word for text in texts for word in _BETWEEN_WORDS.split(text)])
+
+    def _learn(self, words: Iterable[str]) -> Mapping[str, list[int]]:
+        """The tokens of words, those of all of them among others."""
+        known = self._words
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        self._kept += sum(map(len, new))
+        if self._kept > _KEPT_CHARACTERS:
+            known = self._words = {}
+            new = list(dict.fromkeys(words))
+            self._kept = sum(map(len, new))
+        # The first word of a text and the last may have no place among others.
+        inner = [word for word in new if _INNER_WORD.fullmatch(word)]
+        known.update(zip(inner, self._apart(inner), strict=True))
+        known.update((word, self.whole(word)) for word in new if word not in known)
+        return known
+
+    def _apart(self, words: Sequence[str]) -> list[list[int]]:
+        """The tokens of each word, by one call for them all."""
+        if len(words) < 2:
+            return [self.whole(word) for word in words]
+        ids, lengths, at = self.whole("".join(words)), self._piece_lengths, 0
+        result = []
+        for word in words:
+            start, left = at, len(word.encode("utf-8"))
+            while left > 0 and at < len(ids):
+                left -= lengths[ids[at]]
+                at += 1
+            if left:
+                # A vocabulary that lacks some bytes leaves them out, somewhere.
+                half = len(words) // 2
+                return self._apart(words[:half]) + self._apart(words[half:])
+            result.append(ids[start:at])
+        return result
+
+    @functools.cached_property
+    def _piece_lengths(self) -> list[int]:
+        """The bytes of each token, without the mark of those that no text becomes."""
+        return [len(piece.removeprefix(b"\xff")) for piece in self.vocabulary.pieces]
+
+    def whole(self, text: str) -> list[int]:
+        """Ids of plain text by one call of llama.cpp's."""
         raw = text.encode("utf-8")
         room = len(raw) + 2
         while True:
@@ -256,15 +229,29 @@ class HFTokenizer:
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text; added tokens that are not marked as special are still read."""
+        if self._backend is not None:
+            # Set anew each time: every call of transformers' own sets it too.
+            self._backend.encode_special_tokens = True
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
         encoded = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
         return [int(i) for i in encoded.input_ids]
 
+    @functools.cached_property
+    def _backend(self) -> Any:
+        """What tokenises for transformers, which takes longer itself; None for a slow tokenizer."""
+        if not self._tokenizer.is_fast:
+            return None
+        backend = self._tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
     def control(self, token: str) -> int | None:
         """Id of a control token by its exact string, None if the model has no such token."""
         found = self._controls.get(token)
-        if found is None and _WRITTEN_AS_CONTROL.fullmatch(token):
+        if found is None and WRITTEN_AS_CONTROL.fullmatch(token):
             ordinary = self._tokenizer.convert_tokens_to_ids(token)
             if ordinary is not None and ordinary != self._tokenizer.unk_token_id:
                 found = int(ordinary)
@@ -298,7 +285,7 @@ class HFTokenizer:
         named = {
             token.content: int(i)
             for i, token in added
-            if token.special or _WRITTEN_AS_CONTROL.fullmatch(token.content)
+            if token.special or WRITTEN_AS_CONTROL.fullmatch(token.content)
         }
         pairs = zip(
             self._tokenizer.all_special_tokens, self._tokenizer.all_special_ids, strict=True
@@ -311,3 +298,31 @@ def _chat_template(given: Any) -> str | None:
     if isinstance(given, dict):
         given = given.get("default")
     return given if isinstance(given, str) else None
+
+
+# Bytes of UTF-8 that a token stands for at the least, in most vocabularies and scripts.
+_BYTES_PER_TOKEN = 3
+
+
+class GuessedTokenizer:
+    """Stands in for a tokenizer that is not at hand: counts roughly, and believes every name."""
+
+    bos: int | None = None
+    eos: int | None = 0
+    add_bos = False
+    chat_template: str | None = None
+
+    def text(self, text: str) -> list[int]:
+        """As many ids as the text may have, on the safe side; they mean nothing."""
+        return [1] * (-(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN))
+
+    def control(self, token: str) -> int | None:
+        """Some id: the model is taken to have the token."""
+        return 0
+
+    # None that ``text`` gives is one.
+    control_ids = frozenset({0})
+
+    def controls(self) -> Mapping[str, int]:
+        """None is known."""
+        return {}

@@ -36,7 +36,16 @@ class Transformers(Backend):
     """The backend ``transformers``."""
 
     takes = frozenset(
-        {"parallel", "context", "device", "bits", "max_memory", "trust_remote_code", "threads"}
+        {
+            "parallel",
+            "context",
+            "device",
+            "bits",
+            "max_memory",
+            "compile",
+            "trust_remote_code",
+            "threads",
+        }
     )
 
     def probe(self) -> Probe:
@@ -61,19 +70,24 @@ TRANSFORMERS = Transformers()
 class TransformersRunner(Runner):
     """An opened model that answers requests, a batch at a time."""
 
-    reproducible = True
-
     def __init__(self, path: Path, options: Options) -> None:
         # Before torch is imported.
         set_torch_threads(options.threads)
         self._loaded = load(path, options)
+        # A compiled step is compiled once more, for other sizes, in the course of a run.
+        self.reproducible = not options.compile
         kind = self._loaded.device.type
         self.tokenizer = self._loaded.tokenizer
         self.context = min(options.context or self._loaded.context, self._loaded.context)
         self.lead = leading_space(self._loaded.tokenizer)
         self.batch = options.parallel or _BATCH.get(kind, 8)
         self._per_token = 0 if options.parallel else bytes_per_token(self._loaded.model)
-        self._decoder = Decoder(self._loaded.model, self._loaded.device, _STEP_COST.get(kind, 64.0))
+        self._decoder = Decoder(
+            self._loaded.model,
+            self._loaded.device,
+            _STEP_COST.get(kind, 64.0),
+            compiled=options.compile,
+        )
 
     def spells(self, text: str) -> bool:
         """Whether the vocabulary can write a text; some lack rare bytes."""

@@ -46,6 +46,11 @@ def load(path: Path, options: Options) -> Loaded:
     bits = options.bits or (32 if place == "cpu" else 16)
     if bits < 16 and place.startswith("mps"):
         raise UsageError(f"--bits {bits} needs CUDA or the CPU", hint="on a Mac: a GGUF model")
+    if options.compile and (bits < 16 or options.max_memory):
+        raise UsageError(
+            "--compile is for whole weights of 16 or 32 bits on one device",
+            hint="leave it out, or --bits and --max-memory",
+        )
     if options.max_memory and place != "cuda":
         raise UsageError(
             f"--max-memory shares a model out among GPUs, and this one goes to {place}",

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
 from iepile_cli.cli import console
@@ -69,8 +70,9 @@ class Command(TyperCommand):
 
 
 def help_settings() -> dict[str, Any]:
-    """How help is shown: by -h too, as wide as the terminal and at most 100 columns."""
-    return {"help_option_names": ["-h", "--help"], "terminal_width": min(console.width() - 1, 100)}
+    """How help is shown: by -h too, as wide as the terminal, but 20 to 100 columns."""
+    width = min(max(console.width() - 1, 20), 100)
+    return {"help_option_names": ["-h", "--help"], "terminal_width": width}
 
 
 def _write_list(formatter: Any, records: Iterable[tuple[str, str]]) -> None:
@@ -124,6 +126,10 @@ def _convert_here(command: Any, context: Any) -> None:
             parameter._runtime_param = _Values(parameter.type_descriptor)
 
 
+# What C libraries, and Python's own counts, hold.
+_INTEGERS = 1 << 63
+
+
 class _Values:
     """Converts a parameter's values: good ones here, and Typer refuses all others.
 
@@ -138,6 +144,12 @@ class _Values:
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         converted = _converted(value, self.descriptor.annotation, self.descriptor.parameter_info)
+        given = value if isinstance(value, (list, tuple)) else [value]
+        if any("\0" in str(one) for one in given):
+            # A shell can pass none, a configuration file can.
+            raise BadParameter("holds a NUL character", ctx=ctx, param=param)
+        if isinstance(converted, int) and abs(converted) >= _INTEGERS:
+            raise BadParameter("is too large a number", ctx=ctx, param=param)
         if converted is not None:
             return converted
         from typer._coercion import build_runtime_param

@@ -60,7 +60,8 @@ class Failures(list[IEPileError]):
 
 def may_ask() -> bool:
     """Whether there is a person to answer a question."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and not verbosity.quiet
+    streams = (sys.stdin, sys.stderr)
+    return not verbosity.quiet and all(stream is not None and stream.isatty() for stream in streams)
 
 
 # ------------------------------------------------------------------------------------ tables

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iepile_cli.cli import console, options
-from iepile_cli.cli.cluster_run import convert_on_cluster
 from iepile_cli.cli.fetching import with_offer
 from iepile_cli.cluster.options import ClusterOptions
 from iepile_cli.conversion.options import ConvertOptions
@@ -17,8 +16,8 @@ from iepile_cli.fields import option
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
-    from iepile_cli.conversion.pipeline import Progress
-    from iepile_cli.conversion.report import Report
+    from iepile_cli.conversion.convert_file import Progress
+    from iepile_cli.conversion.file_report import Report
 
 EXAMPLES = """
 Examples:
@@ -73,6 +72,8 @@ def convert(
         output=None if str(chosen.output) == "-" else chosen.output,
     )
     if cluster.ray is not None:
+        from iepile_cli.cli.cluster_run import convert_on_cluster
+
         convert_on_cluster(chosen, cluster, resume=again.resume)
         return
     if again.resume:

@@ -47,6 +47,7 @@ def distill(
     step that is not done.
     """
     from iepile_cli.cli.extract_sources import Texts
+    from iepile_cli.cli.train import TrainingProgress
     from iepile_cli.distillation.answers import Question
     from iepile_cli.distillation.comparison import write_report
     from iepile_cli.distillation.steps import Distillation
@@ -69,6 +70,7 @@ def distill(
             note=progress.note,
             on_error=console.Failures().add,
             progress=lambda name, done: bar.update(f"{name}: {done:,} texts"),
+            reporter=TrainingProgress(progress, bar),
         )
         facts = run.run()
     folder = Path(chosen.output)

@@ -110,7 +110,7 @@ def _llamacpp() -> Check:
 
 
 def _embedded() -> Check:
-    from iepile_cli.backends.merging import has_merged_form, merged_file
+    from iepile_cli.backends.gguf_merging import has_merged_form, merged_file
     from iepile_cli.models import DEFAULT_MODEL, resolve_model
 
     found = resolve_model(DEFAULT_MODEL)

@@ -15,9 +15,11 @@ import typer
 
 from iepile_cli.cli import console, options
 from iepile_cli.conversion.options import Form
-from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.errors import DataError, IEPileError, NoSuchFile, PartialFailure, UsageError
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.fields import option
+from iepile_cli.files import STDIN
+from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
     from iepile_cli.evaluation import Evaluation
@@ -103,30 +105,51 @@ def evaluate(
     from iepile_cli.evaluation import evaluate as evaluation
     from iepile_cli.evaluation import report
 
+    for path in (*predictions, reports.gold, reports.baseline):
+        if path and path != STDIN and "://" not in path and not os.path.exists(path):
+            raise NoSuchFile(path)
     wanted = replace(scoring, confusions=bool(reports.confusions or reports.html))
     _check_reports(reports, [*predictions, reports.baseline])
     if len(predictions) > 1:
         _check_several({**reports.files(), "--upstream-compatible": wanted.literal})
     finished: list[Evaluation] = []
     numbers: list[dict[str, Any]] = []
-    for path in predictions:
-        with (
-            _progress(path) as tick,
-            evaluation(
-                path,
-                wanted,
-                by=reports.by,
-                gold=reports.gold,
-                gold_form=reports.gold_from,
-                baseline=reports.baseline,
-                tick=tick,
-            ) as found,
-        ):
-            finished.append(found)
-            numbers.append(found.upstream() if wanted.literal else report.as_json(found))
-            reports.write(found)
-    _put(finished, numbers[0] if len(numbers) == 1 else {"files": numbers}, wanted, reports)
-    _end(finished, reports.fail_under)
+    failures = console.Failures()
+    try:
+        for path in predictions:
+            with (
+                _going_on(failures, several=len(predictions) > 1),
+                _progress(path) as tick,
+                evaluation(
+                    path,
+                    wanted,
+                    by=reports.by,
+                    gold=reports.gold,
+                    gold_form=reports.gold_from,
+                    baseline=reports.baseline,
+                    tick=tick,
+                ) as found,
+            ):
+                numbers.append(found.upstream() if wanted.literal else report.as_json(found))
+                finished.append(found)
+                reports.write(found)
+    finally:
+        # Also when a report cannot be written: the scores are there.
+        if finished:
+            whole = {"files": numbers} if len(predictions) > 1 else numbers[0]
+            _put(finished, whole, wanted, reports)
+    _end(finished, reports.fail_under, failures)
+
+
+@contextmanager
+def _going_on(failures: console.Failures, *, several: bool) -> Iterator[None]:
+    """Keep what is wrong with the data of one of several files; the others are scored."""
+    try:
+        yield
+    except DataError as error:
+        if not several:
+            raise
+        failures.add(error)
 
 
 def _put(
@@ -144,17 +167,22 @@ def _put(
         _show(finished, reports.format or ("table" if sys.stdout.isatty() else "tsv"))
 
 
-def _end(finished: list[Evaluation], fail_under: float | None) -> None:
+def _end(finished: list[Evaluation], fail_under: float | None, failed: list[IEPileError]) -> None:
     """Show remarks; raises the most urgent failure."""
     from iepile_cli.evaluation import report
 
     failures: list[IEPileError] = []
     for found in finished:
+        several = len(finished) + len(failed) > 1
         for line in report.remarks(found):
-            console.note(line if len(finished) == 1 else f"{found.name}: {line}")
+            console.note(f"{found.name}: {line}" if several else line)
         failure = found.failure(fail_under)
         if failure is not None:
             failures.append(failure)
+    if failed:
+        failures.append(PartialFailure(f"{plural(len(failed), 'file')} not scored"))
+    if not finished:
+        raise typer.Exit(1)
     if failures:
         raise min(failures, key=lambda failure: failure.exit_code)
 

@@ -27,9 +27,9 @@ from iepile_cli.models.catalogue import MANY
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
+    from iepile_cli.errors import OnError
     from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.outputs import ResultWriter
-    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """

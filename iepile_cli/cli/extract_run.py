@@ -21,9 +21,9 @@ from iepile_cli.formatting import duration, plural
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
+    from iepile_cli.errors import OnError
     from iepile_cli.extraction.inputs import Document
     from iepile_cli.extraction.outputs import ResultWriter
-    from iepile_cli.extraction.paths import OnError
     from iepile_cli.extraction.pipeline import OnAnswer
     from iepile_cli.extraction.results import Result
 
@@ -77,7 +77,7 @@ def run(
             raise IEPileError(f"{failed_inputs}; nothing written")
     for line in writer.notes:
         note(line)
-    counts.report(output)
+    counts.report(output, writer.resumed)
     if failures:
         raise PartialFailure(
             f"{failed_inputs}; {plural(counts.items, noun)} written",
@@ -170,11 +170,16 @@ class _Counts:
             left_out = plural(self._ungrounded, "mention")
             note(f"{left_out} not found in the text, left out")
 
-    def report(self, output: str | None) -> None:
-        """Say what was written, where, and in what time; for standard output only with ``-v``."""
+    def report(self, output: str | None, resumed: int) -> None:
+        """Say what was written, where, and in what time; for standard output only with ``-v``.
+
+        ``resumed`` is how many items were there already.
+        """
         time_taken = duration(time.monotonic() - self._started)
         done = f"{plural(self.items, self._noun)} with {plural(self._found, 'item')}"
-        (note if output else detail)(f"{done} written to {output or 'stdout'} in {time_taken}")
+        before = f"; {plural(resumed, self._noun)} done before" if resumed else ""
+        line = f"{done} written to {output or 'stdout'} in {time_taken}{before}"
+        (note if output else detail)(line)
         detail(f"{plural(self._tokens, 'token')}, {self._rate():.0f} tokens/s")
 
 

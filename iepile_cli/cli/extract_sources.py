@@ -23,11 +23,12 @@ from iepile_cli.shards import refuse_streams
 from iepile_cli.writing import is_same_file, refuse_overwriting
 
 if TYPE_CHECKING:
+    from iepile_cli.errors import OnError
     from iepile_cli.extraction.blocks import Inventory
     from iepile_cli.extraction.forms import OutputOptions
     from iepile_cli.extraction.inputs import Document, InputOptions, OnNote
     from iepile_cli.extraction.outputs import ResultWriter, Writer
-    from iepile_cli.extraction.paths import OnError, OnSkip
+    from iepile_cli.extraction.paths import OnSkip
     from iepile_cli.extraction.requests import ExtractOptions
     from iepile_cli.extraction.saved_texts import SavedTexts
     from iepile_cli.extraction.summary import SummaryOptions
@@ -348,7 +349,7 @@ class InstructionRecords(Source):
         return self.read(_ignore)
 
     def _read_file(self, path: str, on_error: OnError) -> Iterator[Document]:
-        from iepile_cli.extraction.instructions import read_instructions
+        from iepile_cli.extraction.instruction_records import read_instructions
 
         return read_instructions(path, on_error, task=self._task, encoding=self.reading.encoding)
 

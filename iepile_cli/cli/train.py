@@ -69,7 +69,7 @@ def train(context: typer.Context, options: TrainOptions, source: SourceOptions) 
         return
     if chosen.nproc > 1 and not distributed.launched():
         with console.Progress() as progress:
-            prepare.check_before(chosen, given=by_hand, reporter=_TrainingProgress(progress))
+            prepare.check_before(chosen, given=by_hand, reporter=TrainingProgress(progress))
         code = distributed.launch(chosen, given=by_hand, quiet=console.verbosity.quiet)
         if code:
             raise typer.Exit(code)
@@ -77,7 +77,7 @@ def train(context: typer.Context, options: TrainOptions, source: SourceOptions) 
     if not distributed.is_first():
         console.verbosity.quiet = True
     with console.Progress() as progress:
-        result = finetune.train(chosen, given=by_hand, reporter=_TrainingProgress(progress))
+        result = finetune.train(chosen, given=by_hand, reporter=TrainingProgress(progress))
     if distributed.is_first():
         held_out = ""
         if result.best is not None:
@@ -115,12 +115,14 @@ def _chosen(
     return options_from(*tables, by_hand)
 
 
-class _TrainingProgress(Reporter):
-    """Shows a run's progress on a terminal; elsewhere a line now and then."""
+class TrainingProgress(Reporter):
+    """Shows a run's progress on a terminal, in a bar of its own or a given one; elsewhere a line
+    now and then.
+    """
 
-    def __init__(self, progress: console.Progress) -> None:
+    def __init__(self, progress: console.Progress, bar: console.Bar | None = None) -> None:
         self._progress = progress
-        self._bar = progress.bar("opening the model")
+        self._bar = bar or progress.bar("opening the model")
         self._encoded = self._steps = 0
 
     def note(self, message: str) -> None:

@@ -21,7 +21,7 @@ from iepile_cli.formatting import one_line, plural, readable_size
 
 if TYPE_CHECKING:
     from iepile_cli.extraction.forms import OutputOptions
-    from iepile_cli.extraction.result_files import Read
+    from iepile_cli.extraction.result_files import ResultWithText
     from iepile_cli.extraction.results import Result
 
 EXAMPLES = """
@@ -151,7 +151,7 @@ def _with_texts(
     failures: console.Failures,
     chosen: ViewOptions,
     sources: set[Path],
-) -> Iterator[Read]:
+) -> Iterator[ResultWithText]:
     from iepile_cli.extraction.result_files import folder_of, with_texts
 
     for path in results:
@@ -164,7 +164,9 @@ def _with_texts(
         )
 
 
-def _counting_missing(documents: Iterator[Read], missing: Counter[str]) -> Iterator[Read]:
+def _counting_missing(
+    documents: Iterator[ResultWithText], missing: Counter[str]
+) -> Iterator[ResultWithText]:
     for result, text, reason in documents:
         if text is None:
             missing[reason] += 1

@@ -14,8 +14,7 @@ from iepile_cli.cluster.ray_data import LOCAL, Outcome, Pool, connected, run_sha
 from iepile_cli.cluster.shard_folder import ShardFolder
 from iepile_cli.conversion import ConvertOptions, convert
 from iepile_cli.conversion.options import AUTO
-from iepile_cli.errors import UsageError
-from iepile_cli.extraction.inputs import raise_error
+from iepile_cli.errors import UsageError, raise_error
 from iepile_cli.extraction.paths import find_files
 from iepile_cli.shards import Shard
 from iepile_cli.writing import atomic_write

@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iepile_cli.conversion.convert_all import convert
+    from iepile_cli.conversion.file_report import Report
     from iepile_cli.conversion.options import ConvertOptions
     from iepile_cli.conversion.plan import Plan
     from iepile_cli.conversion.readers import read_gold
-    from iepile_cli.conversion.report import Report
-    from iepile_cli.conversion.run import convert
 
 # Loaded on first use: the command line looks at the options alone.
 _HOMES = {
     "ConvertOptions": "options",
     "Plan": "plan",
-    "Report": "report",
-    "convert": "run",
+    "Report": "file_report",
+    "convert": "convert_all",
     "read_gold": "readers",
 }
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from iepile_cli.conversion.offsets import GoldItem, Span, gold_items
 from iepile_cli.conversion.readers.spans import LabelledSpan
+from iepile_cli.conversion.record_gold import GoldItem, Span, gold_items
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import fixed_roles, slot_name
 from iepile_cli.task.table import TASKS, Task

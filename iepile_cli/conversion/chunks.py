@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from iepile_cli.conversion.gold import NOT_JSON, Problem
+from iepile_cli.conversion.record_gold import NOT_JSON, Problem
 from iepile_cli.files import Input
 
 BLOCK = 1 << 18

@@ -13,15 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iepile_cli.conversion.chunk_work import FIELDS
-from iepile_cli.conversion.gold import Unusable, item_of, read_json
+from iepile_cli.conversion.convert_file import open_chunks, silent, survey_files
 from iepile_cli.conversion.hard_negatives import joined, read_hard_negatives
 from iepile_cli.conversion.label_aliases import read_label_aliases, read_renames, rename_items
 from iepile_cli.conversion.mining import Survey, mined
 from iepile_cli.conversion.options import AUTO, ConvertOptions
-from iepile_cli.conversion.pipeline import open_chunks, silent, survey_files
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import form_of
+from iepile_cli.conversion.record_gold import FIELDS, Unusable, item_of, read_json
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool
@@ -112,7 +111,7 @@ def split_of(path: Path | None) -> str:
 def task_of(folder: Path, inside: int = 0) -> Task | None:
     """The task that a folder's path names: the nearest of its last parts.
 
-    ``inside`` is the number of parts that belong to the corpus; folders far above it say nothing.
+    ``inside`` is the number of parts that belong to the corpus; folders further up are ignored.
     """
     at = _task_level(folder, inside)
     return None if at is None else TASKS[folder.resolve().parts[at].upper()]
@@ -171,7 +170,7 @@ class DatasetPlanner:
         self._survey: Survey | None = None
 
     def needed_task(self) -> Task:
-        """The task; raises ``UsageError`` when nothing says which."""
+        """The task; raises ``UsageError`` where neither options nor the data name it."""
         if self.task is None and self.form != "iepile":
             self.task = self._annotated_task()
         if self.task is None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iepile_cli.config import read_toml
-from iepile_cli.conversion.gold import key_of
+from iepile_cli.conversion.record_gold import key_of
 from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
 from iepile_cli.files import read_text

@@ -4,7 +4,7 @@ IEPile's dictionary of labels that are easily mistaken for each other was made b
 pass over the records counts, in tables of bounded size, and a pair of labels is scored by two
 signals, each between 0 and 1, which are taken together as independent evidence (noisy or):
 
-* ambiguity: mentions that have the one label here and the other there;
+* ambiguity: mentions that have the one label in some records and the other in others;
 * context: words in and around the mentions (cosine of their tf-idf).
 
 Words that labels' names share, mentions on the same words of a record, and records that hold both
@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from iepile_cli.conversion.gold import Key, item_of, key_of_gold, read_annotation, text_of
 from iepile_cli.conversion.label_aliases import rename_entries
 from iepile_cli.conversion.plan import HardNegatives
+from iepile_cli.conversion.record_gold import Key, item_of, key_of_gold, read_annotation, text_of
 from iepile_cli.task.records import Gold
 from iepile_cli.task.shape import label_of, slot_name
 from iepile_cli.task.table import Task, task_named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from iepile_cli.fields import option
 from iepile_cli.shards import Shard, parse_shard
@@ -25,17 +25,11 @@ Form = Literal[
     "results",
 ]
 # What annotation is written as for other programs, of records and of results alike.
-ToolForm = Literal[
-    "conll",
-    "brat",
-    "spacy",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "graphml",
-    "cypher",
-    "turtle",
-]
+GraphForm = Literal["graphml", "cypher", "turtle"]
+ToolForm = Literal["conll", "brat", "spacy", "prodigy", "doccano", "label-studio", GraphForm]
+GRAPH_FORMS: tuple[str, ...] = get_args(GraphForm)
+# Tools that take one JSON array and no lines.
+JSON_ARRAYS = frozenset(("label-studio",))
 Output = Literal["rows", "records", "schema", "bio", ToolForm]
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from iepile_cli.conversion.gold import GoldLabels, GoldSlots, Key, item_of, key_of
 from iepile_cli.conversion.plan import HardNegatives, Plan
+from iepile_cli.conversion.record_gold import GoldLabels, GoldSlots, Key, item_of, key_of
 from iepile_cli.task.instruction import batch_bounds
 from iepile_cli.task.shape import SchemaItem, label_of
 
@@ -27,6 +27,8 @@ _SUBSETS = 1024
 _SLOT_SUBSETS = 64
 
 _MASK = (1 << 64) - 1
+_ODD = 0x9E3779B97F4A7C15
+_PRIME = 0xFFFFFFFB
 _T = TypeVar("_T")
 
 
@@ -44,7 +46,7 @@ Batch: TypeAlias = Sequence[Request]
 def seed_for(seed: int, number: int) -> int:
     """The seed of one record's randomness: it depends on ``seed`` and the record's place alone."""
     # Multiplying by a large odd constant takes neighbouring records to far-off seeds.
-    return abs(seed) << 65 | (seed < 0) << 64 | (number * 0x9E3779B97F4A7C15 & _MASK)
+    return abs(seed) << 65 | (seed < 0) << 64 | (number * _ODD & _MASK)
 
 
 def rng_for(seed: int, number: int) -> random.Random:
@@ -77,6 +79,7 @@ class Sampler:
         self._few = plan.batch_size if plan.batch_size > 0 else self.task.batch_size
         self._hard_types = self._keys_of_hard(plan.hard or {})
         self.orders = self._count_orders() if self.trains and plan.shuffle else 1
+        self._first_order = seed_for(plan.seed, 0) % _PRIME
         self._in_order: dict[int, list[Request]] = {}
         self._whole: dict[int, list[Batch]] = {}
         # What is drawn at random: subsets of types, of each type's slots, and hard negatives' rest.
@@ -134,7 +137,9 @@ class Sampler:
 
     def order_of(self, number: int) -> int:
         """Which of the orders a record's schema has."""
-        return seed_for(self.plan.seed, number) % 0xFFFFFFFB % self.orders
+        if self.orders == 1:
+            return 0
+        return (self._first_order + (number * _ODD & _MASK)) % _PRIME % self.orders
 
     def whole(self, order: int) -> list[Batch]:
         """The batches of the whole schema in one of the orders."""
@@ -321,7 +326,7 @@ class Sampler:
 
 def _hash(seed: int, number: int, name: str = "") -> int:
     """Sixty-four bits that depend on the seed, the record's place and a name alone."""
-    value = (seed + number * 0x9E3779B97F4A7C15 + (_name_hash(name) if name else 0)) & _MASK
+    value = (seed + number * _ODD + (_name_hash(name) if name else 0)) & _MASK
     # Two rounds of splitmix64: each bit of the result depends on each of the value.
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK

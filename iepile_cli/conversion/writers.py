@@ -21,8 +21,6 @@ from iepile_cli.task.passages import SENTENCE, units
 # Words, and Chinese characters and punctuation one by one.
 _TOKEN = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+|[^\\w\\s]")
 _BLANK = re.compile(r"\s+")
-# Tools that take one JSON array and no lines.
-JSON_ARRAYS = frozenset(("label-studio",))
 
 
 def _without_relations(found: Annotation, lost: Lost) -> None:
@@ -36,7 +34,7 @@ def _without_events(found: Annotation, lost: Lost) -> None:
 
 
 def _disjoint(spans: Iterable[LabelledSpan], lost: Lost) -> list[LabelledSpan]:
-    """The longest of spans that lie over each other, in text order; the others are noted."""
+    """The longest of overlapping spans, in text order; the others are noted."""
     chosen: list[LabelledSpan] = []
     for span in sorted(spans, key=lambda one: (one.start - one.end, one.start)):
         at = bisect(chosen, span)
@@ -167,13 +165,13 @@ def label_studio_json(found: Annotation, lost: Lost) -> dict[str, Any]:
 
 
 def bio_lines(found: Annotation, lost: Lost) -> str:
-    """A sentence as columns of tokens and tags, parted by tabs, and a blank line."""
+    """A sentence as columns of tokens and tags, separated by tabs, and a blank line."""
     lines = [f"{token}\t{tag}\n" for _, token, tag in _tagged(found, lost)]
     return "".join(lines) + "\n" if lines else ""
 
 
 def conll_lines(found: Annotation, lost: Lost) -> str:
-    """A document as ``bio_lines`` has a sentence, its sentences parted, after ``-DOCSTART-``."""
+    """A document after ``-DOCSTART-``: as ``bio_lines``, with a blank line between sentences."""
     ends = [unit.end for unit in units(found.text) if unit.cut >= SENTENCE]
     made = ["-DOCSTART-\tO\n"]
     sentence = -1

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iepile_cli.errors import IEPileError
+from iepile_cli.errors import IEPileError, OnError
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.outputs import open_writer
-from iepile_cli.extraction.paths import OnError
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import Task
@@ -61,17 +60,18 @@ def answer_texts(
     path: Path,
     question: Question,
     open_model: Callable[[], Opened],
+    cost: Cost,
     on_error: OnError,
     progress: Callable[[int], None] = lambda done: None,
-) -> Cost:
-    """Write results to a file, going on with those that it has; gives what this call cost.
+) -> None:
+    """Write results to a file, going on with those that it has; adds to ``cost`` what they cost.
 
     Texts without an answer are told to ``on_error`` and left out. Raises what ``open_model``
     raises, and ``UsageError`` for a file of other results.
     """
     from iepile_cli.extraction.pipeline import extract
 
-    cost = Cost()
+    cost.failed, resumed = 0, cost.texts
 
     def failed(error: IEPileError) -> None:
         cost.failed += 1
@@ -88,7 +88,7 @@ def answer_texts(
         rest = (one for one in documents if not writer.done(one))
         first = next(rest, None)
         if first is None:
-            return cost
+            return
         meter = _Meter(cost)
         opened = open_model()
         try:
@@ -106,11 +106,10 @@ def answer_texts(
             for result in results:
                 writer.write(result)
                 cost.texts += 1
-                progress(writer.resumed + cost.texts)
-            meter.end()
+                progress(writer.resumed + cost.texts - resumed)
         finally:
+            meter.end()
             opened.runner.close()
-    return cost
 
 
 class _Meter:
@@ -136,9 +135,9 @@ class _Meter:
             self._look()
 
     def end(self) -> None:
-        """All answers are there."""
+        """All answers are there, or no more will come."""
         self._look()
-        self._cost.seconds = time.monotonic() - self._started
+        self._cost.seconds += time.monotonic() - self._started
 
     def _look(self) -> None:
         if not self._remote:

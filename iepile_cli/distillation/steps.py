@@ -14,10 +14,9 @@ from iepile_cli.backends import Options
 from iepile_cli.distillation.answers import Cost, Question, answer_texts
 from iepile_cli.distillation.options import DistillOptions, Step
 from iepile_cli.distillation.selection import select
-from iepile_cli.errors import DataError, UsageError
+from iepile_cli.errors import DataError, OnError, UsageError, raise_error
 from iepile_cli.extraction.blocks import in_blocks
-from iepile_cli.extraction.inputs import Document, raise_error, read_documents
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.extraction.inputs import Document, read_documents
 from iepile_cli.extraction.requests import ExtractOptions
 from iepile_cli.files import read_text
 from iepile_cli.writing import write_atomic
@@ -148,28 +147,21 @@ class Distillation:
     ) -> Cost:
         """The answers to documents in the file ``name``; costs of interrupted runs are added."""
         partial = self.facts.setdefault("partial", {})
-        done = Cost(**partial.get(name, {}))
-        cost = Cost()
+        cost = Cost(**partial.get(name, {}))
         try:
-            cost = answer_texts(
+            answer_texts(
                 in_blocks(documents),
                 self.file(name),
                 question or self.question,
                 opening,
+                cost,
                 self.on_error,
                 lambda count: self.progress(name, count),
             )
         finally:
-            total = Cost(
-                done.texts + cost.texts,
-                cost.failed,
-                done.tokens + cost.tokens,
-                done.seconds + cost.seconds,
-                max(done.memory, cost.memory),
-            )
-            partial[name] = asdict(total)
+            partial[name] = asdict(cost)
             self._save()
-        return total
+        return cost
 
     def _teacher(self) -> Opened:
         from iepile_cli.backends.opening import open_model

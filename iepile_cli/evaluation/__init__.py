@@ -1,4 +1,15 @@
-"""Scores that people can trust: predictions against gold, with intervals, errors and reports."""
+"""Predictions scored against gold, with intervals, errors and reports.
+
+``run`` is the whole. In the order of the data:
+
+- a file and its rows: ``predictions`` (counts it in parts), ``decoding`` (of records and answers),
+  ``batches`` (which labels an instruction asks for), ``documents`` (rows put together),
+  ``regroup`` (rows that do not stand together);
+- gold in a file of its own: ``gold_file``, ``gold_index`` (finds the gold of a prediction);
+- what is compared: ``facts`` (of answers and labels), ``normalise``, ``matching``, ``counts``;
+- what is told: ``scores``, ``resampling``, ``upstream`` (the original script's numbers),
+  ``report`` (JSON, tables, files), ``outcomes`` (of each fact), ``error_list``, ``html``.
+"""
 
 from __future__ import annotations
 

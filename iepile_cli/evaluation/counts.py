@@ -17,7 +17,7 @@ from struct import pack
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import adler32, crc32
 
-from iepile_cli.evaluation.facts import Fact, Facts
+from iepile_cli.evaluation.facts import Facts
 from iepile_cli.evaluation.matching import FULL, invented, match_facts, same_facts
 from iepile_cli.task.table import TASKS
 
@@ -178,42 +178,31 @@ class Counts:
         ``labels`` is how many values of the facts of each unit are their label; ``text`` tells
         what is hallucinated, None where it is not known; [``first``, ``end``) are its bytes.
         """
-        for codes, of_gold, of_predicted, size in zip(
-            group.codes, gold, predicted, labels, strict=True
-        ):
-            if of_gold or of_predicted:
-                self._count(codes, of_gold, of_predicted, size, mode, text)
+        put = self._new_codes.append
+        for unit, codes in enumerate(group.codes):
+            of_gold, of_predicted = gold[unit], predicted[unit]
+            if mode == "strict":
+                hits, missed, spurious = same_facts(of_gold, of_predicted)
+            else:
+                hits, pairs, missed, spurious = match_facts(
+                    of_gold, of_predicted, labels[unit], mode, text
+                )
+                for one, other, credit in pairs:
+                    put(codes[one[0]] + _GOLD_OUTCOME[credit])
+                    put(codes[other[0]] + _PREDICTED_OUTCOME[credit])
+            for fact in hits:
+                put(codes[fact[0]])
+            for fact in missed:
+                put(codes[fact[0]] + MISSED)
+            for fact in spurious:
+                put(codes[fact[0]] + SPURIOUS)
+            if text is not None and of_predicted:
+                for fact in invented(of_predicted, labels[unit], text):
+                    put(codes[fact[0]] + INVENTED)
         end_of_codes = len(self.codes) + len(self._new_codes)
         self._new_documents += (_digest(group.salt, id), group.number, first, end, end_of_codes)
         if len(self._new_documents) > _WAITING:
             self._flush()
-
-    def _count(
-        self,
-        codes: _Codes,
-        gold: list[Fact],
-        predicted: list[Fact],
-        labels: int,
-        mode: str,
-        text: str | None,
-    ) -> None:
-        put = self._new_codes.append
-        if mode == "strict":
-            hits, missed, spurious = same_facts(gold, predicted)
-        else:
-            hits, pairs, missed, spurious = match_facts(gold, predicted, labels, mode, text)
-            for one, other, credit in pairs:
-                put(codes[one[0]] + _GOLD_OUTCOME[credit])
-                put(codes[other[0]] + _PREDICTED_OUTCOME[credit])
-        for fact in hits:
-            put(codes[fact[0]])
-        for fact in missed:
-            put(codes[fact[0]] + MISSED)
-        for fact in spurious:
-            put(codes[fact[0]] + SPURIOUS)
-        if text is not None and predicted:
-            for fact in invented(predicted, labels, text):
-                put(codes[fact[0]] + INVENTED)
 
     def add_confusions(self, task: str, unit: int, confusions: Sequence[Confusion]) -> None:
         """Write down the confusions of the document that was added last."""

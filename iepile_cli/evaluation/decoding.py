@@ -1,9 +1,9 @@
-"""Records and answers decoded: the common case into its types by msgspec, all else with patience.
+"""Records and answers decoded: the common case into typed structs, all else into any JSON value.
 
 A typed decoder refuses whatever is not exactly as its type says (another kind of value, NaN, a
 lone surrogate) with one of ``NOT_TYPED``; its caller then takes ``decode_record`` for a line of a
 file, or ``decode`` for what a model wrote, and sorts out what there is; neither ever raises.
-``mend`` is the lenient parsing behind ``--repair``.
+``repair`` is the lenient parsing behind ``--repair``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from iepile_cli.task.instruction import dumps
 from iepile_cli.task.shape import Each, Keyed, Mention, Node, Record, Slots
 
 # json-repair takes quadratic time on some garbage; real answers are far below this.
-MENDABLE = 200_000
+REPAIRABLE = 200_000
 
 # Stands for text that cannot be decoded: no JSON value is this object.
 BROKEN = object()
@@ -30,9 +30,11 @@ BROKEN = object()
 NOT_TYPED = (ValueError, TypeError, RecursionError)
 
 # As a float, a number of any length is read in linear time.
-_PATIENT = json.JSONDecoder(parse_int=float)
+_LINEAR = json.JSONDecoder(parse_int=float)
 
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A string, and its closing quote: an unclosed one matches to its end, so that no start is tried
+# twice.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
 
 _decode_any = msgspec.json.Decoder().decode
 
@@ -86,7 +88,7 @@ def _text(value: Any) -> str | None:
 def answer_type(node: Node) -> Any:
     """The type of the JSON value under one key of a task's answers.
 
-    Records become structs whose fields stand in the node's order.
+    Records become structs whose fields are ``part0``, ``part1`` ..., in the node's order.
     """
     match node:
         case Mention():
@@ -100,7 +102,11 @@ def answer_type(node: Node) -> Any:
         case Record(fields):
             return msgspec.defstruct(
                 "Answer",
-                [(name, answer_type(inner), _missing(inner)) for name, inner in fields],
+                [
+                    (f"part{number}", answer_type(inner), _missing(inner))
+                    for number, (_, inner) in enumerate(fields)
+                ],
+                rename={f"part{number}": name for number, (name, _) in enumerate(fields)},
                 gc=False,
             )
 
@@ -126,7 +132,7 @@ def decode(text: str) -> Any:
     try:
         return _decode_any(text)
     except NOT_TYPED:
-        return _decode_patiently(text)
+        return _decode_slowly(text)
 
 
 def decode_answer(output: str) -> Any:
@@ -135,22 +141,22 @@ def decode_answer(output: str) -> Any:
         return _decode_any(output)
     except NOT_TYPED:
         # Most broken answers end too early; looking for what else they are is slow.
-        return _decode_patiently(output) if output.rstrip().endswith("}") else BROKEN
+        return _decode_slowly(output) if output.rstrip().endswith("}") else BROKEN
 
 
-def _decode_patiently(text: str) -> Any:
+def _decode_slowly(text: str) -> Any:
     try:
-        return _PATIENT.decode(text)
+        return _LINEAR.decode(text)
     except (ValueError, RecursionError):
         return BROKEN
 
 
-def mend(text: str) -> Any:
+def repair(text: str) -> Any:
     """What can be saved of a broken answer: the first object in it, or ``BROKEN``.
 
-    Leaves alone what is longer than ``MENDABLE`` characters.
+    Leaves alone what is longer than ``REPAIRABLE`` characters.
     """
-    if len(text) > MENDABLE or "{" not in text:
+    if len(text) > REPAIRABLE or "{" not in text:
         return BROKEN
     import json_repair
 
@@ -168,7 +174,7 @@ def is_cut(text: str) -> bool:
     """Whether a broken answer is an object that was begun and never closed."""
     if not text.lstrip().startswith("{"):
         return False
-    bare = _STRING.sub("", text)
-    if '"' in bare:
+    if not all(string[1] for string in _STRING.finditer(text)):
         return True
+    bare = _STRING.sub("", text)
     return bare.count("{") + bare.count("[") > bare.count("}") + bare.count("]")

@@ -11,12 +11,14 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeAlias
 
+from iepile_cli.evaluation.batches import Batch, BatchReader
 from iepile_cli.evaluation.counts import (
     ANSWERS,
     MALFORMED,
     REPAIRED,
     SILENT,
     TRUNCATED,
+    UNLABELLED,
     Confusion,
     Counts,
     Group,
@@ -29,13 +31,12 @@ from iepile_cli.evaluation.decoding import (
     decode_record,
     decode_row,
     is_cut,
-    mend,
+    repair,
     row_of,
 )
 from iepile_cli.evaluation.facts import Fact, FactReader, Facts
-from iepile_cli.evaluation.instructions import Batch, Instructions
 from iepile_cli.evaluation.matching import match_facts
-from iepile_cli.evaluation.normalise import normalise
+from iepile_cli.evaluation.normalise import is_asked, normalise, with_asked_ends
 from iepile_cli.evaluation.options import EvalOptions
 from iepile_cli.task.table import TASKS
 
@@ -55,6 +56,9 @@ _UNREADABLE, _BLANK, _OTHER_TASK = "unreadable", "blank", "another task"
 Receiver: TypeAlias = "Callable[[Document, int], None]"
 
 
+_NO_SURFACES: Mapping[tuple[int, int], str] = MappingProxyType({})
+
+
 class Document:
     """A text with its gold facts and everything that was predicted for it.
 
@@ -65,11 +69,24 @@ class Document:
     is where the document is counted, and ``rows`` are the counts of rows there.
     """
 
-    # Most documents have none of these.
-    gold: Facts | None = None
-    optional: Sequence[Fact] = ()
-    broken: Sequence[str] = ()
-    surfaces: Mapping[tuple[int, int], str] = MappingProxyType({})
+    # One is made for each text: with slots, its attributes are found faster.
+    __slots__ = (
+        "batches",
+        "broken",
+        "comparable_text",
+        "first",
+        "gold",
+        "group",
+        "id",
+        "label",
+        "optional",
+        "predicted",
+        "reader",
+        "rows",
+        "source",
+        "surfaces",
+        "text",
+    )
 
     def __init__(
         self,
@@ -90,6 +107,10 @@ class Document:
         self.first = first
         self.predicted: Facts = reader.empty()
         self.batches: dict[int, Batch] = {}
+        self.gold: Facts | None = None
+        self.optional: Sequence[Fact] = ()
+        self.broken: Sequence[str] = ()
+        self.surfaces: Mapping[tuple[int, int], str] = _NO_SURFACES
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -100,7 +121,10 @@ class Document:
         """Read the label; False when there is no gold."""
         if self.label is None:
             return False
-        self.gold, self.optional = self.reader.read_label(self.label)
+        try:
+            self.gold = self.reader.read_usual_label(self.label)
+        except NOT_TYPED:
+            self.gold, self.optional = self.reader.read_label(self.label)
         return self.gold is not None
 
     def confusions(self) -> list[Confusion]:
@@ -127,8 +151,11 @@ class Document:
         ]
 
 
-def count_document(document: Document, options: EvalOptions, counts: Counts, end: int) -> None:
-    """Count a document whose gold has been read; both sides are made comparable first."""
+def count_document(options: EvalOptions, counts: Counts, document: Document, end: int) -> None:
+    """Count a document; its gold is read where that has not been, both sides made comparable."""
+    if document.gold is None and not document.read_gold():
+        document.rows[UNLABELLED] += 1
+        return
     gold, reader = document.gold, document.reader
     assert gold is not None
     if options.transforms or reader.transforms or document.optional:
@@ -156,7 +183,7 @@ class TaskRows:
 
     def __init__(self, reader: FactReader, asked_only: bool) -> None:
         self.reader = reader
-        self.instructions = Instructions(reader.task)
+        self.batch_reader = BatchReader(reader.task)
         # Whether what an answer means depends on what was asked.
         self.needs_batch = asked_only or any(reader.typed_ends)
 
@@ -199,7 +226,7 @@ class RowReader:
                             counts.count_unreadable(start)
                         continue
                     row, task = odd
-                batch, text = task.instructions.read(row.instruction)
+                batch, text = task.batch_reader.read(row.instruction)
                 if row.source is None or row.id is None:
                     _name(row, text)
                 yield row, task, batch, text, start, end
@@ -221,7 +248,7 @@ class RowReader:
                 or document.id != row.id
                 or document.source != row.source
                 or document.reader is not task.reader
-                or (batch[0] in document.batches and not literal)
+                or (batch.number in document.batches and not literal)
             ) and not (literal and document is not None and document.key == _key(row, task)):
                 if document is not None:
                     receive(document, last)
@@ -270,21 +297,24 @@ class RowReader:
         rows[ANSWERS] += 1
         if batch.number:
             document.batches[batch.number] = batch
-        if task.needs_batch or row.truncated:
+        if task.needs_batch or row.truncated or not isinstance(output, str):
             self._add_odd_answer(row, batch, document)
         elif output not in self._empty_answers:
             predicted = document.predicted
             before = len(predicted[0])
-            if not task.reader.read_answer(output, predicted):  # type: ignore[arg-type]
+            try:
+                task.reader.add_usual_answer(output, predicted)
+            except NOT_TYPED:
                 self._add_odd_answer(row, batch, document)
-            elif len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
-                self._empty_answers.add(output)  # type: ignore[arg-type]
+                return
+            if len(predicted[0]) == before and len(self._empty_answers) < _REMEMBERED:
+                self._empty_answers.add(output)
 
     def _add_odd_answer(self, row: Row, batch: Batch, document: Document) -> None:
         rows, output = document.rows, row.output
         answer = decode_answer(output) if isinstance(output, str) else BROKEN
         if not isinstance(answer, dict):
-            answer = self._mended(output, row.truncated, rows)
+            answer = self._repaired(output, row.truncated, rows)
             if answer is None:
                 shown = output if isinstance(output, str) else "(no output)"
                 document.broken = [*document.broken, shown]
@@ -295,13 +325,13 @@ class RowReader:
         document.reader.read_value(answer, found)
         for number, (into, facts) in enumerate(zip(document.predicted, found, strict=True)):
             if document.reader.typed_ends[number]:
-                facts = [_with_asked_ends(fact, batch) for fact in facts]
+                facts = [with_asked_ends(fact, batch) for fact in facts]
             if self.options.asked_only and batch.labels:
                 labels = document.reader.labels[number]
-                facts = [fact for fact in facts if _is_asked(fact, labels, number, batch)]
+                facts = [fact for fact in facts if is_asked(fact, labels, number, batch)]
             into += facts
 
-    def _mended(self, output: object, cut: bool, rows: list[int]) -> dict[str, Any] | None:
+    def _repaired(self, output: object, cut: bool, rows: list[int]) -> dict[str, Any] | None:
         """What can be saved of an output that is not a JSON object, if anything is to be saved.
 
         Counts what is wrong with it; ``cut`` says that the row calls itself truncated.
@@ -311,10 +341,10 @@ class RowReader:
         elif cut or is_cut(output):
             rows[TRUNCATED] += 1
         if self.options.repair and isinstance(output, str):
-            mended = mend(output)
-            if mended is not BROKEN:
+            repaired = repair(output)
+            if repaired is not BROKEN:
                 rows[REPAIRED] += 1
-                return mended  # type: ignore[no-any-return]
+                return repaired  # type: ignore[no-any-return]
         rows[MALFORMED] += 1
         return None
 
@@ -338,16 +368,3 @@ def _name(row: Row, text: str | None) -> None:
         row.id = (
             "None" if text is None else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         )
-
-
-def _is_asked(fact: Fact, labels: int, number: int, batch: Batch) -> bool:
-    if labels > 1 and type(fact[1]) is tuple:
-        return fact[0] in batch.ends
-    return fact[:labels] in batch.labels[number]
-
-
-def _with_asked_ends(fact: Fact, batch: Batch) -> Fact:
-    asked = batch.ends.get(fact[0], ())
-    if len(asked) == 1:
-        return (fact[0], *asked[0], *fact[3:])
-    return (fact[0], asked, None, *fact[3:])

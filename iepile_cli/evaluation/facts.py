@@ -3,19 +3,19 @@
 Goes in: the string of an answer, or of a gold label. Comes out: for each unit of the task a list
 of facts, each the values of the unit's ``label`` and then of its ``mentions``. Which values those
 are is read from the task's row and its answer shape; no task is known by name. Common answers and
-labels are decoded into types (``_typed``), all others step by step, to the same facts.
+labels are decoded into types (``_usual``), all others step by step, to the same facts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
 
-from iepile_cli.evaluation.decoding import NOT_TYPED, answer_type, decode
+from iepile_cli.evaluation.decoding import answer_type, decode
 from iepile_cli.task.records import Gold, read_annotations
 from iepile_cli.task.shape import (
     NAN,
@@ -77,21 +77,12 @@ class FactReader:
         self._single = len(task.units) == 1
         self._fields = [_Fields(unit, task) for unit in task.units]
         self._items = _items(task.shape, literal)
-        self._typed = _typed(task, literal)
-        self._decode = self._typed.decode_answer if self._typed else _refuse
-        self._collect = self._typed.read_answer if self._typed else _refuse
+        # Add the facts of a usual answer, and give those of a usual label.
+        self.add_usual_answer, self.read_usual_label = _usual(task, literal)
 
     def empty(self) -> Facts:
         """A list for each unit."""
         return [[]] if self._single else [[] for _ in self._fields]
-
-    def read_answer(self, output: str, facts: Facts) -> bool:
-        """Add the facts of a usual answer; False, and nothing added, for ``read_value``."""
-        try:
-            self._collect(self._decode(output), facts)
-        except NOT_TYPED:
-            return False
-        return True
 
     def read_value(self, answer: dict[str, Any], facts: Facts) -> None:
         """Add the facts of any decoded answer; what does not fit the task is left out."""
@@ -117,11 +108,6 @@ class FactReader:
         Optional is what no training target can hold (an event without arguments where the
         answer is arguments only): right when predicted, not missed when not.
         """
-        if self._typed is not None:
-            try:
-                return self._typed.read_label(self._typed.decode_label(label)), []
-            except NOT_TYPED:
-                pass
         entries = decode(label)
         return self.read_entries(entries) if isinstance(entries, list) else (None, [])
 
@@ -201,46 +187,40 @@ def _hashable(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------- the common case
 
+# Adds the facts of a string of JSON, and gives the facts of one. Both raise one of ``NOT_TYPED``,
+# before anything is added, for what is not usual.
+AddAnswer: TypeAlias = Callable[[Any, Facts], None]
+ReadLabel: TypeAlias = Callable[[str], Facts]
+
 
 def _refuse(*_: object) -> Any:
     raise ValueError("no answer of this task is usual")
 
 
-class _Typed(NamedTuple):
-    """Decoders of a task's usual answers and labels, and what makes facts of their values.
-
-    Each raises one of ``NOT_TYPED``, before anything is added, for what is not usual.
-    """
-
-    decode_answer: Callable[[str], Any]
-    read_answer: Callable[[Any, Facts], None]
-    decode_label: Callable[[str], Any]
-    read_label: Callable[[Any], Facts]
-
-
-def _typed(task: Task, literal: bool) -> _Typed | None:
-    """How the usual answers of a task are read; None where all take the general way."""
-    read_label: Callable[[Any], Facts]
+def _usual(task: Task, literal: bool) -> tuple[AddAnswer, ReadLabel]:
+    """What reads a task's usual answers and labels; refuses all where there is no such way."""
+    add_answer: Callable[[Callable[[str], Any]], AddAnswer]
+    read_label: Callable[[Callable[[str], Any]], ReadLabel]
     match task.shape, [(unit.label, unit.mentions) for unit in task.units]:
         case Each(Mention(absent=None)), [(("type",), (_,))]:
-            read_answer, read_label = _read_mentions, _read_plain_label
+            add_answer, read_label = _adding_mentions, _reading_plain_label
         case (
             Each(Record(((_, Mention(absent=None)), (_, Mention(absent=None))))),
             [(("type",), (_, _))],
         ):
-            read_answer, read_label = _read_pairs, _read_plain_label
+            add_answer, read_label = _adding_pairs, _reading_plain_label
         case (
             Each(Record(((_, Mention(absent="NAN")), (_, Slots("NAN"))))),
             [(("type",), (_,)), (("type", "slot"), ("filler",))],
         ) if not literal:
-            read_answer, read_label = _read_events, _read_event_label
+            add_answer, read_label = _adding_events, _reading_event_label
         case _:
-            return None
-    return _Typed(
-        msgspec.json.Decoder(dict[str, answer_type(task.shape)]).decode,  # type: ignore[misc]
-        read_answer,
-        msgspec.json.Decoder(list[_entry_type(task.layout)]).decode,  # type: ignore[misc]
-        read_label,
+            return _refuse, _refuse
+    answers: Any = dict[str, answer_type(task.shape)]  # type: ignore[misc]
+    entries: Any = list[_entry_type(task.layout)]  # type: ignore[misc]
+    return (
+        add_answer(msgspec.json.Decoder(answers).decode),
+        read_label(msgspec.json.Decoder(entries).decode),
     )
 
 
@@ -264,45 +244,69 @@ def _entry_type(layout: Layout) -> Any:
     return msgspec.defstruct("Entry", fields, rename=keys, gc=False)
 
 
-def _read_mentions(answer: Any, facts: Facts) -> None:
-    facts[0] += [(key, value) for key, values in answer.items() for value in values]
+def _adding_mentions(decode: Callable[[str], Any]) -> AddAnswer:
+    def add(output: Any, facts: Facts) -> None:
+        put = facts[0].append
+        for kind, mentions in decode(output).items():
+            for mention in mentions:
+                put((kind, mention))
+
+    return add
 
 
-def _read_pairs(answer: Any, facts: Facts) -> None:
-    facts[0] += [(key, *astuple(pair)) for key, values in answer.items() for pair in values]
+def _adding_pairs(decode: Callable[[str], Any]) -> AddAnswer:
+    def add(output: Any, facts: Facts) -> None:
+        put = facts[0].append
+        for kind, pairs in decode(output).items():
+            for pair in pairs:
+                put((kind, pair.part0, pair.part1))
+
+    return add
 
 
-def _read_events(answer: Any, facts: Facts) -> None:
-    events, arguments = facts
-    for kind, values in answer.items():
-        for event in values:
-            trigger, slots = astuple(event)
-            events.append((kind, "" if trigger == NAN else trigger))
-            for role, filler in slots.items():
-                if type(filler) is list:
-                    arguments += [(kind, role, part) for part in filler if part and part != NAN]
-                elif filler and filler != NAN:
-                    arguments.append((kind, role, filler))
+def _adding_events(decode: Callable[[str], Any]) -> AddAnswer:
+    def add(output: Any, facts: Facts) -> None:
+        put_event, put_argument = facts[0].append, facts[1].append
+        for kind, events in decode(output).items():
+            for event in events:
+                trigger = event.part0
+                put_event((kind, "" if trigger == NAN else trigger))
+                for role, filler in event.part1.items():
+                    if type(filler) is str:
+                        if filler and filler != NAN:
+                            put_argument((kind, role, filler))
+                        continue
+                    for part in filler:
+                        if part and part != NAN:
+                            put_argument((kind, role, part))
+
+    return add
 
 
-def _read_plain_label(entries: Any) -> Facts:
-    facts = list(map(astuple, entries))
-    for fact in facts:
-        if "" in fact:
+def _reading_plain_label(decode: Callable[[str], Any]) -> ReadLabel:
+    def read(label: str) -> Facts:
+        # An empty mention is no gold, and no other JSON without escapes has these two letters.
+        if '""' in label:
             raise ValueError("a mention may be empty")
-    return [facts]
+        return [list(map(astuple, decode(label)))]
+
+    return read
 
 
-def _read_event_label(entries: Any) -> Facts:
-    events: list[Fact] = []
-    arguments: list[Fact] = []
-    for kind, trigger, slots in map(astuple, entries):
-        events.append((kind, "" if trigger == NAN else trigger))
-        # A repeated argument counts once within its event.
-        arguments += dict.fromkeys(
-            (kind, slot.role, slot.text) for slot in slots if slot.text and slot.text != NAN
-        )
-    return [events, arguments]
+def _reading_event_label(decode: Callable[[str], Any]) -> ReadLabel:
+    def read(label: str) -> Facts:
+        events: list[Fact] = []
+        arguments: list[Fact] = []
+        for kind, trigger, slots in map(astuple, decode(label)):
+            events.append((kind, "" if trigger == NAN else trigger))
+            found = [
+                (kind, slot.role, slot.text) for slot in slots if slot.text and slot.text != NAN
+            ]
+            # A repeated argument counts once within its event.
+            arguments += found if len(found) < 2 else dict.fromkeys(found)
+        return [events, arguments]
+
+    return read
 
 
 # -------------------------------------------------------------------------- items, by their shape

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from iepile_cli.conversion.offsets import entries_of
 from iepile_cli.conversion.readers import form_of, read_gold
+from iepile_cli.conversion.record_gold import entries_of
 from iepile_cli.evaluation.decoding import decode, decode_record
 from iepile_cli.evaluation.predictions import plain_file
 from iepile_cli.task.instruction import dumps

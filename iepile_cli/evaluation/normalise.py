@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from iepile_cli.evaluation.batches import Batch
 from iepile_cli.evaluation.facts import Fact
 from iepile_cli.evaluation.options import EvalOptions
 
@@ -28,14 +29,6 @@ def normalise(document: Document, options: EvalOptions) -> None:
         return
     if options.normalises:
         _normalise_mentions(document, options)
-    if not (
-        any(reader.typed_ends)
-        or any(reader.distinct)
-        or document.optional
-        or options.match == "set"
-        or (options.asked_only and document.batches)
-    ):
-        return
     gold, predicted = document.gold, document.predicted
     for fact in document.optional:
         if predicted[0].count(fact) > gold[0].count(fact):
@@ -83,11 +76,30 @@ def _asked_gold(gold: list[Fact], number: int, document: Document) -> list[Fact]
     return [fact for fact in gold if fact[:labels] in asked]
 
 
-def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
-    """Decide the types of both ends where a prediction leaves them open.
+def with_asked_ends(fact: Fact, batch: Batch) -> Fact:
+    """A predicted typed relation with the types of its ends, as its batch asked for them.
 
-    An answer says the predicate only. Where several typed relations asked at once share it, or it
-    is not known which were asked, an answer counts for any that is gold and not yet answered.
+    An answer says the predicate only. Where several typed relations asked at once share it, all
+    their pairs of types stand in the place of one, for ``normalise`` to decide.
+    """
+    asked = batch.ends.get(fact[0], ())
+    if len(asked) == 1:
+        return (fact[0], *asked[0], *fact[3:])
+    return (fact[0], asked, None, *fact[3:])
+
+
+def is_asked(fact: Fact, labels: int, unit: int, batch: Batch) -> bool:
+    """Whether a batch asked for the label of a predicted fact, its first ``labels`` values."""
+    if labels > 1 and type(fact[1]) is tuple:
+        return fact[0] in batch.ends
+    return fact[:labels] in batch.labels[unit]
+
+
+def _with_ends(gold: list[Fact], predicted: list[Fact]) -> list[Fact]:
+    """Decide the types of both ends where ``with_asked_ends`` leaves them open.
+
+    Where several were asked, or it is not known which, an answer counts for any that is gold and
+    not yet answered.
     """
     left = Counter(gold)
     found: list[Fact] = []

@@ -11,7 +11,7 @@ from iepile_cli.evaluation.matching import FULL, OCCURRENCES, match_facts
 from iepile_cli.evaluation.normalise import Normalised
 from iepile_cli.evaluation.options import EvalOptions
 
-# From here on are the scripts that put no spaces between words.
+# The first letter of the scripts that put no spaces between words.
 _CJK = "\u2e80"
 
 CORRECT, PARTIAL, MISSED, SPURIOUS = "correct", "partial", "missed", "spurious"
@@ -137,7 +137,7 @@ def _place(mention: str, text: str, after: int) -> int:
     parts = -1
     for first in dict.fromkeys((after, 0)):
         start = text.find(mention, first)
-        # A mark in the middle of a word ("a" in "case") is not what anybody meant.
+        # A mark inside a word ("a" in "case") would mislead.
         for _ in range(OCCURRENCES):
             if start < 0:
                 break

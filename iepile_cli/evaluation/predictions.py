@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeAlias
 from iepile_cli import files
 from iepile_cli.conversion.chunks import json_chunks
 from iepile_cli.errors import DataError
-from iepile_cli.evaluation.counts import END, FIRST, UNLABELLED, Counts
+from iepile_cli.evaluation.counts import END, FIRST, Counts
 from iepile_cli.evaluation.documents import (
     Document,
     Read,
@@ -88,6 +88,10 @@ def _lines(source: files.Input, path: str) -> Iterator[bytes]:
         raise error.at(name) from None
 
 
+class _Found(Exception):
+    """Ends the look for a place between two documents."""
+
+
 class PredictionFile:
     """A file of converted test records with their ``output``, read from a path that can seek."""
 
@@ -123,13 +127,17 @@ class PredictionFile:
         Cutting a document in two costs a second look at it, and no more than that.
         """
         places: list[int] = []
-        with open(self.path, "rb") as file:
+
+        def receive(_: Document, end: int) -> None:
+            places.append(end)
+            # The last one may go on where reading stopped; two are enough.
+            if len(places) > 1:
+                raise _Found
+
+        with open(self.path, "rb") as file, contextlib.suppress(_Found):
             file.seek(at)
             begin = at + len(file.readline())
-            self._rows.read(
-                file, begin, at + _NEAR, Counts(), lambda document, end: places.append(end)
-            )
-        # The last one may go on where reading stopped.
+            self._rows.read(file, begin, at + _NEAR, Counts(), receive)
         return places[0] if len(places) > 1 else at
 
     def document(self, number: int) -> Document | None:
@@ -164,13 +172,7 @@ def _loading_numpy(spans: list[Span], workers: int) -> Iterator[Span]:
 def count_part(path: str, options: EvalOptions, span: Span) -> Counts:
     """Count the documents of the lines that begin in bytes [start, stop) of a file."""
     counts = Counts()
-
-    def count(document: Document, end: int) -> None:
-        if document.read_gold():
-            count_document(document, options, counts, end)
-        else:
-            document.rows[UNLABELLED] += 1
-
+    count = functools.partial(count_document, options, counts)
     # Nothing here makes reference cycles, and looking for them takes a quarter of the time.
     collects = gc.isenabled()
     gc.disable()

@@ -35,8 +35,7 @@ def regroup(
     for fragments in _by_digest(counts, again):
         for document, places in _documents(rows, read(sorted(fragments)), anew):
             regrouped[document.first] = places
-            if document.read_gold():
-                count_document(document, rows.options, anew, places[-1][1])
+            count_document(rows.options, anew, document, places[-1][1])
     # Rows that were counted are not counted again.
     for row in anew.rows:
         row[:] = [0] * len(row)

@@ -17,7 +17,7 @@ from iepile_cli.files import STDIN, display_name
 from iepile_cli.formatting import plural
 
 if TYPE_CHECKING:
-    from iepile_cli.evaluation.gold import GoldComparison
+    from iepile_cli.evaluation.gold_file import GoldComparison
     from iepile_cli.evaluation.scores import TaskScores
 
 BY = ("source", "type")
@@ -145,7 +145,7 @@ def _count(
     if gold is None:
         files = PredictionFile(plain, options)
     else:
-        from iepile_cli.evaluation.gold import GoldComparison
+        from iepile_cli.evaluation.gold_file import GoldComparison
 
         files = GoldComparison(plain, gold, options, gold_form)
         stack.callback(files.close)

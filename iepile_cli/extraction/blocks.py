@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from iepile_cli.errors import IEPileError
+from iepile_cli.errors import IEPileError, OnError
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.paths import OnError
 from iepile_cli.shards import Shard
 
 # A block ends after so many documents, or so many characters: enough to keep every backend busy,

@@ -1,7 +1,7 @@
 """Results as bytes: JSON Lines, a JSON array, or instruction records with their answers.
 
 Tables are in ``tables.py``, the forms of other programs in ``tool_forms.py``, and what people look
-at in ``view.py``; where the bytes go is decided in ``outputs.py``.
+at in ``terminal.py`` and ``page.py``; where the bytes go is decided in ``outputs.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from iepile_cli.conversion.options import ToolForm
 from iepile_cli.errors import UsageError
-from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.extraction.instruction_records import InstructionRecord
 from iepile_cli.extraction.results import Result, to_json, to_line
 from iepile_cli.extraction.summary import SummaryOptions
 from iepile_cli.fields import check_fields, option
@@ -126,9 +126,9 @@ def form_of(
         raise UsageError("--bom is for CSV", hint="add --format csv")
     match format_:
         case "table":
-            from iepile_cli.extraction.view import View
+            from iepile_cli.extraction.terminal import Terminal
 
-            return View(on_stdout)
+            return Terminal(on_stdout)
         case "json":
             return JsonArray()
         case "jsonl":

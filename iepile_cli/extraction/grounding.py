@@ -33,7 +33,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 def read_answer(
     task: Task, items: Sequence[SchemaItem], answer: Answer, problems: list[str]
-) -> list[Found]:
+) -> list[Extracted]:
     """Read an answer; what is not of its form is repaired or left out, and told in ``problems``."""
     value = _decode(answer.text, problems)
     score = _Scorer(answer)
@@ -141,7 +141,7 @@ def _joined(first: Any, second: Any) -> Any:
 
 # The roles of an extracted item with a score for each (None where the backend gives none).
 Scored: TypeAlias = tuple[Roles, Sequence[float | None]]
-Found: TypeAlias = tuple[SchemaItem, Sequence[Scored]]
+Extracted: TypeAlias = tuple[SchemaItem, Sequence[Scored]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Occurrences:
         return edges
 
 
-def ground(found: Iterable[Found], passage: Passage, shape: Node) -> Grounded:
+def ground(found: Iterable[Extracted], passage: Passage, shape: Node) -> Grounded:
     """Find the mentions of parsed answers in their passage.
 
     The n-th listing of the same item under a schema item goes to its n-th place. An item of

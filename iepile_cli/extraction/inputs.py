@@ -18,8 +18,8 @@ from typing import Any, Literal, TypeAlias
 
 from iepile_cli import arrow_files, encodings, files, record_files
 from iepile_cli.encodings import guessed, stream_encoding
-from iepile_cli.errors import DataError, IEPileError, UsageError
-from iepile_cli.extraction.paths import OnError, OnSkip, find_files
+from iepile_cli.errors import DataError, IEPileError, OnError, UsageError, raise_error
+from iepile_cli.extraction.paths import OnSkip, find_files
 from iepile_cli.fields import check_fields, option
 from iepile_cli.files import STDIN, display_name
 from iepile_cli.record_files import TABLES, TEXT_FIELD, clean
@@ -123,12 +123,7 @@ def document_of(text: str | Document, number: int) -> Document:
     return text if isinstance(text, Document) else Document("text", text, line=number)
 
 
-Found: TypeAlias = Document | IEPileError
-
-
-def raise_error(error: IEPileError) -> None:
-    """The ``on_error`` of a caller that gives none."""
-    raise error
+DocumentOrError: TypeAlias = Document | IEPileError
 
 
 def read_documents(
@@ -174,7 +169,7 @@ def file_reader(
 
 # ---------------------------------------------------------------------------------- reading files
 
-Reader: TypeAlias = Callable[[BufferedReader, str], Iterable[Found]]
+Reader: TypeAlias = Callable[[BufferedReader, str], Iterable[DocumentOrError]]
 
 
 @dataclass(frozen=True)
@@ -216,14 +211,14 @@ class _Reading:
         if found.text and not found.text.isspace():
             yield Document(name, clean(found.text), pages=found.pages)
 
-    def _lines(self, stream: BufferedReader, name: str) -> Iterator[Found]:
+    def _lines(self, stream: BufferedReader, name: str) -> Iterator[DocumentOrError]:
         for number, line in self._decoded_lines(stream, name):
             if isinstance(line, DataError):
                 yield line.at(name, number)
             elif not line.isspace():
                 yield Document(name, clean(line.removesuffix("\n").removesuffix("\r")), line=number)
 
-    def _records(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[Found]:
+    def _records(self, stream: BufferedReader, name: str, suffix: str) -> Iterator[DocumentOrError]:
         lines = self._decoded_lines(stream, name)
         records = (
             record_files.rows(lines, TABLES[suffix], self.field)
@@ -232,7 +227,7 @@ class _Reading:
         )
         return _documents(records, name, self.field)
 
-    def _rows(self, stream: BufferedReader, name: str) -> Iterator[Found]:
+    def _rows(self, stream: BufferedReader, name: str) -> Iterator[DocumentOrError]:
         return _documents(arrow_files.rows(stream, [self.field, "id"]), name, self.field)
 
     def _decoded_lines(
@@ -277,7 +272,7 @@ def read_file(
 
 def _documents(
     found: Iterable[tuple[int, record_files.Record | DataError]], name: str, field: str
-) -> Iterator[Found]:
+) -> Iterator[DocumentOrError]:
     for number, record in found:
         if isinstance(record, DataError):
             yield record.at(name, number)

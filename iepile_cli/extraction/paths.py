@@ -9,12 +9,13 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
 from iepile_cli import files, writing
-from iepile_cli.errors import DataError, IEPileError, NoSuchFile
+from iepile_cli.errors import DataError, NoSuchFile, OnError
 from iepile_cli.files import STDIN, STDIN_NAME, display_name
 from iepile_cli.remote import find_remote, is_remote, path_of
 
@@ -27,7 +28,6 @@ TEXT_SUFFIXES = frozenset(f"{_TEXT} {_RECORDS}".split())
 # A byte of a document takes as long to read as so many of plain text.
 _DOCUMENT_COST = 20
 
-OnError: TypeAlias = Callable[[IEPileError], None]
 OnSkip: TypeAlias = Callable[[str], None]
 
 
@@ -59,8 +59,10 @@ def find_files(
     seen: set[str] = set()
     for path in paths:
         for found in _expand(path, on_error, pattern, skip):
-            if found not in seen and (found == STDIN or not is_left_out(found)):
-                seen.add(found)
+            # "a.txt" and "./a.txt" are one file.
+            name = os.path.normpath(found)
+            if name not in seen and (found == STDIN or not is_left_out(found)):
+                seen.add(name)
                 yield found
 
 
@@ -75,7 +77,8 @@ def _expand(path: str, on_error: OnError, pattern: str | None, skip: OnSkip) -> 
         yield path
     elif glob.has_magic(path):
         # The shell leaves a glob as it is when nothing matches, or when it was quoted.
-        matches = sorted(glob.glob(path, recursive=True))
+        # Each further "**/" names the same files, in many times the time.
+        matches = sorted(glob.glob(re.sub(r"(\*\*/)+", "**/", path), recursive=True))
         if not matches:
             on_error(DataError("no file matches", path=display_name(path)))
         for match in matches:

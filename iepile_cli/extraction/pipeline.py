@@ -16,11 +16,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 from iepile_cli.backends import Answer, Request, Runner
-from iepile_cli.errors import DataError, ModelError, NoAnswer
+from iepile_cli.errors import DataError, ModelError, NoAnswer, OnError, raise_error
 from iepile_cli.extraction.grounding import Item, ground, read_answer
-from iepile_cli.extraction.inputs import Document, raise_error
-from iepile_cli.extraction.instructions import InstructionRecord
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.extraction.inputs import Document
+from iepile_cli.extraction.instruction_records import InstructionRecord
 from iepile_cli.extraction.requests import (
     ExtractOptions,
     PassageInstruction,
@@ -58,10 +57,10 @@ def extract(
     """
     options = options or ExtractOptions()
     builder = RequestBuilder(runner, template, options)
-    put = SchemaInstructions(task, schema, builder) if task is not None else None
-    if put is not None and options.language:
-        put.passage_budget(options.language)
-    planned = _planned(documents, put, builder, on_error)
+    schema_instructions = SchemaInstructions(task, schema, builder) if task is not None else None
+    if schema_instructions is not None and options.language:
+        schema_instructions.passage_budget(options.language)
+    planned = _planned(documents, schema_instructions, builder, on_error)
     return _results(_answered(planned, builder, on_answer), options, on_error)
 
 
@@ -118,16 +117,16 @@ class _Extraction:
 
 def _planned(
     documents: Iterable[Document],
-    put: SchemaInstructions | None,
+    schema_instructions: SchemaInstructions | None,
     builder: RequestBuilder,
     on_error: OnError,
 ) -> Iterator[_Extraction]:
     for document in documents:
-        if put is not None:
+        if schema_instructions is not None:
             # A schema that leaves no room for any text ends the run; a bad text only fails itself.
-            put.passage_budget(put.language(document))
+            schema_instructions.passage_budget(schema_instructions.language(document))
         try:
-            yield _plan(document, put, builder)
+            yield _plan(document, schema_instructions, builder)
         except (DataError, ModelError) as error:
             on_error(
                 DataError(error.message, path=document.source, line=document.line, hint=error.hint)
@@ -135,17 +134,19 @@ def _planned(
 
 
 def _plan(
-    document: Document, put: SchemaInstructions | None, builder: RequestBuilder
+    document: Document, schema_instructions: SchemaInstructions | None, builder: RequestBuilder
 ) -> _Extraction:
     if isinstance(document, InstructionRecord):
         asked = document.instruction
         parts = list(record_instructions(document, builder))
         return _Extraction(document, asked.task, asked.items, asked.language, parts)
-    if put is None:
+    if schema_instructions is None:
         raise TypeError("a text needs a task and a schema")
-    language = put.language(document)
-    parts = list(put.of(document, language))
-    return _Extraction(document, put.task, put.schema, language, parts)
+    language = schema_instructions.language(document)
+    parts = list(schema_instructions.of(document, language))
+    return _Extraction(
+        document, schema_instructions.task, schema_instructions.schema, language, parts
+    )
 
 
 def _answered(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.instructions import InstructionRecord
+from iepile_cli.extraction.instruction_records import InstructionRecord
 from iepile_cli.fields import check_fields, option
 from iepile_cli.models.adapter_settings import TaskSettings
 from iepile_cli.task.grammar import empty_answers, lark_grammar

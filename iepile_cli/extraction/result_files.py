@@ -8,15 +8,14 @@ from typing import Any, TypeAlias
 
 from iepile_cli import record_files
 from iepile_cli.encodings import decoded_lines
-from iepile_cli.errors import DataError
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.errors import DataError, OnError
 from iepile_cli.files import STDIN, display_name, open_input, suffix
 from iepile_cli.task import Task
 from iepile_cli.task.shape import fixed_roles
 from iepile_cli.task.table import TASKS
 
-# A result and its text; None where that is not to be had, and then why.
-Read: TypeAlias = "tuple[dict[str, Any], str | None, str]"
+# A result, its text or None, and why there is none.
+ResultWithText: TypeAlias = "tuple[dict[str, Any], str | None, str]"
 
 
 def read_results(path: str | None, on_error: OnError) -> Iterator[dict[str, Any]]:
@@ -101,15 +100,15 @@ def with_texts(
     text_field: str | None = None,
     encoding: str | None = None,
     on_source: Callable[[Path], None] = lambda path: None,
-) -> Iterator[Read]:
+) -> Iterator[ResultWithText]:
     """Each result with its text: its own, or that of its source.
 
     A source is looked for where the result says, and in ``folder``. Where it is not there, or is
     not the text any more that the places are of, the text is None and the reason is given.
     ``on_source`` hears of the files that texts may come from.
     """
-    from iepile_cli.conversion.gold import Unusable
     from iepile_cli.conversion.readers.results import SourceTexts
+    from iepile_cli.conversion.record_gold import Unusable
 
     field = record_files.TEXT_FIELD if text_field is None else text_field
     texts = SourceTexts(folder, text_field=field, encoding=encoding)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from iepile_cli.errors import DataError
-from iepile_cli.extraction.instructions import RecordNumbering
+from iepile_cli.extraction.instruction_records import RecordNumbering
 from iepile_cli.pages import is_page
 
 # Beside the results: what they were made with.

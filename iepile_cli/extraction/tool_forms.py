@@ -14,8 +14,9 @@ from typing import Any
 
 from iepile_cli.conversion.annotation import Annotation, annotation_of_items
 from iepile_cli.conversion.graphs import GRAPHS, GraphFile
+from iepile_cli.conversion.options import JSON_ARRAYS
 from iepile_cli.conversion.readers.results import result_item
-from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder, tool_form
+from iepile_cli.conversion.writers import BratFolder, tool_form
 from iepile_cli.errors import UsageError
 from iepile_cli.extraction.forms import Form, JsonArray, LeftOut, Lines
 from iepile_cli.extraction.inputs import Document

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple, TypeAlias
 
 from iepile_cli.errors import ModelError
@@ -69,9 +69,8 @@ def passages(
     A sentence of up to ``sentence_budget`` that does not fit is a passage of its own, uncut.
     ``first``, if not 0, is the share of the budget that the first passage may have: those after it
     then begin elsewhere than without it.
-    ``measure`` gives the tokens of a string. It is asked for every sentence and every passage
-    once, so the whole costs as much as measuring the text about twice. Raises ``ModelError`` when
-    the budget does not hold even one character.
+    ``measure`` gives the tokens of a string; each sentence and each passage is measured once.
+    Raises ``ModelError`` when the budget does not hold even one character.
     """
     if first:
         short = max(1, int(budget * first))
@@ -245,6 +244,12 @@ _BREAK = re.compile(
     rf"|(?P<stop>(?<![.!?])[.!?]+[{_CLOSERS}]*(?=\s))"
 )
 _BLANK_LINE = re.compile(r"[\x0c\u2029]|\n[^\n]*\n|\r[^\n\r]*\r")
+_LINE = re.compile(r"[^\n\r\x0b\x0c\x85\u2028\u2029]+")
+# Paragraphs wrapped at fewer characters are lists or verse. So many lines are looked at together,
+# and each but the last is filled to this share of the longest.
+_LEAST_WIDTH = 40
+_LINES_TOGETHER = 40
+_FILLED = 0.8
 # The word before a full stop, when it decides whether a sentence ends there.
 _LAST_WORD = re.compile(r"[\w.]*$")
 _ABBREVIATED = """
@@ -258,11 +263,17 @@ _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 
 
 def units(text: str) -> Iterator[Unit]:
-    """The sentences and lines of a text, in order."""
-    start = 0
+    """The sentences and lines of a text, in order; a line that is only wrapped does not end."""
+    start = line = known = 0
+    wrapped = False
     for found in _BREAK.finditer(text):
         if found.lastgroup == "gap":
             cut = PARAGRAPH if _BLANK_LINE.search(found.group()) else LINE
+            if cut == LINE and found.start() >= known:
+                known, wrapped = _wrapping(text, line)
+            line = found.end()
+            if cut == LINE and wrapped:
+                continue
             yield from _trimmed(text, start, found.start(), cut)
         elif found.lastgroup == "full" or _ends_sentence(text, found.start(), found.end()):
             yield from _trimmed(text, start, found.end(), SENTENCE)
@@ -270,6 +281,25 @@ def units(text: str) -> Iterator[Unit]:
             continue
         start = found.end()
     yield from _trimmed(text, start, len(text), PARAGRAPH)
+
+
+def _wrapping(text: str, start: int) -> tuple[int, bool]:
+    """Where the next lines of a paragraph end, and whether they are one text wrapped at a width.
+
+    Then each goes on until the next word has no room, and most begin in the middle of a sentence.
+    """
+    lines: list[tuple[int, int]] = []
+    for line in islice(_LINE.finditer(text, start), _LINES_TOGETHER):
+        if line.group().isspace() or _BLANK_LINE.search(text, start, line.start()):
+            break
+        lines.append(line.span())
+        start = line.end()
+    width = max((end - begin for begin, end in lines), default=0)
+    words = [[*text[at : at + _LEAST_WIDTH].split(), ""][0] for at, _ in lines[1:]]
+    room = [_FILLED * width - len(word) - 1 for word in words]
+    filled = all(end - begin > least for (begin, end), least in zip(lines, room, strict=False))
+    within = 2 * sum(word[:1].islower() for word in words) >= max(1, len(words))
+    return start, width >= _LEAST_WIDTH and filled and within
 
 
 def full_stop(text: str, start: int, end: int) -> int:

@@ -8,7 +8,6 @@ the text is cut inside the name of that token and its parts are tokenised apart.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -187,7 +186,10 @@ class _PlainText:
 
     def ids(self, text: str, *, continues: bool = False) -> list[int]:
         ids = self._continuation(text) if continues else self.tokenizer.text(text)
-        found = self.forbidden.intersection(ids)
+        tokenizer = self.tokenizer
+        found: frozenset[int | None] = tokenizer.control_ids.intersection(ids)
+        if others := {*self.names.values(), tokenizer.bos, tokenizer.eos} - tokenizer.control_ids:
+            found |= others.intersection(ids)
         # One character cannot be cut; it then becomes the unknown token, which has no effect.
         if not found or len(text) < 2:
             return ids
@@ -195,12 +197,6 @@ class _PlainText:
         for part in self._cut(text, found):
             result += self.ids(part, continues=continues or bool(result))
         return result
-
-    @functools.cached_property
-    def forbidden(self) -> frozenset[int | None]:
-        """Ids that no text may give."""
-        tokenizer = self.tokenizer
-        return tokenizer.control_ids.union(self.names.values(), (tokenizer.bos, tokenizer.eos))
 
     def _cut(self, text: str, found: frozenset[int | None]) -> Iterator[str]:
         """Cut after the first character of every name of the tokens found, else in the middle."""

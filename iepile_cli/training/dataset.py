@@ -73,10 +73,13 @@ def read_examples(path: Path) -> Iterator[Example]:
 def check_examples(files: Iterable[str]) -> None:
     """Raise ``DataError`` for a file that is not there or not JSON, or when none has an example.
 
-    No more than the first example of each is read: what is wrong at once is said at once.
+    No more than the first example of each is read: what is wrong at once is said at once. A pipe
+    is refused: data is read more than once.
     """
-    # What can be read only once is left for the run itself.
-    paths = [path for path in map(Path, files) if path.is_file() or not path.exists()]
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError("can be read only once, and training data is read again", path=path)
     found = [next(read_examples(path), None) for path in paths]
     if paths and not any(found):
         raise DataError("no example in it", path=paths[0])
@@ -309,11 +312,11 @@ def _encode_all(
     workers: int,
     factory: Callable[[], Encoder] | None,
 ) -> Iterator[list[Encoded]]:
-    if factory is None:
-        yield from map(encoder, examples)
-        return
     stream = iter(examples)
     chunks = iter(lambda: list(itertools.islice(stream, _CHUNK)), [])
+    if factory is None:
+        yield from itertools.chain.from_iterable(map(encoder.many, chunks))
+        return
     with WorkerPool(workers or None) as pool:
         encode = functools.partial(_encode_chunk, pickle.dumps(factory))
         for encoded in pool.map(encode, chunks, serial=_SERIAL):
@@ -327,17 +330,14 @@ def _encoder_here(factory: bytes) -> Encoder:
 
 
 def _encode_chunk(factory: bytes, examples: list[Example]) -> list[list[Encoded]]:
-    encoder = _encoder_here(factory)
-    return [encoder(example) for example in examples]
+    return _encoder_here(factory).many(examples)
 
 
 def _write(folder: Path, encoded: Iterable[list[Encoded]], paths: Sequence[Path]) -> None:
     import numpy as np
 
-    starts: list[int] = [0]
-    prompts: list[int] = []
-    numbers: list[int] = []
-    groups: list[int] = []
+    starts, prompts = array("q", [0]), array("i")
+    numbers, groups = array("q"), array("I")
     index: dict[str, Any] = {}
     split = left_out = answer_tokens = largest = 0
     with (folder / "ids.raw").open("wb") as file:

@@ -8,12 +8,14 @@ into passages, each with the part of the answer whose mentions it holds.
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.errors import DataError, ModelError, UsageError
 from iepile_cli.task.instruction import (
     Instruction,
@@ -30,6 +32,9 @@ from iepile_cli.templates import Eos, Piece, Template, Text, Tokenizer, encode
 from iepile_cli.training.options import TrainOptions
 
 IGNORED = -100
+_Pieces: TypeAlias = tuple[Piece, ...]
+# What is not learnt, and what is.
+_Turn: TypeAlias = tuple[_Pieces, _Pieces]
 # Passages of fewer tokens teach little; an example that needs such is left out.
 _SHORTEST_PASSAGE = 8
 
@@ -117,7 +122,20 @@ class Encoder:
 
         Raises ``DataError`` for one that is too long where that is refused.
         """
-        turns = self._turns(example)
+        return self._encoded(example, self._turns(example))
+
+    def many(self, examples: Sequence[Example]) -> list[list[Encoded]]:
+        """The same of each example; faster, where their texts can be tokenised together."""
+        every = [self._turns(example) for example in examples]
+        if isinstance(self.tokenizer, LlamaCppTokenizer):
+            pieces = itertools.chain.from_iterable(
+                part for turns in every for turn in turns for part in turn
+            )
+            self.tokenizer.learn(piece.text for piece in pieces if isinstance(piece, Text))
+        return list(map(self._encoded, examples, every))
+
+    def _encoded(self, example: Example, pieces: Sequence[_Turn]) -> list[Encoded]:
+        turns = [(self._ids(prompt), self._ids(answer)) for prompt, answer in pieces]
         answers = [len(answer) for _, answer in turns]
         encoded = self._join(turns, _group(example.question))
         if self.limits.hold(len(encoded.ids) - sum(answers), sum(answers), max(answers)):
@@ -144,9 +162,9 @@ class Encoder:
         # What cannot be read in full cannot be restricted to a passage either.
         if problems or dumps(shown) != example.question:
             return
-        frame = len(self._prompt_ids(example, dumps({**shown, "input": ""})))
+        frame = len(self._ids(self._prompt(example, dumps({**shown, "input": ""}))))
         room = min(self.limits.length, self.limits.prompt or self.limits.length) - frame
-        budget = room - min(len(self._answer_ids(example.answer)), room // 2)
+        budget = room - min(len(self._ids(self._answer(example.answer))), room // 2)
         yield from self._passages(_Long(example, shown, asked, found, group), asked.text, budget)
 
     def _passages(self, long: _Long, text: str, budget: int) -> Iterator[Encoded]:
@@ -158,9 +176,9 @@ class Encoder:
             return
         for part in parts:
             kept = restricted(long.asked, long.found, part.text)
-            answer = self._answer_ids(dumps(answer_json(long.asked.task, kept, part.text)))
+            answer = self._ids(self._answer(dumps(answer_json(long.asked.task, kept, part.text))))
             question = dumps({**long.shown, "input": part.text})
-            prompt = self._prompt_ids(long.example, question)
+            prompt = self._ids(self._prompt(long.example, question))
             if self.limits.hold(len(prompt), len(answer)):
                 yield self._join([(prompt, answer)], long.group)
             else:
@@ -171,38 +189,36 @@ class Encoder:
         # Inside the instruction a text is written as JSON.
         return len(self.tokenizer.text(dumps(text)[1:-1]))
 
-    def _prompt_ids(self, example: Example, question: str) -> list[int]:
+    def _ids(self, pieces: _Pieces) -> list[int]:
+        return encode(pieces, self.tokenizer)
+
+    def _prompt(self, example: Example, question: str) -> _Pieces:
         system = self.system if example.system is None else example.system
-        return encode(self.template.prompt(question, system), self.tokenizer)
+        return self.template.prompt(question, system).pieces
 
-    def _answer_ids(self, text: str) -> list[int]:
-        pieces: tuple[Piece, ...] = self.template.answer(text)
+    def _answer(self, text: str) -> _Pieces:
+        pieces: _Pieces = self.template.answer(text)
         closing = () if pieces and _ends(pieces[-1]) else (self.template.end,)
-        return encode((*pieces, *closing), self.tokenizer)
+        return (*pieces, *closing)
 
-    def _turns(self, example: Example) -> list[tuple[list[int], list[int]]]:
-        """Token ids of prompt and answer, turn by turn."""
+    def _turns(self, example: Example) -> list[_Turn]:
+        """Prompt and answer, turn by turn."""
         if not example.history:
-            prompt = self._prompt_ids(example, example.question)
-            return [(prompt, self._answer_ids(example.answer))]
+            return [(self._prompt(example, example.question), self._answer(example.answer))]
         system = self.system if example.system is None else example.system
         history = example.history if self.template.keeps_history else ()
         asked = [*history, (example.question, example.answer)]
-        turns: list[tuple[list[int], list[int]]] = []
-        before: tuple[Piece, ...] = ()
+        turns: list[_Turn] = []
+        before: _Pieces = ()
         for index, (question, answer) in enumerate(asked):
             pieces = self.template.prompt(question, system, asked[:index]).pieces
             if pieces[: len(before)] != before:
                 # This template does not grow turn by turn: only the last answer is learnt.
-                last = self.template.prompt(example.question, system, history)
-                return [(encode(last, self.tokenizer), self._answer_ids(example.answer))]
+                last = self.template.prompt(example.question, system, history).pieces
+                return [(last, self._answer(example.answer))]
             said = self.template.answer(answer)
-            answered = (
-                self._answer_ids(answer)
-                if index == len(asked) - 1
-                else encode(said, self.tokenizer)
-            )
-            turns.append((encode(pieces[len(before) :], self.tokenizer), answered))
+            is_last = index == len(asked) - 1
+            turns.append((pieces[len(before) :], self._answer(answer) if is_last else said))
             before = (*pieces, *said)
         return turns
 
@@ -216,7 +232,7 @@ class Encoder:
             masked = list(prompt) if self.learns_prompt else [IGNORED] * len(prompt)
             if index and self.template.efficient_eos and masked:
                 # The end token is not written between turns, but it is what is to be said there.
-                masked[0] = encode((self.template.end,), self.tokenizer)[0]
+                masked[0] = self._ids((self.template.end,))[0]
             ids += prompt + answer
             labels += masked + answer
         return Encoded(ids, 0, group, labels)

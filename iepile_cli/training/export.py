@@ -17,7 +17,7 @@ from typing import Any
 
 from iepile_cli.backends.gguf import GgufFile
 from iepile_cli.backends.gguf_layout import Layout
-from iepile_cli.backends.merging import FORMATS, merge_adapters
+from iepile_cli.backends.gguf_merging import FORMATS, merge_adapters
 from iepile_cli.backends.tokenizers import hf_tokenizer, open_tokenizer
 from iepile_cli.backends.transformers_loading import (
     adapter_config,

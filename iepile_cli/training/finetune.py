@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import IEPileError, ModelError, UsageError, first_line
 from iepile_cli.formatting import duration
 from iepile_cli.training.arguments import training_arguments
 from iepile_cli.training.attention import collator_for
-from iepile_cli.training.dataset import EncodedDataset, read_examples
+from iepile_cli.training.batch import Batch, largest_batch
+from iepile_cli.training.dataset import read_examples
 from iepile_cli.training.device import Device
-from iepile_cli.training.distributed import join_deepspeed, processes, sharding_arguments
-from iepile_cli.training.failures import known_failure
+from iepile_cli.training.distributed import (
+    LostProcess,
+    join_deepspeed,
+    processes,
+    sharding_arguments,
+)
+from iepile_cli.training.held_out import F1Scorer
 from iepile_cli.training.model import empty_model, load_trainable, quiet_libraries, training_library
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import (
@@ -36,6 +44,16 @@ from iepile_cli.training.packing import PackedCollator
 from iepile_cli.training.prepare import Prepared, prepare
 from iepile_cli.training.reporting import Reporter, Stopped, StopRequest
 from iepile_cli.training.trainer import Loop, make_trainer
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+# How torch and safetensors tell of the same.
+_FAILED_WRITES = (
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+    *(f"(os error {number})" for number in _UNWRITABLE),
+)
+# With less than this free, a failed write is taken for a full disk.
+_FULL = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -123,37 +141,6 @@ def _fitting(prepared: Prepared, model: Any, collator: Any) -> Prepared:
     share = batch.examples * batch.accumulated
     size = max(one for one in range(1, size + 1) if share % one == 0)
     return replace(prepared, batch=replace(batch, examples=size, accumulated=share // size))
-
-
-def largest_batch(
-    model: Any, collator: Any, train: EncodedDataset, most: int, device: Device
-) -> int:
-    """The largest batch of at most ``most`` of the longest examples for which memory is enough."""
-    import torch
-    from accelerate import find_executable_batch_size
-
-    order = sorted(range(len(train)), key=lambda row: -int(train.lengths[row]))
-    if device.kind == "cuda" and not getattr(model, "hf_device_map", None):
-        model.to(device.kind)
-
-    @find_executable_batch_size(  # type: ignore[untyped-decorator]
-        starting_batch_size=most, reduce_batch_size_fn=None
-    )
-    def tried(size: int) -> int:
-        given = collator([train[row] for row in order[:size]])
-        given.pop("tokens")
-        inputs = {
-            key: value.to(device.kind) if hasattr(value, "to") else value
-            for key, value in given.items()
-        }
-        model.train()
-        with torch.autocast(device.kind, device.torch_dtype, enabled=device.dtype != "fp32"):
-            loss = model(**inputs).loss
-        loss.backward()
-        model.zero_grad(set_to_none=True)
-        return size
-
-    return int(tried())
 
 
 def _run(
@@ -244,8 +231,6 @@ def _scorer(prepared: Prepared) -> Callable[[Path], dict[str, float]] | None:
             "--eval-f1 needs held-out records, and there are too few or too many to hold some out",
             hint="give --eval-data or --val-size",
         )
-    from iepile_cli.training.evaluation import F1Scorer
-
     files = (options.eval_data,) if options.eval_data else options.data
     numbers = list(dict.fromkeys(int(number) for number in held_out.numbers))
     random.Random(options.seed).shuffle(numbers)
@@ -295,3 +280,51 @@ def _kinds(options: TrainOptions) -> dict[str, Any]:
         "languages": tuple(sorted(languages)),
         "sources": sorted({source for _, source, _ in kinds if source}),
     }
+
+
+# --------------------------------------------------------------------- what other libraries raise
+
+
+def known_failure(
+    error: Exception, options: TrainOptions, device: Device, batch: Batch
+) -> IEPileError | None:
+    """A user's error for memory or disk that ran out, or a missing library; ``None`` for others."""
+    if isinstance(error, IEPileError):
+        return None
+    text = str(error)
+    if "out of memory" in text or "can't allocate memory" in text:
+        return _out_of_memory(options, device, batch)
+    if (
+        getattr(error, "errno", None) in _UNWRITABLE
+        or any(sign in text for sign in _FAILED_WRITES)
+        or _is_full(Path(options.output))
+    ):
+        return ModelError(
+            f"{options.output}: cannot be written: "
+            f"{getattr(error, 'strerror', None) or 'no space left on device'}",
+            hint="what was saved before is whole; then go on with: "
+            f"iepile train --resume -o {options.output}",
+        )
+    lost = type(error).__name__ in ("DistBackendError", "DistNetworkError") or "gloo" in text
+    if processes() > 1 and lost:
+        return LostProcess("another process of this run has ended")
+    if isinstance(error, ImportError):
+        return ModelError(f"a library is missing: {first_line(error)}")
+    return None
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk of a folder is full: not all libraries say so when they cannot write."""
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    return there is not None and shutil.disk_usage(there).free < _FULL
+
+
+def _out_of_memory(options: TrainOptions, device: Device, batch: Batch) -> ModelError:
+    ways = [f"--batch-size {batch.examples // 2}"] if batch.examples > 1 else []
+    ways += [f"--tokens-per-batch {batch.tokens // 2}"] if batch.tokens else []
+    ways += ["--bits 4"] if options.method == "lora" and options.bits > 4 else []
+    what = f"{batch.tokens:,} tokens" if batch.tokens else f"{batch.examples} examples"
+    return ModelError(
+        f"{device.kind} ran out of memory with {what} at once",
+        hint=f"try {', '.join([*ways, '--grad-checkpointing'])}, or a smaller --max-length",
+    )

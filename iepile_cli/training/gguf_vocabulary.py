@@ -71,7 +71,7 @@ class Vocabulary:
                     candidate = LlamaCppTokenizer.open(path)
                 except ModelError:
                     continue
-                if [candidate.text(text) for text in probes] == wanted:
+                if [candidate.whole(text) for text in probes] == wanted:
                     self._write(writer, way)
                     return
         raise ModelError(

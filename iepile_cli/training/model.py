@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -230,12 +231,16 @@ def training_library(name: str, needs: str = "") -> Any:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep transformers and others from drawing bars and warning; we say what goes on."""
+    """Keep transformers and others from drawing bars and warning; we say what goes on.
+
+    What they print is no data of ours (DeepSpeed prints a line when it is imported): it goes to
+    standard error.
+    """
     training_library("transformers")
     quiet_transformers()
     for name in ("bitsandbytes", "accelerate", "peft"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # Between these libraries' own versions; nothing that a user could do about.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", UserWarning)

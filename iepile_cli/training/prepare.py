@@ -16,6 +16,7 @@ from iepile_cli.config import cache_folder
 from iepile_cli.errors import UsageError
 from iepile_cli.formatting import readable_size
 from iepile_cli.parallel import set_torch_threads
+from iepile_cli.templates import Template, Tokenizer
 from iepile_cli.training.arguments import check_libraries
 from iepile_cli.training.batch import Batch, Estimate, choose_batch, estimate
 from iepile_cli.training.dataset import EncodedDataset, check_examples, dataset_key, encode_dataset
@@ -224,11 +225,11 @@ def dry_run(
 # ------------------------------------------------------------------------------------------ data
 
 
-def build_encoder(base: Base, options: TrainOptions) -> Encoder:
+def build_encoder(tokenizer: Tokenizer, template: Template, options: TrainOptions) -> Encoder:
     """The encoder of a base model's examples."""
     return Encoder(
-        base.tokenizer,
-        base.template,
+        tokenizer,
+        template,
         Limits.of(options),
         system=options.system,
         learns_prompt=options.train_on_prompt,
@@ -236,20 +237,18 @@ def build_encoder(base: Base, options: TrainOptions) -> Encoder:
 
 
 def encoder_elsewhere(
-    source: Path, folder: Path, remote_code: bool, template: Any, options: TrainOptions
+    model: Path, remote_code: bool, template: Template, options: TrainOptions
 ) -> Encoder:
     """The same encoder, made in another process."""
-    tokenizer = open_tokenizer(source, remote_code=remote_code)
-    base = Base("", source, folder, (), template.bind(tokenizer), remote_code)
-    base.__dict__["tokenizer"] = tokenizer
-    return build_encoder(base, options)
+    tokenizer = open_tokenizer(model, remote_code=remote_code)
+    return build_encoder(tokenizer, template.bind(tokenizer), options)
 
 
 def _encoded(
     files: Iterable[str], base: Base, options: TrainOptions, reporter: Reporter
 ) -> EncodedDataset:
     paths = [Path(file) for file in files]
-    encoder = build_encoder(base, options)
+    encoder = build_encoder(base.tokenizer, base.template, options)
     return encode_dataset(
         cache_folder() / "encoded",
         dataset_key(paths, encoder, tokenizer_digest(base)),
@@ -257,7 +256,7 @@ def _encoded(
         encoder,
         workers=options.workers,
         factory=functools.partial(
-            encoder_elsewhere, base.path, base.folder, base.remote_code, base.template, options
+            encoder_elsewhere, base.path, base.remote_code, base.template, options
         ),
         on_example=reporter.encoding,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from iepile_cli.errors import ModelError
 from iepile_cli.training.arguments import PATIENCE, extra_arguments
-from iepile_cli.training.encoding import IGNORED
+from iepile_cli.training.held_out import held_out_loss
 from iepile_cli.training.options import TrainOptions
 from iepile_cli.training.output import COMPLETE, LOG, cut_log
 from iepile_cli.training.packing import BatchSampler
@@ -109,7 +109,9 @@ class AnswerTrainer:
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The held-out loss, and what the scorer finds."""
         trainer: Any = self
-        metrics = {"eval_loss": self._held_out_loss()}
+        assert self.loop.held_out is not None
+        loss = held_out_loss(trainer, self.loop.held_out, self.loop.batch, self.loop.collator)
+        metrics = {"eval_loss": loss}
         if self.loop.scorer is not None:
             scores = self._scored(self.loop.scorer)
             metrics.update({f"eval_{name}": value for name, value in scores.items()})
@@ -118,29 +120,6 @@ class AnswerTrainer:
             self.args, self.state, trainer.control, metrics
         )
         return metrics
-
-    def _held_out_loss(self) -> float:
-        """The mean loss of all held-out answers' tokens, whatever batches they come in."""
-        import torch
-
-        trainer: Any = self
-        held_out = self.loop.held_out
-        assert held_out is not None
-        model = trainer.model_wrapped
-        model.eval()
-        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        for rows, counts in _eval_batches(
-            held_out, self.loop.batch, self.args.process_index, self.args.world_size
-        ):
-            given = self.loop.collator([held_out[row] for row in rows])
-            given.pop("tokens")
-            inputs = trainer._prepare_inputs(given)
-            with torch.no_grad(), trainer.compute_loss_context_manager():
-                summed, tokens = _summed_loss(model, inputs)
-            total += counts * torch.stack([summed.double(), tokens.double()])
-        if self.args.world_size > 1:
-            torch.distributed.all_reduce(total)
-        return float(total[0] / total[1])
 
     def _scored(self, scorer: Callable[[Path], dict[str, float]]) -> dict[str, float]:
         """All processes write their part of the model; the first one scores it for all."""
@@ -161,31 +140,6 @@ class AnswerTrainer:
             folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
             if folder.is_dir():
                 (folder / COMPLETE).write_text(json.dumps(self.loop.mark), encoding="utf-8")
-
-
-def _eval_batches(
-    held_out: EncodedDataset, batch: Batch, rank: int, world: int
-) -> list[tuple[list[int], int]]:
-    """The batches of one process, and 1 for each; 0 for one that only keeps step with others."""
-    longest = max(1, int(held_out.lengths.max()))
-    size = batch.examples or max(1, batch.tokens // longest)
-    order = sorted(range(len(held_out)), key=lambda row: int(held_out.lengths[row]))
-    batches = [order[at : at + size] for at in range(0, len(order), size)]
-    rounds = -(-len(batches) // world)
-    own: list[tuple[list[int], int]] = [(rows, 1) for rows in batches[rank::world]]
-    return own + [(batches[0], 0)] * (rounds - len(own))
-
-
-def _summed_loss(model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
-    """The summed loss of a batch's answers' tokens, and their number."""
-    if "shift_labels" in inputs:
-        import torch
-
-        tokens = (inputs["shift_labels"] != IGNORED).sum()
-        one = torch.ones((), device=tokens.device)
-        return model(**inputs, num_items_in_batch=one).loss, tokens
-    tokens = (inputs["labels"][..., 1:] != IGNORED).sum()
-    return model(**inputs).loss.nan_to_num() * tokens, tokens
 
 
 class LogCallback:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
 
 import pytest
-from abuse.program import call, check_manners
+from abuse.backends import install
+from abuse.program import call, check_manners, rows
 
 from iepile_cli.backends.gguf import GgufFile
-from iepile_cli.errors import ModelError
+from iepile_cli.cli import console
+from iepile_cli.errors import DataError, ModelError
+from iepile_cli.files import open_input, read_bytes
 
 
 @pytest.mark.parametrize(
@@ -102,3 +106,117 @@ def test_damaged_weights_of_transformers_are_a_line(tmp_path: Path) -> None:
     check_manners(done)
     assert done.code == 1
     assert "cannot be opened" in done.err
+
+
+@pytest.mark.parametrize("address", ["https://[::1", "s3://[x/a.txt", "http://"])
+def test_a_malformed_address_is_named(address: str) -> None:
+    pytest.importorskip("fsspec")
+    done = call("extract", "-s", "person", address)
+    check_manners(done)
+    assert done.code == 1
+    assert done.err.startswith(f"iepile: {address}: ")
+    assert done.err.count("\n") == 1
+
+
+def test_columns_with_the_line_ends_of_old_macs_are_not_taken_for_one_sentence(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mac.bio"
+    path.write_bytes(b"Ann B-person\rmet O\r\rOslo B-city\r")
+    done = call("convert", path, "--from", "bio", "--to", "records")
+    check_manners(done)
+    assert done.code == 3
+    assert done.out == b""
+    assert "mac.bio:1 a carriage return" in done.err
+
+
+def test_a_table_with_the_line_ends_of_old_macs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mac.csv"
+    path.write_bytes(b"id,text\r1,Ann\r")
+    done = call("extract", "-s", "person", path)
+    check_manners(done)
+    assert done.code == 1
+    assert "a carriage return within a row" in done.err
+    assert "LF or CRLF" in done.err
+
+
+def test_a_closed_standard_input_is_named_and_nobody_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="stdin: is closed"):
+        read_bytes("-")
+    assert not console.may_ask()
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "9", "30"])
+def test_help_in_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["--help"], ["extract", "--help"], ["list", "models"]):
+        done = call(*words)
+        check_manners(done)
+        assert done.code == 0
+
+
+@pytest.mark.parametrize("option", ["--limit", "--context", "--threads", "--overlap"])
+def test_a_number_without_bound_is_refused(option: str) -> None:
+    done = call("extract", "-s", "person", option, "9" * 20, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert option in done.err
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("option", "number"), [("--context", 2**40), ("--threads", 100_000)])
+def test_more_memory_or_threads_than_there_are_is_refused(option: str, number: int) -> None:
+    """The first filled the memory of the machine."""
+    done = call("extract", "-s", "person", option, str(number), stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert f"{option} {number}" in done.err
+
+
+def test_a_missing_folder_for_temporary_files_is_not_taken_for_a_missing_input(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "here.txt"
+    path.write_text("Ann")
+    with pytest.raises(DataError, match="cannot be read: No usable temporary"), open_input(path):
+        # As tempfile says it.
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+def test_a_glob_of_many_stars_takes_the_time_of_one(tmp_path: Path) -> None:
+    install()
+    folder = tmp_path
+    for name in "abcdefgh":
+        folder = folder / name
+        folder.mkdir()
+        (folder / "x.txt").write_text("Ann met Bob.")
+    words = ("extract", "-s", "person", "--backend", "first-word")
+    done = call("-q", *words, f"{tmp_path}/{'**/' * 12}*.txt")
+    check_manners(done)
+    assert len(rows(done.out)) == 8
+
+
+@pytest.mark.parametrize(
+    "words", [("eval", "a\0"), ("view", "a\0"), ("extract", "-s", "a", "-o", "a\0.jsonl")]
+)
+def test_a_nul_in_an_option_is_refused(words: tuple[str, ...]) -> None:
+    done = call(*words, stdin=b"Ann met Bob.")
+    check_manners(done)
+    assert done.code == 2
+    assert "holds a NUL character" in done.err
+
+
+@pytest.mark.parametrize("output", [[], {}, [1], {"person": ["Ann"]}, None, 3])
+def test_an_output_that_is_no_text_is_a_broken_answer(output: object, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    asked = json.dumps({"instruction": "i", "schema": ["person"], "input": "Ann met Bob."})
+    row = {"task": "NER", "source": "s", "instruction": asked, "label": "[]", "output": output}
+    usual = {**row, "output": '{"person": []}'}
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(usual)}\n")
+    done = call("-q", "eval", path, "--json", "-")
+    check_manners(done)
+    assert done.code == 0
+    assert json.loads(done.out)

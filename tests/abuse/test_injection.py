@@ -189,7 +189,7 @@ def test_a_page_of_results_is_the_page_of_harmless_data(markup: str, tmp_path: P
         name = word.replace("/", "_")
         source, page = tmp_path / f"{name}.txt", tmp_path / f"{number}.html"
         source.write_text(f"Ann {word} met.", encoding="utf-8")
-        schema = json.dumps([word, f"{word}2"])
+        schema = json.dumps([f"{word}1", f"{word}2"])
         words = ("-q", "extract", "--schema", schema, source, "--backend", "first-word")
         done = call(*words, "-f", "html", "-o", page)
         check_manners(done)

@@ -176,6 +176,29 @@ def test_a_password_in_the_address_is_not_shown(start: Any) -> None:
     assert "hunter" not in extract(server, url=url).err
 
 
+def test_no_part_of_a_password_with_a_sign_of_addresses_is_shown(start: Any) -> None:
+    server = start(answering(response(500, b"{}")))
+    url = server.url.replace("http://", "http://me:hunter@too@")
+    server.stop()
+    done = extract(server, url=url)
+    assert done.code == 1
+    assert "hunter" not in done.err
+    assert "too" not in done.err
+    assert server.url in done.err
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://", "http://x:abc/v1", "http://x:99999", "http://\x01", "//x"]
+)
+def test_an_address_that_is_none_is_a_line(address: str) -> None:
+    done = call("extract", "-s", "person", "--base-url", address, stdin=TEXT.encode())
+    check_manners(done)
+    assert done.code == 2
+    assert "is no address" in done.err
+    secret = address.replace("//", "//me:hunter/2@")
+    assert "hunter" not in call("extract", "-s", "a", "--base-url", secret, stdin=b"x").err
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_the_key_does_not_follow_a_redirect(status: int, start: Any) -> None:
     other = start(answering(stream('{"person": ["Ann"], "city": []}')), "localhost")
@@ -277,6 +300,22 @@ whole = st.builds(
     any_text.map(lambda text: stream(text.encode("utf-8", "replace").decode())),
     json_values.map(lambda value: stream(json.dumps({"person": value, "city": value}))),
 )
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"choices": 1},
+        {"choices": {"a": 1}},
+        {"choices": [{"delta": {"content": 5}, "finish_reason": 3}]},
+        {"choices": [{"delta": [], "finish_reason": ["stop"]}]},
+    ],
+    ids=str,
+)
+def test_a_piece_of_another_form_is_a_line(part: Any, start: Any) -> None:
+    body = b"data: " + json.dumps(part).encode() + b"\n\n"
+    done = extract(start(answering(response(200, body, "Content-Type: text/event-stream"))))
+    assert done.code == 1
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from odd_server import HANG_UP, Odd
 
-from iepile_cli.backends import openai
+from iepile_cli.backends import Options, ServerModel, openai
 from iepile_cli.cli.app import run
+from iepile_cli.errors import ModelError
 
 ANSWER = '{"person": ["Ann"], "location": ["Rome"]}'
 EXTRACT = ["extract", "--schema", "person,location", "--lines", "--concurrency", "3"]
@@ -169,6 +170,13 @@ def test_a_server_that_does_not_even_say_what_it_has(
         assert extract(serving(lambda count, text: ANSWER, pages), tmp_path, 1)[0] == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+def test_a_server_that_cannot_be_opened_leaves_nothing_running(serving: Any) -> None:
+    server = serving(lambda count, text: ANSWER, {"/v1/models": 401})
+    with pytest.raises(ModelError, match="the server refuses"):
+        openai.OPENAI.open(ServerModel("m"), Options(base_url=server.url))
+    assert "iepile-server" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_server_that_takes_a_connection_and_says_nothing(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from iepile_cli.backends import Request
 from iepile_cli.backends.constraint import Constraint
 from iepile_cli.backends.llamacpp import library, load_model
-from iepile_cli.backends.servers import SERVERS, Found, structure
+from iepile_cli.backends.servers import SERVER_KINDS, Server, structure
 from iepile_cli.backends.tokenizers import LlamaCppTokenizer
 from iepile_cli.task import TASKS, SchemaItem
 from iepile_cli.task.gbnf import MOST_PIECES, gbnf_grammar
@@ -169,7 +169,7 @@ def test_vllm_reads_the_grammar_as_we_do(task: str, text: str, judge: Judge) -> 
 
     kind, asked = TASKS[task], ITEMS[task]
     request = Request(Prompt((), "", ""), "ours", 10, instruction=Instruction(kind, asked, text))
-    found = Found(SERVERS["vllm"], "m")
+    found = Server(SERVER_KINDS["vllm"], "m")
     sent = structure(found, request, "lark")["extra_body"]["structured_outputs"]["grammar"]
     read = grammar_from("grammar", sent)
     assert not LLMatcher.validate_grammar(read, None)

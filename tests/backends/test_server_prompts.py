@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iepile_cli.backends.servers import GuessedTokenizer, Shield, written
+from iepile_cli.backends.servers import Shield, written
+from iepile_cli.backends.tokenizers import GuessedTokenizer
 from iepile_cli.registry import registry
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vocabularies import llama_cpp_tokenizer, vocabulary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocabularies import NAMES, llama_cpp_tokenizer, vocabulary
 
+from iepile_cli.backends import tokenizers as our_tokenizers
 from iepile_cli.backends.tokenizers import HFTokenizer, LlamaCppTokenizer
 from iepile_cli.errors import ModelError
 from iepile_cli.templates import AUTO, Control, Tokenizer, encode
@@ -127,6 +130,53 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
         LlamaCppTokenizer.open(path)
     with pytest.raises(ModelError, match=r"none\.gguf"):
         LlamaCppTokenizer.open(tmp_path / "none.gguf")
+
+
+# Words at whose edges ways of cutting text differ, and texts without any.
+WORDS = (
+    *("He's", "they'LL", "12345", "3.14159!", "\n", "\n\n  ", "\t", "\r\n", "naïve", "北京大学"),
+    *("😀", "<|im_end|>", "</s>", "()", "{}", '"x":', "a\u00a0b", "\u3000", "\x1c", "...", "-"),
+    *("e\u0301", ""),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=50)
+@given(words=st.lists(st.sampled_from(WORDS), max_size=12), joint=st.sampled_from((" ", "  ", "")))
+def test_words_have_the_tokens_that_they_have_in_their_text(
+    name: str, words: list[str], joint: str
+) -> None:
+    tokenizer, text = llama_cpp_tokenizer(name), joint.join(words)
+    tokenizer.learn([text, *words])
+    assert tokenizer.text(text) == tokenizer.whole(text)
+
+
+def test_words_are_taken_apart_only_where_no_token_joins_them() -> None:
+    assert llama_cpp_tokenizer("smollm2").vocabulary.has_words
+    # SentencePiece puts a space before each text.
+    assert not llama_cpp_tokenizer("llama-spm").vocabulary.has_words
+
+
+def test_a_word_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = LlamaCppTokenizer.open(vocabulary("smollm2"))
+    texts = ["Anna lives in Graz.", "Bob lives in Graz, too, and Anna with him."]
+    expected = [tokenizer.whole(text) for text in texts]
+    calls: list[str] = []
+    whole = tokenizer.whole
+    monkeypatch.setattr(tokenizer, "whole", lambda text: calls.append(text) or whole(text))
+    tokenizer.learn(texts)
+    assert calls == [" lives in Graz. Graz, too, and Anna with him.", "Anna", "Bob"]
+    assert [tokenizer.text(text) for text in texts] == expected
+    assert len(calls) == 3
+
+
+def test_words_are_forgotten_when_they_become_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(our_tokenizers, "_KEPT_CHARACTERS", 50)
+    tokenizer = LlamaCppTokenizer.open(vocabulary("smollm2"))
+    for number in range(100):
+        text = f"number {number} of many, in words"
+        assert tokenizer.text(text) == tokenizer.whole(text)
+        assert sum(map(len, tokenizer._words)) <= 50 + len(text)
 
 
 def test_long_text_with_nul_and_every_plane() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gguf_files import lora, random_gguf
 from questions import TEXTS, agreement, answers, asks, check, requests, start
 
-from iepile_cli.backends import Runner
+from iepile_cli.backends import Runner, transformers_decoding
 from iepile_cli.backends import transformers as backend
 from iepile_cli.backends.memory import bytes_per_token, free_memory
 from iepile_cli.backends.transformers_loading import max_memory
@@ -64,6 +65,51 @@ def test_taking_forced_tokens_along_or_not_gives_the_same(
     usual = answers(runner, questions)
     monkeypatch.setattr(runner._decoder, "step_cost", cost)
     assert agreement(usual, answers(runner, questions)) >= 0.95
+
+
+def test_compiled_steps_give_the_same(
+    opened: dict[str, Runner], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    # What is traced and how the cache is kept is tried; generating code for it takes a minute.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    # The cache has to grow in the middle of a batch.
+    monkeypatch.setattr(transformers_decoding, "_GROWTH", 16)
+    runner: Any = start("transformers", model, compile=True)
+    compiled = runner._decoder._step
+    widths = []
+
+    def watched(**given: Any) -> Any:
+        widths.append(given["input_ids"].shape)
+        return compiled(**given)
+
+    runner._decoder._step = watched
+    questions = asks(TEXTS[:2])
+    found = answers(runner, questions)
+    check(found, questions)
+    assert agreement(answers(opened["transformers"], questions), found) >= 0.95
+    # All steps have the batch's rows, though answers end at different times.
+    assert {rows for rows, _ in widths} == {8}
+    assert {width for _, width in widths} <= {1, 2, 4, 8}
+    assert runner._decoder.places > 16 + max(
+        len(job.prompt) + job.budget // 2
+        for job in (runner._job(request) for request in requests(runner, questions))
+    )
+    assert not runner.reproducible
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise ValueError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    linear = torch.nn.Linear(2, 2)
+    decoder = transformers_decoding.Decoder(linear, torch.device("cpu"), 1.0, compiled=True)
+    with pytest.raises(ModelError, match=r"torch\.compile failed: no C"):
+        decoder._compiled_step(input=torch.ones(1, 2))
 
 
 def test_no_memory_halves_the_batch_and_loses_nothing(
@@ -324,6 +370,7 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(model: Path) -> None:
         ({"device": "tpu"}, "'tpu'"),
         ({"device": "cuda:x"}, "'cuda:x'"),
         ({"device": "cpu", "max_memory": ("20GiB",)}, "--max-memory"),
+        ({"compile": True, "bits": 8}, "--compile"),
     ):
         with pytest.raises(UsageError, match=said):
             start("transformers", model, **options)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import iepile_cli as iepile
 from iepile_cli.backends.opening import Opened
-from iepile_cli.extraction.inputs import raise_error
-from iepile_cli.extraction.instructions import read_instructions
+from iepile_cli.errors import raise_error
+from iepile_cli.extraction.instruction_records import read_instructions
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.extraction.results import Result
 

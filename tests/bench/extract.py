@@ -24,8 +24,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from iepile_cli.backends import Options, scheduler
+from iepile_cli.backends.gguf_merging import merge_adapters, merged_form
 from iepile_cli.backends.llamacpp import BATCH, Context, library, load_model
-from iepile_cli.backends.merging import merge_adapters, merged_form
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.backends.scheduler import Feed
 from iepile_cli.extraction.blocks import in_blocks

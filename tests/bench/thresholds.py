@@ -28,7 +28,8 @@ import embedded
 
 import iepile_cli as iepile
 from iepile_cli.backends.opening import Opened, open_model
-from iepile_cli.extraction.inputs import document_of, raise_error
+from iepile_cli.errors import raise_error
+from iepile_cli.extraction.inputs import document_of
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
 from iepile_cli.extraction.results import Result, merge, to_json
 from iepile_cli.models.adapter_settings import TaskSettings

@@ -128,6 +128,9 @@ def test_a_finished_run_says_what_it_wrote_where_and_how_long(
     assert re.fullmatch(r"2 documents with 2 items written to x\.jsonl in \d\.\d s", last)
     work(["a"], Writing(), output="-")
     assert capsys.readouterr().err == "a note\n"
+    work(["a", "b"], Writing(frozenset({"b"})), output="x.jsonl")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"1 document with 1 item written to .* s; 1 document done before", last)
 
 
 def test_a_run_without_a_bar_gets_an_estimate_when_it_takes_more_than_a_minute(

@@ -13,7 +13,7 @@ import pytest
 from conftest import SHARED, vector_cases
 
 from iepile_cli.conversion import ConvertOptions, Plan, convert
-from iepile_cli.conversion.converter import Converter
+from iepile_cli.conversion.convert_record import Converter
 from iepile_cli.conversion.rows import id_of
 from iepile_cli.task.schema import from_lists
 from iepile_cli.task.table import task_named

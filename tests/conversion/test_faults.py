@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from iepile_cli.conversion import pipeline
-from iepile_cli.conversion.chunk_work import Done
+from iepile_cli.conversion import convert_file
+from iepile_cli.conversion.convert_chunk import Done
 from iepile_cli.conversion.datasets import find_datasets, language_of_path, task_of
 from iepile_cli.extraction.inputs import InputOptions, read_documents
 
@@ -152,8 +152,8 @@ def test_rows_in_a_folder_of_the_corpus_are_no_dataset_of_it(tmp_path: Path, run
 
 
 def test_remembered_ids_stay_within_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "REMEMBERED", 1000)
-    known = pipeline._Identities()
+    monkeypatch.setattr(convert_file, "REMEMBERED", 1000)
+    known = convert_file._Identities()
     for number in range(100):
         done = Done()
         # Each chunk has one id twice, and 99 new ones.

@@ -13,8 +13,8 @@ import pytest
 from conftest import SHARED
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.converter import Converter
-from iepile_cli.conversion.gold import distinct_entries, read_annotation
+from iepile_cli.conversion.convert_record import Converter
+from iepile_cli.conversion.record_gold import distinct_entries, read_annotation
 from iepile_cli.task.instruction import answer_json, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, distinct, read_annotations, write_annotations
 from iepile_cli.task.schema import read_schema_file

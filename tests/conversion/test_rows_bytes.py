@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.conversion import Plan
-from iepile_cli.conversion.converter import Converter
-from iepile_cli.conversion.gold import (
+from iepile_cli.conversion.convert_record import Converter
+from iepile_cli.conversion.record_gold import (
     distinct_entries,
     gold_labels,
     key_of_gold,
@@ -124,8 +124,7 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
     kinds = [f"type {number}" for number in range(18)]
     plan = Plan("NER", tuple(map(SchemaItem, kinds)), source="s", language="en")
     converter = Converter(plan)
-    assert converter.flat is not None
-    assert converter.decoder is not None
+    assert converter.quick is not None
     for number in range(1, 300):
         tokens = [dice.choice(["Ann", "Bob", "of", "Rome", "IBM", "the"]) for _ in range(30)]
         entries = [
@@ -133,10 +132,35 @@ def test_many_ordinary_records_take_the_quick_way() -> None:
         ]
         record = {"text": " ".join(tokens), "entity": entries}
         raw = json.dumps(record).encode()
-        decoded = converter.decoder.decode(raw)
-        assert converter.flat.read(decoded.entries, decoded.text) is not None
+        assert converter.quick.read(raw) is not None
         made = converter.convert(raw, number, lambda kind, what: None)
         assert made.rows == plain_rows(plan, record, number)
+
+
+def test_a_negative_zero_in_a_label_is_written_as_python_writes_it() -> None:
+    plan = Plan("NER", (SchemaItem("a"),), split="test", source="s", language="en")
+    raw = b'{"text": "b", "entity": [{"entity": "b", "entity_type": "a", "start": -0}]}'
+    rows = [
+        Converter(plan, fast=fast).convert(raw, 1, lambda kind, what: None).rows
+        for fast in (True, False)
+    ]
+    assert rows[0] == rows[1]
+    assert json.loads(json.loads(rows[0][0])["label"])[0]["start"] == 0
+
+
+def test_items_that_share_a_predicate_share_its_list_in_the_order_of_the_text() -> None:
+    items = (SchemaItem("r", (), "s", "o"), SchemaItem("r", (), "t", "o"))
+    plan = Plan("SPO", items, source="s", language="en")
+    ends = [("c", "t", "d"), ("a", "s", "b"), ("a", "s", "b")]
+    entries = [
+        {"head": head, "head_type": kind, "relation": "r", "tail": tail, "tail_type": "o"}
+        for head, kind, tail in ends
+    ]
+    raw = dumps({"text": "a b c d", "relation": entries}).encode()
+    for fast in (True, False):
+        (row,) = Converter(plan, fast=fast).convert(raw, 1, lambda kind, what: None).rows
+        pairs = [{"subject": "a", "object": "b"}, {"subject": "c", "object": "d"}]
+        assert json.loads(json.loads(row)["output"]) == {"r": pairs}
 
 
 def test_gold_keys_tell_typed_relations_apart() -> None:

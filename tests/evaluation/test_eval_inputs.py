@@ -229,6 +229,32 @@ def test_several_files_stand_in_one_table(two: tuple[str, str]) -> None:
         assert (refused.returncode, b"takes one file" in refused.stderr) == (2, True)
 
 
+def test_one_file_of_several_that_cannot_be_scored_keeps_no_other(
+    two: tuple[str, str], tmp_path: Path
+) -> None:
+    broken = write(tmp_path / "broken.jsonl", ["no JSON"])
+    done = run(two[0], broken, two[1])
+    assert done.returncode == 3
+    names = {line.split("\t")[0] for line in done.stdout.decode().splitlines()[1:]}
+    assert names == set(two)
+    said = done.stderr.decode()
+    assert f"{broken}:1: no record that can be scored" in said
+    assert "1 file not scored" in said
+    report = json.loads(run(two[0], broken, "--json", "-").stdout)
+    assert [one["predictions"] for one in report["files"]] == [two[0]]
+    done = run(broken, broken)
+    assert (done.returncode, done.stdout) == (1, b"")
+    # A name that is not there is told before anything is done.
+    done = run(two[0], "/nowhere.jsonl")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_scores_are_shown_when_a_report_cannot_be_written(two: tuple[str, str]) -> None:
+    done = run(two[0], "--html", "/dev/full")
+    assert done.returncode == 1
+    assert b"micro" in done.stdout
+
+
 def test_markdown_table(two: tuple[str, str]) -> None:
     lines = run(*two, "--format", "markdown", "--by", "type").stdout.decode().splitlines()
     assert lines[0] == "| what | average | P | R | F1 | 95 % | gold | pred | correct |"

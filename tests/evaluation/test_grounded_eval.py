@@ -106,6 +106,9 @@ def test_a_mention_without_place_is_hallucinated(tmp_path: Path) -> None:
     scores = scored(found, gold=gold)
     assert counts(scores) == (1, 2, 1)
     assert scores.units[0].micro.hallucinated == 1
+    # Also where the text is found in the file that the results name.
+    (tmp_path / "a.txt").write_text("Ann met Bob.", encoding="utf-8")
+    assert scored(found, gold=gold).units[0].micro.hallucinated == 1
 
 
 def test_unanswered_gold_is_missed_and_answers_without_gold_are_reported(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_rows import counts, ner, row, scored, write
+
+from iepile_cli.evaluation.decoding import is_cut
 
 GOLD = ner(("Ann", "PER"), ("Rome", "LOC"))
 RIGHT = '{"PER": ["Ann"], "LOC": ["Rome"]}'
@@ -242,6 +245,14 @@ def test_repair_is_counted_apart(tmp_path: Path) -> None:
     assert scores.rows["malformed"] == 3
     assert counts(strict) == (14, 0, 0)
     assert strict.rows["malformed"] == 7
+
+
+def test_cut_answer_full_of_quotes_takes_time_in_proportion() -> None:
+    # A model that repeats itself until its tokens are used up.
+    answer = '{"PER": ["' + '\\"' * 50_000
+    start = time.process_time()
+    assert is_cut(answer)
+    assert time.process_time() - start < 2
 
 
 def test_truncated_flag_and_missing_output(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iepile_cli.evaluation import EvalOptions, documents, instructions, matching
+from iepile_cli.evaluation import EvalOptions, batches, documents, matching
 from iepile_cli.evaluation.counts import DIGEST, END, FIRST, GROUP, OUTCOMES, Counts
 from iepile_cli.evaluation.facts import FactReader
 from iepile_cli.evaluation.predictions import count_part
@@ -95,8 +95,7 @@ class Untyped(FactReader):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._typed = None
-        self._decode = self._collect = refuse
+        self.add_usual_answer = self.read_usual_label = refuse
 
 
 @settings(max_examples=250, deadline=None)
@@ -125,7 +124,7 @@ def test_quick_ways_agree_with_careful_ones(
     with (
         patch.object(documents, "FactReader", Untyped),
         patch.object(documents, "decode_row", refuse),
-        patch.object(instructions, "decode_instruction", refuse),
+        patch.object(batches, "decode_instruction", refuse),
         patch.object(matching, "FEW", -1),
     ):
         careful = count_part(str(path), options, span)

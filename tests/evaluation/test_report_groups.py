@@ -12,7 +12,7 @@ from browser import browser, needs_browser
 from evaluation_rows import row
 
 from iepile_cli.cli.app import run
-from iepile_cli.evaluation.error_groups import SHADES, ErrorGroups, shade
+from iepile_cli.evaluation.html import SHADES, ErrorGroups, shade
 
 TEXT = "Ann Lee met Bob Ray in New York City."
 

@@ -135,6 +135,8 @@ def test_globs_and_repeated_paths_give_each_file_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     documents, _ = read(tmp_path / "a.txt", tmp_path / "?.txt", tmp_path / "a.txt")
     assert [Path(document.source).name for document in documents] == ["a.txt", "b.txt"]
+    again, _ = read(tmp_path / "a.txt", f"{tmp_path}/./a.txt", f"{tmp_path}/sub/../a.txt")
+    assert len(again) == 1
     deep, _ = read(tmp_path / "**" / "*.txt")
     assert len(deep) == 4
     odd, errors = read(tmp_path / "[odd].txt")

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.cli.app import run
-from iepile_cli.errors import IEPileError, UsageError
+from iepile_cli.errors import IEPileError, OnError, UsageError
 from iepile_cli.extraction import blocks
 from iepile_cli.extraction.inputs import Document
-from iepile_cli.extraction.paths import OnError
 from iepile_cli.shards import Shard, parse_shard
 
 

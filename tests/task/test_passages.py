@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import textwrap
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -165,6 +166,48 @@ def test_a_sentence_that_fits_is_not_cut_at_the_end_of_its_lines(width: int, bud
     text = "\n".join(lines)
     for passage in check(text, budget, lambda part: max(1, words(part) - part.count("\n"))):
         assert passage.text.endswith(".")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_sentence_of_wrapped_lines_is_not_cut_though_it_is_longer(end: str) -> None:
+    sentences = [
+        "The committee of the regional council said on Monday that the new bridge over the river "
+        "near Hamburg would be opened in May by the minister of transport, who had ordered it.",
+        "It is long.",
+        "Engineers from three of the companies that took part in the work, among them Northwind, "
+        "had told reporters that it would not be ready before the autumn of the next year.",
+    ]
+    text = end.join(textwrap.wrap(" ".join(sentences), 72))
+    found = list(passages(text, 24, words, sentence_budget=100))
+    assert [" ".join(passage.text.split()) for passage in found] == sentences
+
+
+def test_lines_that_are_not_wrapped_are_cut_between() -> None:
+    # Short posts, and records of equal length: each line is by itself.
+    posts = [
+        "wow emma and kaite is so very cute and so funny i wish im ryan",
+        "trump is the boy",
+        "hobby frog is a savage and so is the dog that came with it from far away places",
+    ]
+    rows = [
+        f"{number:04} Ann Smith of Northwind Turbines was seen at the gate" for number in range(9)
+    ]
+    for lines in (posts, rows):
+        found = list(passages("\n".join(lines), 16, words, sentence_budget=100))
+        assert all(part in lines for passage in found for part in passage.text.split("\n"))
+        assert len(found) >= len(lines) - 1
+
+
+def test_lines_of_any_length_and_indentation_are_looked_at_in_little_memory() -> None:
+    indented = "The first line of some\n" + " " * 500 + "and the second one is far to the right\n"
+    assert len(list(units(indented * 3))) == 6
+    text = "\n".join(["word " * 20, *["a short line"] * 30, "word " * 2_000_000])
+    tracemalloc.start()
+    try:
+        list(units(text))
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_passage_rather_ends_with_a_paragraph() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,16 @@ from safetensors.torch import load_file, save_file
 from training.runs import run
 
 from iepile_cli.backends.transformers_loading import load_weights, merge_adapter
-from iepile_cli.errors import ModelError, UsageError
+from iepile_cli.errors import DataError, ModelError, UsageError
 from iepile_cli.models import resolve_model
 from iepile_cli.training.device import Device
 from iepile_cli.training.export import export
-from iepile_cli.training.model import base_to_train, load_trainable
+from iepile_cli.training.model import (
+    base_to_train,
+    load_trainable,
+    quiet_libraries,
+    training_library,
+)
 from iepile_cli.training.options import ExportOptions, TrainOptions
 from iepile_cli.training.prepare import dry_run, prepare
 from iepile_cli.training.reporting import Reporter
@@ -223,3 +229,22 @@ def test_a_family_without_a_form_in_gguf_is_found_before_training(
     assert (result.output / "adapter_model.safetensors").is_file()
     config = json.loads((result.output / "adapter_config.json").read_text())
     assert config["r"] == options.lora_r
+
+
+def test_what_libraries_print_is_kept_from_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DeepSpeed prints a line when it is imported, and standard output is for data."""
+    (tmp_path / "talkative_library.py").write_text("print('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with quiet_libraries():
+        training_library("talkative_library")
+    assert capsys.readouterr() == ("", "imported\n")
+
+
+def test_data_that_can_be_read_only_once_is_refused(options: TrainOptions, tmp_path: Path) -> None:
+    """It is hashed, encoded and read for the card: a pipe would be empty the second time."""
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match=r"pipe\.jsonl.*only once"):
+        prepare(dataclasses.replace(options, data=(str(pipe),)), Reporter())

@@ -320,6 +320,23 @@ def test_the_prompt_is_the_one_of_extract_and_the_answer_follows(name: str, temp
     assert said[-1] == encode((form.end,), tokenizer)[0]
 
 
+@pytest.mark.parametrize("template", ["alpaca", "llama2"])
+def test_many_examples_are_encoded_as_each_alone(template: str) -> None:
+    texts = ("Ann lives in Graz.", "Bob in Graz,\ntoo ", "小明在北京 <s> </s>", "")
+    examples = [
+        Example(question, answer, system, history)
+        for question in (*texts[:3], dumps({"input": texts[0]}))
+        for answer in texts
+        for system in (None, "Be brief.")
+        for history in ((), (("Who is in Graz?", "Ann"),))
+    ]
+    for name in ("smollm2", "llama-spm"):
+        encode_one = encoder(template, Limits(60), llama_cpp_tokenizer(name), system="S")
+        alone = [encode_one(example) for example in examples]
+        assert encode_one.many(examples) == alone
+        assert [] in alone
+
+
 # ---------------------------------------------------------------------------------------- files
 
 

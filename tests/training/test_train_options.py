@@ -149,6 +149,22 @@ def test_a_recipe_says_the_memory_it_takes_and_what_there_is(
     assert 0.5e9 < here.bytes < 3e9
 
 
+def test_a_cpu_keeps_more_than_a_batch_takes_at_once() -> None:
+    """300 steps of different lengths took 8 GB where 6.1 were foretold."""
+    from iepile_cli.training.batch import Shape, estimate_of
+    from iepile_cli.training.device import Device
+    from iepile_cli.training.distributed import Shares
+
+    shape = Shape.guessed(135_000_000)
+    on_cpu, on_gpu = (
+        estimate_of(shape, TrainOptions(), Device(kind, "fp32"), Shares())
+        for kind in ("cpu", "cuda")
+    )
+    assert on_cpu.per_token == pytest.approx(1.4 * on_gpu.per_token, rel=0.01)
+    assert on_cpu.per_answer_token == pytest.approx(1.4 * on_gpu.per_answer_token, rel=0.01)
+    assert (on_cpu.weights, on_cpu.training) == (on_gpu.weights, on_gpu.training)
+
+
 def test_a_guessed_shape_needs_about_the_memory_of_the_real_one(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 

@@ -15,16 +15,6 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import Chunk, json_chunks, numbered_chunks
-from iepile_cli.conversion.gold import (
-    BAD_GOLD,
-    KEPT,
-    NOT_IN_TEXT,
-    Problem,
-    Unusable,
-    read_json,
-    text_of,
-)
-from iepile_cli.conversion.offsets import GoldItem, gold_items
 from iepile_cli.conversion.options import Form
 from iepile_cli.conversion.readers.bio import (
     TAG_KEYS,
@@ -41,6 +31,17 @@ from iepile_cli.conversion.readers.published import is_row, read_published
 from iepile_cli.conversion.readers.results import ResultReader, result_sources
 from iepile_cli.conversion.readers.spacy import read_doc_bin, spacy_records
 from iepile_cli.conversion.readers.spans import RecordReader, read_records
+from iepile_cli.conversion.record_gold import (
+    BAD_GOLD,
+    KEPT,
+    NOT_IN_TEXT,
+    GoldItem,
+    Problem,
+    Unusable,
+    gold_items,
+    read_json,
+    text_of,
+)
 from iepile_cli.errors import DataError, NoSuchFile, UsageError
 from iepile_cli.files import Input, StrPath, display_name, open_input, suffix, utf8_stream
 from iepile_cli.task.instruction import dumps

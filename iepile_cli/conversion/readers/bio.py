@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 from iepile_cli import arrow_files
 from iepile_cli.conversion.chunks import LONGEST
-from iepile_cli.conversion.gold import UNFIT, Problem, Unusable
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, entity_entry
+from iepile_cli.conversion.record_gold import UNFIT, Problem, Unusable
 from iepile_cli.encodings import decode_json
 from iepile_cli.errors import DataError
 from iepile_cli.files import Input, read_text
 from iepile_cli.task.instruction import dumps
 
 _TAG = re.compile(r"O|[BIESLUM]-\S.*")
-# Columns are parted by tabs or by blanks; a no-break space belongs to its token.
+# Tabs or blanks separate columns; a no-break space belongs to its token.
 _BLANKS = re.compile(r"[ \t]+")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-# With the signs and kana beside them; Hangul and emoji are parted by blanks.
+# With the signs and kana beside them; blanks separate Hangul and emoji.
 _CHINESE = re.compile("[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 TOKEN_KEYS = ("tokens", "words")
@@ -63,6 +63,10 @@ def read_bio(source: Input, name: str) -> Iterator[tuple[int, bytes] | Problem]:
         short = next((row for row in rows if len(row.cells) <= max(columns)), None)
         if short is not None:
             yield Problem(short.line, UNFIT, f"no column {max(columns) + 1}")
+            continue
+        broken = next((row for row in rows if "\r" in "".join(row.cells)), None)
+        if broken is not None:
+            yield Problem(broken.line, UNFIT, "a carriage return: lines end in LF or CRLF")
             continue
         wrong = next((row for row in rows if not _TAG.fullmatch(row.cells[tag])), None)
         if wrong is not None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from iepile_cli.conversion.gold import PART_LOST, UNFIT, Problem
 from iepile_cli.conversion.readers.spans import LabelledSpan, entity_entry, relation_entry
+from iepile_cli.conversion.record_gold import PART_LOST, UNFIT, Problem
 from iepile_cli.errors import DataError
 from iepile_cli.task.instruction import dumps
 

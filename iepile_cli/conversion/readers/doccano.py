@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from iepile_cli.conversion.gold import PART_LOST
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, relation_entry, span_record
+from iepile_cli.conversion.record_gold import PART_LOST
 
 
 def doccano_records(value: Any, note: Note) -> Iterator[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from iepile_cli.conversion.gold import NOT_ACCEPTED, PART_LOST, Unusable
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, relation_entry, span_record
+from iepile_cli.conversion.record_gold import NOT_ACCEPTED, PART_LOST, Unusable
 
 
 def label_studio_records(value: Any, note: Note) -> Iterator[dict[str, Any]]:

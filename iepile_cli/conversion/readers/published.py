@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from iepile_cli.conversion.chunks import Chunk
-from iepile_cli.conversion.gold import UNFIT, Problem, Unusable, read_json
+from iepile_cli.conversion.record_gold import UNFIT, Problem, Unusable, read_json
 from iepile_cli.errors import UnknownName
 from iepile_cli.task.instruction import Instruction, dumps, parse_answer, parse_instruction
 from iepile_cli.task.records import Gold, write_annotations

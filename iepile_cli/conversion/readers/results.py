@@ -13,9 +13,8 @@ from typing import Any
 
 from iepile_cli import arrow_files, record_files
 from iepile_cli.conversion.chunks import Chunk
-from iepile_cli.conversion.gold import UNFIT, Unusable
-from iepile_cli.conversion.offsets import GoldItem, Span, entries_of
 from iepile_cli.conversion.readers.spans import Note
+from iepile_cli.conversion.record_gold import UNFIT, GoldItem, Span, Unusable, entries_of
 from iepile_cli.documents import read_text
 from iepile_cli.encodings import decode_json, decoded_lines, stream_encoding
 from iepile_cli.errors import DataError

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.gold import NOT_ACCEPTED, Problem, Unusable
 from iepile_cli.conversion.readers.bio import tagged_record
 from iepile_cli.conversion.readers.spans import LabelledSpan, Note, relation_entry, span_record
+from iepile_cli.conversion.record_gold import NOT_ACCEPTED, Problem, Unusable
 from iepile_cli.errors import DataError
 from iepile_cli.task.instruction import dumps
 
@@ -36,7 +36,7 @@ def spacy_records(value: Any, note: Note) -> Iterator[dict[str, Any]]:
 
 
 def _document(value: dict[str, Any]) -> dict[str, Any]:
-    # Prodigy writes what the annotator said; without a word it is accepted.
+    # Prodigy writes the annotator's answer; an example without one is accepted.
     answer = value.get("answer", ACCEPT)
     if answer != ACCEPT:
         raise Unusable(NOT_ACCEPTED, str(answer))

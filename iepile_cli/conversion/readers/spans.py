@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from iepile_cli.conversion.chunks import Chunk
-from iepile_cli.conversion.gold import UNFIT, Problem, Unusable, read_json
+from iepile_cli.conversion.record_gold import UNFIT, Problem, Unusable, read_json
 from iepile_cli.task.instruction import dumps
 
 # Notes something odd that is kept: its kind, and what.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from iepile_cli.conversion.gold import KEPT, LEFT_OUT, Problem
+from iepile_cli.conversion.record_gold import KEPT, LEFT_OUT, Problem
 from iepile_cli.errors import DataError
 from iepile_cli.formatting import plural
 

@@ -15,9 +15,8 @@ from io import BufferedReader
 from typing import Any, TypeAlias
 
 from iepile_cli import encodings, files, record_files
-from iepile_cli.errors import DataError, UnknownName
-from iepile_cli.extraction.inputs import Document, Found, read_file
-from iepile_cli.extraction.paths import OnError
+from iepile_cli.errors import DataError, OnError, UnknownName
+from iepile_cli.extraction.inputs import Document, DocumentOrError, read_file
 from iepile_cli.files import STDIN
 from iepile_cli.task.instruction import Instruction, dumps, parse_instruction
 from iepile_cli.task.shape import SchemaItem
@@ -61,7 +60,7 @@ def read_instructions(
     whole = path != STDIN and files.suffix(path) == ".json"
     numbering = RecordNumbering()
 
-    def reader(stream: BufferedReader, name: str) -> Iterable[Found]:
+    def reader(stream: BufferedReader, name: str) -> Iterable[DocumentOrError]:
         lines = encodings.decoded_lines(stream, encoding)
         for line, value in record_files.objects(lines, whole=whole):
             try:

@@ -14,8 +14,8 @@ from gguf_files import lora, random_gguf
 
 from iepile_cli.backends import Options
 from iepile_cli.backends.gguf import GgufFile
+from iepile_cli.backends.gguf_merging import merge_adapters, merged_form
 from iepile_cli.backends.llamacpp import Context, load_model
-from iepile_cli.backends.merging import merge_adapters, merged_form
 from iepile_cli.backends.opening import open_model
 from iepile_cli.backends.scheduler import Feed
 from iepile_cli.errors import ModelError
@@ -81,7 +81,8 @@ def test_the_merged_form_is_made_once_for_several_processes(
     parts: tuple[Path, Path], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from iepile_cli.backends.merging import merged_form;"
+        "import sys; from pathlib import Path;"
+        "from iepile_cli.backends.gguf_merging import merged_form;"
         "p = merged_form(Path(sys.argv[1]), [Path(sys.argv[2])]); print(p, p.stat().st_mtime_ns)"
     )
     command = [sys.executable, "-c", code, *map(str, parts)]
@@ -110,7 +111,7 @@ def test_a_full_disk_leaves_the_parts_and_no_rest(parts: tuple[Path, Path], tmp_
     code = (
         "import resource, sys; from pathlib import Path;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
-        "from iepile_cli.backends.merging import merged_form;"
+        "from iepile_cli.backends.gguf_merging import merged_form;"
         "print(merged_form(Path(sys.argv[1]), [Path(sys.argv[2])], print))"
     )
     done = subprocess.run(

@@ -1,14 +1,15 @@
-"""What each record's instruction asks for, and of which text.
+"""Schema batches: which labels the instruction of each record asks for, and of which text.
 
-Half a million records share a few schema batches, so a batch is read once and looked up by the
-letters of its JSON.
+Half a million records share a few schema batches, so a batch is read once and looked up by its
+JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from iepile_cli.evaluation.decoding import NOT_TYPED, decode, decode_instruction
 from iepile_cli.task.instruction import items_from_json
@@ -21,7 +22,8 @@ _REMEMBERED = 50_000
 Labels = frozenset[tuple[str, ...]]
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """One schema batch; ``number`` is the same for equal batches of a task, and 0 for none.
 
     ``labels`` holds for each unit of the task the labels that were asked for, and nothing where
@@ -31,15 +33,17 @@ class Batch(NamedTuple):
 
     number: int
     labels: tuple[Labels, ...] = ()
-    ends: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType({})
+    ends: Mapping[str, tuple[tuple[str, str], ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 # A record without an instruction, or with an empty schema: it may be any batch of its text.
 NO_BATCH = Batch(0)
 
 
-class Instructions:
-    """Reads the instructions of one task."""
+class BatchReader:
+    """Reads schema batches and texts from the instructions of one task."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

@@ -8,14 +8,14 @@ says where it stands, results are compared by their offsets, otherwise by their 
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from iepile_cli.conversion.gold import Unusable
-from iepile_cli.conversion.offsets import gold_items
-from iepile_cli.conversion.readers.results import ResultReader
+from iepile_cli.conversion.readers.results import ResultReader, result_item
+from iepile_cli.conversion.record_gold import GoldItem, Unusable, gold_items
 from iepile_cli.errors import DataError, UsageError
 from iepile_cli.evaluation.counts import (
     ANSWERS,
@@ -28,13 +28,7 @@ from iepile_cli.evaluation.counts import (
 )
 from iepile_cli.evaluation.decoding import decode_record
 from iepile_cli.evaluation.documents import NO_SOURCE, Document, RowReader, count_document
-from iepile_cli.evaluation.facts import FactReader
-from iepile_cli.evaluation.gold_facts import (
-    distinct,
-    gold_facts,
-    gold_is_placed,
-    result_items,
-)
+from iepile_cli.evaluation.facts import Fact, FactReader, Facts
 from iepile_cli.evaluation.gold_index import (
     NO_GOLD,
     GoldIndex,
@@ -140,7 +134,7 @@ class GoldComparison:
         index = self._gold[task.name]
         if spans:
             if document.text is None and is_result(value) and not value.get("id"):
-                document.text = self._text(value)
+                document.text = document.comparable_text = self._text(value)
             gold = index.find(value, document.text)
         record = index.record(gold) if gold != NO_GOLD else {}
         if not spans:
@@ -153,7 +147,7 @@ class GoldComparison:
             document.rows[MALFORMED] += 1
         self._pairs.append((task, spans, gold))
         document.first = len(self._pairs) - 1
-        count_document(document, self.options, self.counts, len(self._pairs))
+        count_document(self.options, self.counts, document, len(self._pairs))
 
     def _text(self, value: dict[str, Any]) -> str | None:
         """The text of a result that does not hold it, from the file that it names."""
@@ -215,19 +209,62 @@ class GoldComparison:
         document.surfaces = surfaces
         answered, from_result = is_result(value), is_result(record)
         if from_result:
-            items = result_items(task, entries)
+            items = _result_items(task, entries)
         else:
             items = gold_items(task, entries, document.text or "", [])
-        by_offset = (from_result or answered or not value) and gold_is_placed(items)
-        document.gold, document.optional = gold_facts(reader, items, surfaces, by_offset)
+        by_offset = (from_result or answered or not value) and _is_placed(items)
+        document.gold, document.optional = _facts(reader, items, surfaces, by_offset)
         if answered:
-            answers = result_items(task, value["items"])
-            document.predicted, _ = gold_facts(reader, answers, surfaces, by_offset)
+            answers = _result_items(task, value["items"])
+            document.predicted, _ = _facts(reader, answers, surfaces, by_offset)
         if not by_offset and not from_result:
-            document.gold = distinct(document.gold, task)
+            document.gold = _distinct(document.gold, task)
             if answered:
-                document.predicted = distinct(document.predicted, task)
+                document.predicted = _distinct(document.predicted, task)
         if by_offset and document.text is None:
             # Without the text, a mention without offsets cannot be found in it.
             document.text = document.comparable_text = ""
         return True
+
+
+# -------------------------------------------------- facts whose mentions are offsets or texts
+
+
+def _is_placed(items: Iterable[GoldItem]) -> bool:
+    """Whether every mention of some gold says where it stands."""
+    return all(span is not None for item in items for span in item.spans)
+
+
+def _facts(
+    reader: FactReader, items: Iterable[GoldItem], surfaces: dict[Span, str], by_offset: bool
+) -> tuple[Facts, list[Fact]]:
+    """The facts of gold, and those that are optional.
+
+    Mentions are offsets where they are known and ``by_offset``, which get their text in
+    ``surfaces``, and texts otherwise.
+    """
+    if not by_offset:
+        return reader.read_items(item.gold for item in items)
+    placed = []
+    for gold, spans in items:
+        roles: list[tuple[str, Any]] = []
+        for (role, text), span in zip(gold.roles, spans, strict=True):
+            if span is not None:
+                surfaces[span] = text
+            roles.append((role, text if span is None else span))
+        placed.append(gold._replace(roles=tuple(roles)))
+    return reader.read_items(placed)
+
+
+def _distinct(facts: Facts, task: Task) -> Facts:
+    """As conversion has it: one mention of a type is one, wherever it stands."""
+    return [list(dict.fromkeys(one)) for one in facts] if task.layout.unique else facts
+
+
+def _result_items(task: Task, items: Any) -> list[GoldItem]:
+    """The items of a result; those that cannot be read, or hold no mention, are left out."""
+    found = []
+    for item in items if isinstance(items, list) else ():
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            found.append(result_item(task, item, None))
+    return [item for item in found if item.gold.roles]

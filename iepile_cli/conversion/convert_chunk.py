@@ -6,27 +6,19 @@ import functools
 import hashlib
 import pickle
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pickle import PickleBuffer
 from typing import Any
 
 import orjson
 
-from iepile_cli.conversion.annotation import annotation_of
 from iepile_cli.conversion.chunks import Chunk
-from iepile_cli.conversion.converter import AliasConverter, Converted, Converter
-from iepile_cli.conversion.gold import KEPT, PART_LOST, Problem, Unusable, read_json, text_of
-from iepile_cli.conversion.label_aliases import rename_entries
+from iepile_cli.conversion.convert_record import AliasConverter, Converted, Converter
+from iepile_cli.conversion.file_report import Counts
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
-from iepile_cli.conversion.report import Counts
+from iepile_cli.conversion.record_gold import KEPT, Problem, Unusable, read_json
 from iepile_cli.conversion.sampling import rng_for
-from iepile_cli.conversion.writers import JSON_ARRAYS, tool_form
-from iepile_cli.task.instruction import dumps
-from iepile_cli.task.table import TASKS
-
-# The fields of a record that hold annotation.
-FIELDS = tuple(dict.fromkeys(task.layout.field for task in TASKS.values()))
 
 
 @dataclass
@@ -38,13 +30,17 @@ class Done:
     record's identity, with its line.
     """
 
-    data: bytes = b""
-    dev: bytes = b""
+    data: bytes | memoryview = b""
+    dev: bytes | memoryview = b""
     counts: Counts = field(default_factory=Counts)
     lengths: array[int] | None = None
     empty: list[bool] = field(default_factory=list)
     ids: array[int] = field(default_factory=lambda: array("Q"))
     id_lines: array[int] = field(default_factory=lambda: array("Q"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows take the way through shared memory where there is one.
+        return self.__dict__ | {"data": PickleBuffer(self.data), "dev": PickleBuffer(self.dev)}
 
 
 # A worker gets the same few plans again and again; a converter costs more than a chunk's pickle.
@@ -69,7 +65,7 @@ def convert_chunk(pickled_plan: bytes, chunk: Chunk) -> Done:
     def report(kind: str, what: str) -> None:
         counts.note(Problem(line, kind, what))
 
-    _note_problems(chunk, counts)
+    note_problems(chunk, counts)
     for index, raw in chunk.records():
         number = chunk.first + index
         if plan.share < 1 and rng_for(~plan.seed, number).random() >= plan.share:
@@ -96,7 +92,8 @@ def convert_chunk(pickled_plan: bytes, chunk: Chunk) -> Done:
     return done
 
 
-def _note_problems(chunk: Chunk, counts: Counts) -> None:
+def note_problems(chunk: Chunk, counts: Counts) -> None:
+    """Count what was met while a chunk was cut."""
     for problem in chunk.problems:
         # What is kept belongs to a record that is counted already.
         counts.records += problem.kind not in KEPT
@@ -120,50 +117,6 @@ def _in_dev(converted: Converted, plan: Plan) -> bool:
     name = orjson.dumps([plan.seed, document], default=str)
     digest = hashlib.blake2b(name, digest_size=8).digest()
     return int.from_bytes(digest, "big") < plan.dev_share * 2**64
-
-
-def records_chunk(to: str, renames: dict[str, str], chunk: Chunk) -> Done:
-    """Write the records of a chunk as unified records (``to`` "records") or in a tool's form."""
-    done = Done()
-    rows = []
-    for line, record in chunk_records(chunk, renames, done.counts):
-
-        def lost(what: str, line: int = line) -> None:
-            done.counts.note(Problem(line, PART_LOST, what))
-
-        rows.append(
-            dumps(record).encode() + b"\n"
-            if to == "records"
-            else tool_form(annotation_of(record, lost), to, lost)
-        )
-    done.counts.rows = len(rows)
-    done.data = (b"," if to in JSON_ARRAYS else b"").join(rows)
-    return done
-
-
-def chunk_records(
-    chunk: Chunk, renames: dict[str, str], counts: Counts
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The unified records of a chunk with their lines, labels under their new names.
-
-    What cannot be used is noted in ``counts``.
-    """
-    _note_problems(chunk, counts)
-    for index, raw in chunk.records():
-        counts.records += 1
-        line = chunk.line_of(index)
-        try:
-            record = read_json(raw)
-            text = text_of(record)
-        except Unusable as problem:
-            counts.note(Problem(line, problem.kind, problem.what))
-            continue
-        if "text" not in record:
-            record = {"text": text, **{key: record[key] for key in record if key != "input"}}
-        for name in FIELDS:
-            if renames and name in record:
-                record[name] = rename_entries(record[name], name, renames)
-        yield line, record
 
 
 def survey_chunk(task_name: str, renames: dict[str, str], chunk: Chunk) -> Survey:

@@ -33,7 +33,7 @@ WIDE = 60
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
-class View(Form):
+class Terminal(Form):
     """The ``table`` format, as wide and as coloured as standard output is."""
 
     def __init__(self, on_stdout: bool = True) -> None:
@@ -85,10 +85,10 @@ def _heading(result: Result) -> str:
     where = one_line(document.source) + (f":{document.line}" if document.line else "")
     named = f" ({one_line(document.id)})" if document.id else ""
     cut = ", answer cut short" if result.truncated else ""
-    return f"{where}{named}: {counted(len(result.items), result.task)}{cut}"
+    return f"{where}{named}: {item_count(len(result.items), result.task)}{cut}"
 
 
-# The words of the tasks' titles that are counted.
+# The words of the tasks' titles that are item_count.
 _SINGULAR = {
     "entities": "entity",
     "relations": "relation",
@@ -98,7 +98,7 @@ _SINGULAR = {
 }
 
 
-def counted(count: int, task: Task) -> str:
+def item_count(count: int, task: Task) -> str:
     """How many items of a task there are, in words: ``1 named entity``, ``2 events``."""
     title = task.title.partition(":")[0]
     if count == 1:
@@ -192,4 +192,4 @@ def row(task: Task, item: Item) -> list[str]:
     return [*cells, f"{first.start}-{first.end}", score]
 
 
-__all__ = ["View", "columns", "excerpts", "row", "show"]
+__all__ = ["Terminal", "columns", "excerpts", "row", "show"]

@@ -1,39 +1,33 @@
-"""One file of records through the worker processes, in order, into the output."""
+"""One file of records into rows: its chunks through the worker processes, in order."""
 
 from __future__ import annotations
 
 import functools
 import math
 import pickle
+import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
-from iepile_cli.conversion.annotation import Annotation, Lost, annotation_of
-from iepile_cli.conversion.chunk_work import (
+from iepile_cli.conversion.chunks import Chunk, chunks_of
+from iepile_cli.conversion.convert_chunk import (
     Done,
-    chunk_records,
     convert_chunk,
-    records_chunk,
     survey_chunk,
 )
-from iepile_cli.conversion.chunks import Chunk, chunks_of
-from iepile_cli.conversion.empty_rows import EmptyLimit
-from iepile_cli.conversion.gold import PART_LOST, SAME_ID, Problem
-from iepile_cli.conversion.graphs import GRAPHS, GraphFile
+from iepile_cli.conversion.file_report import Report
 from iepile_cli.conversion.mining import Survey
 from iepile_cli.conversion.plan import Plan
 from iepile_cli.conversion.readers import open_records
-from iepile_cli.conversion.report import Counts, Report
-from iepile_cli.conversion.writers import JSON_ARRAYS, BratFolder
-from iepile_cli.errors import UsageError
+from iepile_cli.conversion.record_gold import SAME_ID, Problem
 from iepile_cli.files import display_name
 from iepile_cli.parallel import WorkerPool
 from iepile_cli.shards import Shard
-from iepile_cli.writing import atomic_folder, atomic_write, is_device
+from iepile_cli.writing import atomic_write, is_device
 
 # Called with how many bytes of how many are done; 0 of 0 when the size is not known.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -61,116 +55,23 @@ def convert_file(
     """Convert the records of one file (None: stdin) to rows in ``output`` (None: stdout).
 
     With ``dev_output``, rows of the plan's dev share go there; with ``part`` only that part of the
-    records is converted. Records that cannot be used are
-    left out and counted in the report. ``several`` files are converted at once. Raises
-    ``DataError`` for a file that cannot be read and, with ``plan.strict``, for the first problem.
+    records is converted. Records that cannot be used are left out and counted in the report.
+    ``several`` files are converted at once. Raises ``DataError`` for a file that cannot be read
+    and, with ``plan.strict``, for the first problem.
     """
     plan.check()
     report = Report(name=display_name(path))
     convert = functools.partial(convert_chunk, pickle.dumps(plan))
     with ExitStack() as stack:
         chunks = stack.enter_context(open_chunks(path, form, plan.task_name, progress, part))
-        file = stack.enter_context(_open_output(output, plan.strict))
+        file = stack.enter_context(open_output(output, plan.strict))
         dev = stack.enter_context(atomic_write(dev_output)) if dev_output else None
         # Files that are converted at once share the memory that one may take.
         results = (
             pool.map(convert, chunks, serial=0, ahead=3) if several else pool.map(convert, chunks)
         )
-        _write(results, file, dev, report, plan)
+        write_chunks(results, file, dev, report, plan)
     return report
-
-
-def write_records(
-    path: Path | None,
-    output: Path | None,
-    to: str,
-    renames: dict[str, str],
-    *,
-    form: str,
-    task_name: str | None,
-    strict: bool,
-    pool: WorkerPool,
-    progress: Progress = silent,
-    part: Shard | None = None,
-) -> Report:
-    """Write what a file holds as unified records or in a tool's form."""
-    plan = Plan(task_name or "", (), strict=strict)
-    report = Report(name=display_name(path))
-    graph = GraphFile(to) if to in GRAPHS else None
-    with open_chunks(path, form, task_name, progress, part) as chunks:
-        if graph is not None:
-            _add_to_graph(chunks, graph, renames, report, strict=strict)
-            with atomic_write(output) as file:
-                file.write(graph.written())
-            return report
-        if to == "brat":
-            assert output is not None
-            _write_documents(chunks, output, renames, report, strict=strict)
-            return report
-        results = pool.map(functools.partial(records_chunk, to, renames), chunks)
-        with _open_output(output, strict) as file:
-            if to in JSON_ARRAYS:
-                file.write(b"[\n")
-                _write(_separated(results), file, None, report, plan)
-                file.write(b"]\n")
-            else:
-                _write(results, file, None, report, plan)
-    return report
-
-
-def _separated(results: Iterable[Done]) -> Iterator[Done]:
-    """The results with a comma between the elements of one and the next."""
-    begun = False
-    for done in results:
-        if begun and done.data:
-            done.data = b"," + done.data
-        begun = begun or bool(done.data)
-        yield done
-
-
-def _write_documents(
-    chunks: Iterable[Chunk], output: Path, renames: dict[str, str], report: Report, *, strict: bool
-) -> None:
-    """Write a folder of brat's documents; it appears when it is complete."""
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UsageError(f"{output} is there already", hint="name a new folder with -o")
-    with atomic_folder(output) as made:
-        folder = BratFolder(made)
-        for number, (_, found, lost) in enumerate(_annotated(chunks, renames, report, strict), 1):
-            folder.write(found, f"{number:06d}", lost)
-        folder.close()
-
-
-def _add_to_graph(
-    chunks: Iterable[Chunk],
-    graph: GraphFile,
-    renames: dict[str, str],
-    report: Report,
-    *,
-    strict: bool,
-) -> None:
-    """Add what records are annotated with to a graph."""
-    for record, found, _ in _annotated(chunks, renames, report, strict):
-        graph.add(found._replace(identity=record))
-
-
-def _annotated(
-    chunks: Iterable[Chunk], renames: dict[str, str], report: Report, strict: bool
-) -> Iterator[tuple[dict[str, Any], Annotation, Lost]]:
-    """Each record with its name (its own, or its place), its annotation, and what notes losses."""
-    for chunk in chunks:
-        counts = Counts()
-        for line, record in chunk_records(chunk, renames, counts):
-
-            def lost(what: str, line: int = line, counts: Counts = counts) -> None:
-                counts.note(Problem(line, PART_LOST, what))
-
-            counts.rows += 1
-            known = {} if "source" in record else {"source": report.name, "line": line}
-            yield known | record, annotation_of(record, lost), lost
-        if strict:
-            report.refuse(counts)
-        report.add(counts)
 
 
 def survey_files(
@@ -223,18 +124,22 @@ def _numbers_of(
         for chunk in chunks:
             total = chunk.after - 1
     start, stop = part.bounds(total)
-    # What is wrong after the last record is for the last part to say.
+    # Problems after the last record belong to the last part.
     return start + 1, math.inf if part.last else stop + 1
 
 
 # -------------------------------------------------------------------------------- in this process
 
 
-def _write(
+def write_chunks(
     results: Iterable[Done], file: IO[bytes], dev: IO[bytes] | None, report: Report, plan: Plan
 ) -> None:
+    """Write the rows of chunks in order, and count them; a row of a dev share goes to ``dev``.
+
+    Raises ``DataError`` with ``plan.strict`` for the first problem.
+    """
     ratio = plan.max_empty_ratio
-    limit = EmptyLimit(ratio, plan.seed) if ratio is not None else None
+    limit = _EmptyLimit(ratio, plan.seed) if ratio is not None else None
     known = _Identities()
     for done in results:
         for line in known.repeated(done):
@@ -255,7 +160,7 @@ def _write(
 
 
 @contextmanager
-def _open_output(path: Path | None, strict: bool) -> Iterator[IO[bytes]]:
+def open_output(path: Path | None, strict: bool) -> Iterator[IO[bytes]]:
     """As ``atomic_write``; with ``strict``, streams too get everything at the end or nothing."""
     if not strict or (path is not None and not is_device(path)):
         with atomic_write(path) as file:
@@ -266,6 +171,52 @@ def _open_output(path: Path | None, strict: bool) -> Iterator[IO[bytes]]:
         held.seek(0)
         with atomic_write(path) as file:
             shutil.copyfileobj(held, file)
+
+
+class _EmptyLimit:
+    """Decides row by row which rows with an all-empty answer stay: their share is never over
+    ``limit``.
+
+    Row order decides, not chunks or processes, and chance comes from ``seed`` alone. Empty rows
+    are drawn with the probability that the counts so far ask for, so that they come from all of
+    the file and not only from after a row with an answer.
+    """
+
+    def __init__(self, limit: float, seed: int) -> None:
+        # Empty rows allowed for each row with an answer.
+        self.each = limit / (1 - limit) if limit < 1 else float("inf")
+        self.random = random.Random(seed)
+        self.full = 0
+        self.empty_seen = 0
+        self.empty_kept = 0
+
+    def keeps(self, empty: bool) -> bool:
+        """Whether the next row stays."""
+        if not empty:
+            self.full += 1
+            return True
+        self.empty_seen += 1
+        room = self.full * self.each - self.empty_kept
+        if room < 1:
+            return False
+        # Room that is left over from stretches with few empty rows is used up over the next ones.
+        wanted = self.full * self.each / self.empty_seen + room / 64
+        if self.random.random() >= wanted:
+            return False
+        self.empty_kept += 1
+        return True
+
+    def filtered(
+        self, data: bytes | memoryview, lengths: Sequence[int], empty: Sequence[bool]
+    ) -> list[bytes | memoryview]:
+        """The rows of ``data`` that stay."""
+        kept = []
+        start = 0
+        for length, is_empty in zip(lengths, empty, strict=True):
+            if self.keeps(is_empty):
+                kept.append(data[start : start + length])
+            start += length
+        return kept
 
 
 class _Identities:

@@ -8,6 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from iepile_cli.conversion.convert_file import (
+    Progress,
+    convert_file,
+    silent,
+)
 from iepile_cli.conversion.datasets import (
     SCHEMA,
     Dataset,
@@ -18,19 +23,11 @@ from iepile_cli.conversion.datasets import (
     split_of,
     task_of,
 )
-from iepile_cli.conversion.graphs import GRAPHS
+from iepile_cli.conversion.file_report import Report
 from iepile_cli.conversion.hard_negatives import write_hard_negatives
-from iepile_cli.conversion.options import AUTO, ConvertOptions
-from iepile_cli.conversion.pipeline import (
-    Progress,
-    convert_file,
-    silent,
-    write_records,
-)
+from iepile_cli.conversion.options import AUTO, GRAPH_FORMS, JSON_ARRAYS, ConvertOptions
 from iepile_cli.conversion.plan import HardNegatives, Plan
 from iepile_cli.conversion.readers import files_of, form_of
-from iepile_cli.conversion.report import Report
-from iepile_cli.conversion.writers import JSON_ARRAYS
 from iepile_cli.errors import IEPileError, NoSuchFile, UsageError
 from iepile_cli.fields import check_fields
 from iepile_cli.files import display_name
@@ -105,7 +102,7 @@ def _check_part(options: ConvertOptions) -> None:
     """Raise ``UsageError`` for a part of what cannot be taken apart, or joined again."""
     parse_shard(options.shard or "")
     refuse_streams([options.path])
-    if options.to in ("schema", "brat", *JSON_ARRAYS, *GRAPHS):
+    if options.to in ("schema", "brat", *JSON_ARRAYS, *GRAPH_FORMS):
         raise UsageError(f"--shard: outputs --to {options.to} cannot be joined")
     if options.max_empty_ratio is not None:
         raise UsageError(
@@ -136,6 +133,8 @@ def _convert_single(options: ConvertOptions, pool: WorkerPool, show: Show) -> Re
     if options.to != "rows":
         if options.to == "brat" and options.output is None:
             raise UsageError("--to brat writes a folder", hint="name one with -o")
+        from iepile_cli.conversion.tool_files import write_records
+
         return write_records(
             path,
             options.output,

@@ -13,7 +13,7 @@ from rich.console import Console
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.results import Result
-from iepile_cli.extraction.view import View, columns, counted, excerpts, show
+from iepile_cli.extraction.terminal import Terminal, columns, excerpts, item_count, show
 from iepile_cli.formatting import one_line, safe
 from iepile_cli.task import TASKS, SchemaItem
 
@@ -59,8 +59,8 @@ def test_plain() -> None:
     ],
 )
 def test_counts_in_words(task: str, one: str, two: str) -> None:
-    assert counted(1, TASKS[task]) == one
-    assert counted(2, TASKS[task]) == two
+    assert item_count(1, TASKS[task]) == one
+    assert item_count(2, TASKS[task]) == two
 
 
 def test_relations_and_events() -> None:
@@ -145,7 +145,7 @@ def test_any_text_is_shown(text: str, first: int, second: int, width: int) -> No
 
 
 def test_the_format_writes_bytes(capsys: pytest.CaptureFixture[str]) -> None:
-    view = View(on_stdout=False)
+    view = Terminal(on_stdout=False)
     result = Result(Document("a.txt", "北京"), TASKS["NER"], "zh", {"地点": []}, ())
     assert view.begin(resumed=False) + view.end() == b""
     for _ in range(2):
