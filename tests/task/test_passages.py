@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iepile_cli.errors import ModelError
-from iepile_cli.task.passages import Passage, passages, units
+from iepile_cli.task.passages import Passage, full_stop, passages, units
 from iepile_cli.task.segment import segment
 
 HOSTILE = st.lists(
@@ -335,3 +335,9 @@ def test_a_dear_stretch_does_not_make_all_later_passages_short() -> None:
     text = "$ " * 200 + "A sentence of this kind. " * 400
     found = check(text, 500, measure)
     assert sum(len(passage.text) for passage in found[-5:-1]) > 4 * 400
+
+
+def test_the_first_dot_of_several_ends_no_sentence() -> None:
+    text = "We saw Ann.. Then"
+    assert full_stop(text, 7, 11) == 0
+    assert full_stop(text.replace("..", "."), 7, 11) == 1
