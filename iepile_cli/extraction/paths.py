@@ -59,8 +59,11 @@ def find_files(
     seen: set[str] = set()
     for path in paths:
         for found in _expand(path, on_error, pattern, skip):
-            # "a.txt" and "./a.txt" are one file.
-            name = os.path.normpath(found)
+            # "a.txt" and "./a.txt" are one file; "link/../a.txt" may be another.
+            name = found
+            if found != STDIN and "://" not in found:
+                folder, own = os.path.split(found)
+                name = os.path.join(os.path.realpath(folder), own)
             if name not in seen and (found == STDIN or not is_left_out(found)):
                 seen.add(name)
                 yield found

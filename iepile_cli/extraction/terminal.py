@@ -88,7 +88,7 @@ def _heading(result: Result) -> str:
     return f"{where}{named}: {item_count(len(result.items), result.task)}{cut}"
 
 
-# The words of the tasks' titles that are item_count.
+# The words of the tasks' titles that are counted.
 _SINGULAR = {
     "entities": "entity",
     "relations": "relation",

@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,13 @@ def test_no_bytes_crash_the_reader(
     path.write_bytes(data)
     for document in read(path, lines=lines)[0]:
         document.text.encode("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")
+def test_a_file_beside_the_target_of_a_link_is_another(tmp_path: Path) -> None:
+    (tmp_path / "far" / "folder").mkdir(parents=True)
+    (tmp_path / "far" / "a.txt").write_text("Far.")
+    (tmp_path / "a.txt").write_text("Near.")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "folder")
+    documents, _ = read(tmp_path / "a.txt", f"{tmp_path}/link/../a.txt")
+    assert [document.text for document in documents] == ["Near.", "Far."]
