@@ -136,8 +136,8 @@ def naming_what_is_full(path: StrPath) -> Iterator[None]:
 def atomic_write(path: StrPath | None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends without an error.
 
-    ``-`` and None are stdout. A path that ends in ``.gz`` or ``.zst`` is compressed, with the same
-    bytes for the same content. As ``atomic_path`` otherwise.
+    ``-`` and None are stdout. A path that ends in ``.gz``, ``.zst``, ``.bz2`` or ``.xz`` is
+    compressed, with the same bytes for the same content. As ``atomic_path`` otherwise.
     """
     if path is None or path == "-":
         yield sys.stdout.buffer
@@ -196,6 +196,16 @@ def _packed(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
 
         with zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as packed:
             yield cast(IO[bytes], packed)
+    elif name.endswith(".bz2"):
+        import bz2
+
+        with bz2.BZ2File(raw, "wb") as packed:
+            yield packed
+    elif name.endswith(".xz"):
+        import lzma
+
+        with lzma.LZMAFile(raw, "wb") as packed:
+            yield packed
     else:
         yield raw
 

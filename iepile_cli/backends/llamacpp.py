@@ -10,7 +10,8 @@ import ctypes
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class LlamaRunner(Runner):
         merged = merged_form(path, adapters, options.on_note) if options.merge else None
         if merged:
             path, adapters = merged, []
-        with ThreadPoolExecutor(1) as pool:
+        with ExitStack() as on_failure, ThreadPoolExecutor(1) as pool:
             # llama.cpp reads the file while Python imports what the first request needs.
             loading = pool.submit(load_model, path, verbose=options.verbose)
             for name in ("jinja2.sandbox", "llguidance", "numpy"):
@@ -101,9 +102,11 @@ class LlamaRunner(Runner):
                 threads=options.threads,
                 adapters=adapters,
             )
+            on_failure.callback(self._discard, model, making)
             self._tokenizer = LlamaCppTokenizer(model, path)
             self._tokenizer.constraining  # noqa: B018
             self._context = making.result()
+            on_failure.pop_all()
         self.tokenizer = self._tokenizer
         self.context = self._context.longest
         self.lead = leading_space(self._tokenizer)
@@ -126,6 +129,13 @@ class LlamaRunner(Runner):
     def close(self) -> None:
         """Give the model's memory back."""
         self._context.close()
+
+    def _discard(self, model: Any, making: Future[Context]) -> None:
+        """Free a model of which no runner came."""
+        if making.exception() is None:
+            making.result().close()
+        else:
+            self._lib.llama_model_free(model)
 
     def _note_slow_format(self, path: Path, on_note: Callable[[str], None]) -> None:
         """Say when this processor has no fast kernel for the format of a file's weights."""
@@ -257,7 +267,12 @@ class Context:
         self._memory = lib.llama_get_memory(self._ctx)
         self._batch = lib.llama_batch_init(BATCH, 0, 1)
         self._width = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
-        self._adapt(adapters)
+        try:
+            self._adapt(adapters)
+        except ModelError:
+            lib.llama_batch_free(self._batch)
+            lib.llama_free(self._ctx)
+            raise
 
     def _adapt(self, paths: Sequence[Path]) -> None:
         lib, handles = self._lib, []

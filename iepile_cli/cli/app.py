@@ -232,9 +232,20 @@ def _wrong_usage(error: Any) -> int:
     elif message:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "iepile"
-        message = message.rstrip(".").replace("Value error, ", "")
+        message = _where_given(error, context) + message.rstrip(".").replace("Value error, ", "")
         console.print_error(message, _close_choice(message) or f"see {command} --help")
     return int(getattr(error, "exit_code", 2))
+
+
+def _where_given(error: Any, context: Any) -> str:
+    """The file or the variable that a refused value comes from, where nobody typed it."""
+    option = getattr(error, "param", None)
+    source = context.get_parameter_source(option.name) if context and option else None
+    if source is None or source.name not in ("DEFAULT_MAP", "ENVIRONMENT"):
+        return ""
+    if source.name == "DEFAULT_MAP":
+        return f"{config_file()}: "
+    return f"{option.envvar}: "
 
 
 def _close_choice(message: str) -> str:

@@ -43,7 +43,7 @@ class ConvertOptions:
     path: Path | None = None
     output: Path | None = option(
         None,
-        help="Where to write. Default: standard output. .gz and .zst are compressed.",
+        help="Where to write. Default: standard output. .gz, .zst, .bz2 and .xz are compressed.",
         flags=("-o",),
         group="Output",
     )

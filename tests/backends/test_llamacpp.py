@@ -12,9 +12,10 @@ import pytest
 from gguf_files import random_gguf
 from questions import start
 
+import iepile_cli
 from iepile_cli.backends import Options, Request, Runner
 from iepile_cli.backends.llamacpp import LLAMA_CPP
-from iepile_cli.errors import UsageError
+from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.templates import Template
 
 FREE = Template("free", question=("{{query}}",))
@@ -42,6 +43,19 @@ def test_as_many_at_once_as_llama_cpp_can(model: Path) -> None:
     answers = list(opened.generate(Request(FREE.prompt("a"), None, 2) for _ in range(3)))
     opened.close()
     assert len(answers) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="Linux alone tells")
+def test_a_model_that_cannot_be_used_is_given_back(model: Path) -> None:
+    maps = Path("/proc/self/maps")
+    adapter = Path(iepile_cli.__file__).parent / "models/smollm2-iepile-lora/adapter.gguf"
+    before = maps.read_text().count(str(model))
+    opened = LLAMA_CPP.open(model, Options())
+    assert maps.read_text().count(str(model)) > before
+    opened.close()
+    with pytest.raises(ModelError, match="not an adapter for this model"):
+        LLAMA_CPP.open(model, Options(adapters=(str(adapter),)))
+    assert maps.read_text().count(str(model)) == before
 
 
 def test_a_template_s_stop_words_end_an_answer_without_a_grammar(runner: Runner) -> None:

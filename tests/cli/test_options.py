@@ -193,6 +193,22 @@ def test_quiet_that_is_neither_true_nor_false_is_refused(
 
 
 @pytest.mark.usefixtures("_as_before")
+def test_a_refused_value_that_nobody_typed_is_named_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[convert]\nseed = "many"')
+    monkeypatch.setenv("IEPILE_CONFIG", str(path))
+    assert run(["convert", "a.json"]) == 2
+    assert f"iepile: {path}: Invalid value for '--seed'" in capsys.readouterr().err
+    assert run(["convert", "a.json", "--seed", "few"]) == 2
+    assert "iepile: Invalid value for '--seed'" in capsys.readouterr().err
+    monkeypatch.setenv("IEPILE_QUIET", "perhaps")
+    assert run(["list", "templates"]) == 2
+    assert "iepile: IEPILE_QUIET: Invalid value for '--quiet'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize("words", [["-v", "list", "templates"], ["list", "templates", "-v"]])
 def test_verbose_stands_before_or_after_the_subcommand(words: list[str]) -> None:
     assert run(words) == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import itertools
 import json
+import lzma
 import os
 import random
 import signal
@@ -134,6 +136,8 @@ def test_compressed_files_and_stdin(
     for suffix, unpack in (
         (".gz", gzip.decompress),
         (".zst", lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data)),
+        (".bz2", bz2.decompress),
+        (".xz", lzma.decompress),
     ):
         output = folder / f"rows.jsonl{suffix}"
         assert run("convert", folder / "train.json", "--task", "NER", "-o", output).code == 0
