@@ -241,11 +241,9 @@ def _where_given(error: Any, context: Any) -> str:
     """The file or the variable that a refused value comes from, where nobody typed it."""
     option = getattr(error, "param", None)
     source = context.get_parameter_source(option.name) if context and option else None
-    if source is None or source.name not in ("DEFAULT_MAP", "ENVIRONMENT"):
-        return ""
-    if source.name == "DEFAULT_MAP":
-        return f"{config_file()}: "
-    return f"{option.envvar}: "
+    places = {"DEFAULT_MAP": config_file(), "ENVIRONMENT": getattr(option, "envvar", "")}
+    place = places.get(source.name) if source else None
+    return f"{place}: " if place else ""
 
 
 def _close_choice(message: str) -> str:

@@ -10,8 +10,9 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
@@ -29,6 +30,9 @@ from iepile_cli.templates import Template, Tokenizer, encode
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
+
+# A schema as it is put in one reading.
+SchemaBatches: TypeAlias = tuple[tuple[SchemaItem, ...], ...]
 
 PASSAGE_TOKENS = 384
 # How often a text is read at most with other passages, and with other orders of the schema.
@@ -112,13 +116,15 @@ class ExtractOptions:
         help="Read each text N times, cut into passages at other places and with the schema in "
         "another order; what any of them finds is given.",
     )
-    votes: int = option(
-        1,
+    votes: int | None = option(
+        None,
         group=_ANSWERS,
         metavar="N",
         least=1,
         most=MOST_READINGS,
-        help="Put the schema to each text in N orders; what most of them find is given.",
+        help="Put the schema to each text N times, in other orders; what at least half of them "
+        "find is given, with the mean of their scores. Default: as was found best for the adapter, "
+        "else once.",
     )
     answer_tokens: int = option(
         0, group=_ANSWERS, least=0, help="The longest answer; 0: as the passage and schema need."
@@ -147,10 +153,11 @@ class ExtractOptions:
         """The share (0..1) of the best score at a place that others there must have."""
         return self._of(task).near_score if self.best_type is None else float(self.best_type)
 
-    def types_at_once(self, task: Task) -> int:
-        """How many types of a schema are put to the model at once; -1: all."""
-        known = self._of(task).split_num if self.split_num is None else self.split_num
-        return task.batch_size if known is None else known
+    def types_at_once(self, task: Task) -> tuple[int, ...]:
+        """How many types of a schema are put to the model at once, in each reading; -1: all."""
+        if self.split_num is not None:
+            return (self.split_num,)
+        return self._of(task).split_num or (task.batch_size,)
 
     def _of(self, task: Task) -> TaskSettings:
         return self.by_task.get(task.name, TaskSettings())
@@ -171,7 +178,7 @@ class ExtractOptions:
 class PassageInstruction:
     """An instruction about one passage; ``wording`` is its JSON where it is put to the letter.
 
-    ``vote`` is the number of the schema's order, from 0.
+    ``vote`` is the number of the reading, from 0.
     """
 
     instruction: Instruction
@@ -253,12 +260,9 @@ class SchemaInstructions:
 
     def __init__(self, task: Task, schema: Sequence[SchemaItem], builder: RequestBuilder) -> None:
         self.task, self.schema, self._builder = task, tuple(schema), builder
-        options = builder.options
-        self._orders = [
-            schema_batches(task, order, options)
-            for order in schema_orders(schema, options.passes * options.votes)
-        ]
+        self._votes, self._readings = schema_readings(task, schema, builder.options)
         self._budgets: dict[str, tuple[int, int]] = {}
+        self._fitting: dict[str, list[SchemaBatches]] = {}
 
     def language(self, document: Document) -> str:
         """The language of a document's instructions: as the options say, else as its text is."""
@@ -267,18 +271,27 @@ class SchemaInstructions:
     def passage_budget(self, language: str) -> tuple[int, int]:
         """The longest passage and the longest sentence, in tokens, that is put as one.
 
-        Both fit with each batch and its answer; raises ``ModelError`` where nothing does.
+        Both fit with each batch and its answer; raises ``ModelError`` where nothing does. Further
+        readings, in larger batches, are left out where they do not fit.
         """
         if language not in self._budgets:
-            room = min(
-                self._builder.room(batch, Instruction(self.task, batch, "", language).json)
-                for order in self._orders
-                for batch in order
-            )
+            rooms = [self._room(self._readings[0], language)]
+            fitting = self._fitting[language] = self._readings[:1]
+            for reading in self._readings[1:]:
+                with suppress(ModelError):
+                    rooms.append(self._room(reading, language))
+                    fitting.append(reading)
+            room = min(rooms)
             wanted = self._builder.options.passage_tokens or PASSAGE_TOKENS
             sentence = max(wanted, PASSAGE_TOKENS)
             self._budgets[language] = min(wanted, room), min(sentence, room)
         return self._budgets[language]
+
+    def _room(self, reading: SchemaBatches, language: str) -> int:
+        return min(
+            self._builder.room(batch, Instruction(self.task, batch, "", language).json)
+            for batch in reading
+        )
 
     def of(self, document: Document, language: str) -> Iterator[PassageInstruction]:
         """Every batch put to every passage, batches outside for their common prompts.
@@ -287,7 +300,8 @@ class SchemaInstructions:
         """
         budget, sentence = self.passage_budget(language)
         options, measure = self._builder.options, self._builder.measure
-        votes = min(options.votes, len(self._orders))
+        readings = self._fitting[language]
+        votes = min(self._votes, len(readings))
         put: set[tuple[int, tuple[SchemaItem, ...], Passage]] = set()
         for number in range(options.passes):
             found: Iterable[Passage] = passages(
@@ -301,8 +315,8 @@ class SchemaInstructions:
                 found = overlapping(document.text, found, options.overlap, sentence, measure)
             cut = list(found)
             for vote in range(votes):
-                order = self._orders[(number * votes + vote) % len(self._orders)]
-                for batch, passage in itertools.product(order, cut):
+                reading = readings[(number * votes + vote) % len(readings)]
+                for batch, passage in itertools.product(reading, cut):
                     # What two readings have in common is put once.
                     if (vote, batch, passage) not in put:
                         put.add((vote, batch, passage))
@@ -321,11 +335,23 @@ def schema_orders(schema: Sequence[SchemaItem], count: int) -> list[tuple[Schema
     return list(orders)[:count]
 
 
-def schema_batches(
+def schema_readings(
     task: Task, schema: Sequence[SchemaItem], options: ExtractOptions
-) -> list[tuple[SchemaItem, ...]]:
-    """The schema in the batches that are put at once; raises ``UsageError`` for a bad number."""
-    return batches(schema, options.types_at_once(task))
+) -> tuple[int, list[SchemaBatches]]:
+    """How often each passage is put, and the schema in the batches of each time.
+
+    Orders of the schema and sizes of batches take turns. Two sizes that cut this schema alike are
+    one. Raises ``UsageError`` for a bad number.
+    """
+    sizes = list({tuple(batches(schema, n)): n for n in options.types_at_once(task)}.values())
+    votes = options.votes or len(sizes)
+    count = options.passes * votes
+    orders = schema_orders(schema, count)
+    found = [
+        tuple(batches(orders[number % len(orders)], sizes[number % len(sizes)]))
+        for number in range(count)
+    ]
+    return votes, list(dict.fromkeys(found))
 
 
 def may_lack_room(
@@ -335,10 +361,8 @@ def may_lack_room(
 
     Its keys are in the prompt once and in the answer's budget twice.
     """
-    return any(
-        3 * len(Instruction(task, batch, "").json) > context
-        for batch in schema_batches(task, schema, options)
-    )
+    _, (first, *_) = schema_readings(task, schema, options)
+    return any(3 * len(Instruction(task, batch, "").json) > context for batch in first)
 
 
 @dataclass(frozen=True)

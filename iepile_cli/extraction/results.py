@@ -103,7 +103,7 @@ def merge(
 
 
 def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
-    """What most of several readings of one text found, each item with the mean of its scores.
+    """What half of several readings of one text found, each item with the mean of its scores.
 
     A reading that did not find it counts as 0, and one that found it without a score, as answers
     of servers have none, as 1. One reading is left as it is.
@@ -118,7 +118,7 @@ def voted(readings: Sequence[Iterable[Item]]) -> list[Item]:
     return [
         _scored(same[0], sum(1.0 if one.score is None else one.score for one in same) / count)
         for same in found.values()
-        if 2 * len(same) > count
+        if 2 * len(same) >= count
     ]
 
 

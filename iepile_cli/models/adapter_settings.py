@@ -31,21 +31,27 @@ class TaskSettings:
 
     ``min_score`` is the score (0..1) below which answers are not worth showing, ``near_score`` the
     share (0..1) of the best score at a place that other types there must reach, and ``split_num``
-    how many types are put at once (-1: all; ``None``: as many as the task has by default).
+    how many types are put at once (-1: all; none: as many as the task has by default). Of several
+    numbers, as a list in files, each is one reading of a text, and the mean of their scores counts.
     """
 
     min_score: float = 0.0
     near_score: float = 0.0
-    split_num: int | None = None
+    split_num: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("min_score", "near_score"):
             score = getattr(self, name)
             if type(score) not in (int, float) or not 0 <= score <= 1:
                 raise ValueError(f"{name}: a score (0..1) is expected, not {score!r}")
-        number = self.split_num
-        if number is not None and (type(number) is not int or number < -1 or number == 0):
-            raise ValueError(f"split_num: a number of types, or -1, is expected, not {number!r}")
+        given: Any = self.split_num
+        sizes = tuple(given or ()) if isinstance(given, (list, tuple, type(None))) else (given,)
+        for number in sizes:
+            if type(number) is not int or number < -1 or number == 0:
+                raise ValueError(
+                    f"split_num: a number of types, or -1, is expected, not {number!r}"
+                )
+        object.__setattr__(self, "split_num", sizes)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ Scores: TypeAlias = dict[tuple[float, float], tuple[float, float, float]]
 
 
 def scored(
-    opened: Opened, folder: Path, texts: int, scratch: Path, split_num: int | None
+    opened: Opened, folder: Path, texts: int, scratch: Path, split_num: tuple[int, ...]
 ) -> Scores:
     """What each pair of thresholds gives on one set, all units of its task together."""
     key, label = embedded.PARTS[folder.parent.name]
@@ -64,7 +64,9 @@ def scored(
     embedded.write(
         gold, ({**r, key: [i for i in r.get(key, ()) if i[label] in names]} for r in records)
     )
-    options = ExtractOptions(min_score=0, best_type=False, split_num=split_num).suiting(opened)
+    options = ExtractOptions(min_score=0, best_type=False).suiting(opened)
+    if split_num:
+        options = replace(options, by_task={schema.task.name: TaskSettings(split_num=split_num)})
     documents = (document_of(record["text"], int(record["id"])) for record in records)
     results = list(
         extract(
@@ -128,35 +130,38 @@ def main() -> None:
     parser.add_argument("corpora", type=Path)
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--texts", type=int, default=40)
-    parser.add_argument("--split-num", type=int, action="append", help="default: the task's own")
+    parser.add_argument(
+        "--split-num", action="append", help="6, or 6,20 for two readings; default: as it is now"
+    )
     parser.add_argument("--model")
     parser.add_argument("--adapter", action="append", default=[])
     given = parser.parse_args()
-    tasks: dict[str, dict[int | None, list[Scores]]] = defaultdict(lambda: defaultdict(list))
+    tasks: dict[str, dict[tuple[int, ...], list[Scores]]] = defaultdict(lambda: defaultdict(list))
     opened = open_model(given.model, adapters=given.adapter)
     with tempfile.TemporaryDirectory() as scratch:
         for name in given.sets:
             folder = given.corpora / (name if "/" in name else f"NER/{name}")
-            for split_num in given.split_num or [None]:
+            for numbers in given.split_num or [""]:
+                split_num = tuple(int(one) for one in numbers.split(",") if one)
                 scores = scored(opened, folder, given.texts, Path(scratch), split_num)
                 tasks[folder.parent.name][split_num].append(scores)
                 best = max(scores, key=lambda pair: scores[pair][2])
                 every = _shown(scores[0.0, 0.0])
-                shown = f"{name}, {split_num or 'usual'} at once: all {every}"
+                shown = f"{name}, {numbers or 'usual'} at once: all {every}"
                 print(f"{shown}; at most {_shown(scores[best])} with {best}", flush=True)
     opened.runner.close()
     lines = [_choice(task, by_number) for task, by_number in tasks.items()]
     print("\n" + "\n".join(lines))
 
 
-def _choice(task: str, by_number: dict[int | None, list[Scores]]) -> str:
+def _choice(task: str, by_number: dict[tuple[int, ...], list[Scores]]) -> str:
     """Print the means of a task's sets; gives the line of the catalogue."""
-    means: dict[int | None, Scores] = {
+    means: dict[tuple[int, ...], Scores] = {
         number: {pair: _mean([one[pair] for one in sets]) for pair in sets[0]}
         for number, sets in by_number.items()
     }
     for number, scores in means.items():
-        count = f"{len(by_number[number])} sets, {number or 'usual'} at once"
+        count = f"{len(by_number[number])} sets, {list(number) or 'usual'} at once"
         print(f"\n{task}, mean of {count}:\n\n| least | {' | '.join(map(str, NEAR))} |")
         print("|---" * (len(NEAR) + 1) + "|")
         for least in LEAST:
@@ -165,7 +170,7 @@ def _choice(task: str, by_number: dict[int | None, list[Scores]]) -> str:
     number = max(means, key=lambda one: max(f1 for _, _, f1 in means[one].values()))
     least, near = chosen(means[number])
     print(f"\nchosen: {_shown(means[number][least, near]) if least < 1 else 'silent by default'}")
-    split = "" if number is None else f", split_num = {number}"
+    split = f", split_num = {list(number)}" if number else ""
     return f"by_task.{task} = {{ min_score = {least:.2f}, near_score = {near:.2f}{split} }}"
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,15 @@ from iepile_cli.backends import Options
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
-from iepile_cli.extraction.requests import schema_batches
+from iepile_cli.extraction.requests import schema_readings
 from iepile_cli.models import resolve_model
-from iepile_cli.models.adapter_settings import AdapterSettings, TaskSettings
+from iepile_cli.models.adapter_settings import (
+    AdapterSettings,
+    TaskSettings,
+    read_adapter_settings,
+)
 from iepile_cli.task.schema import read_schema
+from iepile_cli.task.shape import SchemaItem
 from iepile_cli.task.table import TASKS
 from iepile_cli.templates import AUTO
 
@@ -174,7 +180,7 @@ def test_the_adapter_says_how_long_passages_are(records: bool, expected: int) ->
 
 
 def test_an_adapter_of_the_user_s_own_says_it_in_its_settings(tmp_path: Path) -> None:
-    by_task = {"RE": TaskSettings(min_score=0.5, split_num=8)}
+    by_task = {"RE": TaskSettings(min_score=0.5, split_num=(8, 20))}
     settings = AdapterSettings("auto", "0" * 64, "smollm2", passage_tokens=80, by_task=by_task)
     settings.write(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -192,14 +198,47 @@ def test_the_least_score_is_the_adapter_s_for_each_task_unless_asked() -> None:
 
 
 def test_so_many_types_at_once_as_the_adapter_answers_best_unless_asked() -> None:
-    found = replace(resolve_model(), by_task={"NER": TaskSettings(split_num=2)})
+    found = replace(resolve_model(), by_task={"NER": TaskSettings(split_num=(2,))})
     opened = Opened(None, AUTO, found, "llama-cpp")  # type: ignore[arg-type]
     task, schema = read_schema(["a,b,c,d,e"])
 
     def sizes(how: ExtractOptions) -> list[int]:
-        return [len(batch) for batch in schema_batches(task, schema, how)]
+        _, (only,) = schema_readings(task, schema, how)
+        return [len(batch) for batch in only]
 
     assert sizes(ExtractOptions()) == [5]
     assert sizes(ExtractOptions().suiting(opened)) == [2, 2, 1]
     assert sizes(ExtractOptions(split_num=4).suiting(opened)) == [5]
     assert sizes(ExtractOptions(split_num=1).suiting(opened)) == [1] * 5
+
+
+def test_of_several_sizes_each_is_a_reading_where_it_cuts_the_schema_otherwise() -> None:
+    by_task = {"NER": TaskSettings(split_num=(2, 4, -1))}
+    task, long = read_schema(["a,b,c,d,e"])
+
+    def sizes(schema: Sequence[SchemaItem], **how: Any) -> tuple[int, list[list[int]]]:
+        votes, readings = schema_readings(task, schema, ExtractOptions(by_task=by_task, **how))
+        return votes, [[len(batch) for batch in reading] for reading in readings]
+
+    # Of five types, 4 and all are one batch.
+    assert sizes(long) == (2, [[2, 2, 1], [5]])
+    assert sizes(long[:2]) == (1, [[2]])
+    assert sizes(long, votes=1) == (1, [[2, 2, 1]])
+    assert sizes(long, votes=3) == (3, [[2, 2, 1], [5], [2, 2, 1]])
+    assert sizes(long, split_num=3) == (1, [[3, 2]])
+    assert sizes(long, passes=2) == (2, [[2, 2, 1], [5], [2, 2, 1], [5]])
+    assert sizes(long[:1], votes=3) == (3, [[1]])
+    _, (first, second) = schema_readings(task, long, ExtractOptions(by_task=by_task))
+    assert [one.type for batch in first for one in batch] == list("abcde")
+    assert [one.type for batch in second for one in batch] == list("edcba")
+
+
+def test_one_size_in_a_file_is_a_list_of_it(tmp_path: Path) -> None:
+    for written, read in (("8", (8,)), ("[6, 20]", (6, 20)), ("null", ()), ("[]", ())):
+        settings = AdapterSettings("auto", "0" * 64, "smollm2").as_json()
+        (tmp_path / "iepile.json").write_text(
+            settings.replace('"by_task": {}', f'"by_task": {{"NER": {{"split_num": {written}}}}}')
+        )
+        found = read_adapter_settings(tmp_path)
+        assert found is not None
+        assert found.by_task == {"NER": TaskSettings(split_num=read)}

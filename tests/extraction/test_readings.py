@@ -77,7 +77,7 @@ def item(name: str, start: int, score: float | None) -> Item:
     return Item(SchemaItem(name), (("mention", Span("x", start, start + 1, score)),), score)
 
 
-def test_what_most_readings_find_is_kept_with_its_mean_score() -> None:
+def test_what_half_of_the_readings_find_is_kept_with_its_mean_score() -> None:
     readings = [
         [item("a", 0, 0.9), item("a", 5, 0.5), item("b", 0, None)],
         [item("a", 0, 0.6), item("a", 0, 0.3), item("b", 0, None)],
@@ -89,6 +89,8 @@ def test_what_most_readings_find_is_kept_with_its_mean_score() -> None:
         ("b", 0, pytest.approx(2 / 3)),
     ]
     assert [one.roles[0][1].score for one in kept] == [one.score for one in kept]
+    both = voted(readings[1:])
+    assert [(one.item.type, one.score) for one in both] == [("a", 0.3), ("b", 0.5), ("a", 0.5)]
     assert voted(readings[:1]) == readings[0]
     assert voted([]) == []
 
