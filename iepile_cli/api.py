@@ -210,9 +210,12 @@ def load(
     adapter: str | Sequence[str] = (),
     backend: str | None = None,
     template: str | None = None,
+    language: str | None = None,
     **options: Any,
 ) -> Extractor:
     """Open a model: a name of ``iepile list models``, a path or a hub id; None: the embedded one.
+
+    ``language`` picks a model's own adapter for it, where it has one (``zh`` of the embedded one).
 
     ``options`` are fields of ``backends.Options``, as the options of ``iepile extract``:
     ``device``, ``bits``, ``context``, ``parallel``, ``base_url`` ... Raises ``UsageError``,
@@ -226,6 +229,7 @@ def load(
         adapters=[adapter] if isinstance(adapter, str) else list(adapter),
         backend=backend,
         template=template,
+        language=language,
         options=Options(**_tuples(options)),
     )
     return Extractor(opened)

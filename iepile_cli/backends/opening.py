@@ -46,12 +46,13 @@ def open_model(
     adapters: Sequence[str] = (),
     backend: str | None = None,
     template: str | None = None,
+    language: str | None = None,
     options: Options | None = None,
 ) -> Opened:
     """Open a model by its catalogue name, path or hub id.
 
     Without ``backend`` the model's format decides; without ``template`` the catalogue, else the
-    model's own, else its name. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
+    model's own, else its name. Of a model's own adapters, that for the ``language`` is taken. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
     """
     known = registry()
     asked = known.get("template", template) if template else None
@@ -61,7 +62,7 @@ def open_model(
     backend = backend or ("openai" if given.base_url else None)
     if backend and known.get("backend", backend).remote:
         return _open_remote(name, adapters, backend, asked, given)
-    found = resolve_model(name, adapters)
+    found = resolve_model(name, adapters, language=language)
     chosen = backend or BY_FORMAT.get(found.format, found.format)
     engine = _usable(chosen, given)
     merge = has_merged_form(found, adapters)

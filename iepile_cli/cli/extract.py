@@ -135,6 +135,7 @@ def _open(
         adapters=named.adapter,
         backend=runs.backend,
         template=runs.template,
+        language=how.language,
         options=settings,
     )
 
@@ -185,6 +186,9 @@ class _Remarks:
         self._name = opened.model.name if opened.model else opened.backend
         self._tasks = opened.model.tasks if opened.model else ()
         self._languages = opened.model.languages if opened.model else ()
+        entry = opened.model.entry if opened.model else None
+        # Of an embedded model, whose files are all here.
+        self._entry = entry if entry and entry.embedded else None
         self._min_score = how.min_score
         self._usual = how.suiting(opened)
         self._said: set[str] = set()
@@ -209,9 +213,18 @@ class _Remarks:
                     "language",
                     f"{self._name} knows {known}, and the text of {result.document.source} seems "
                     "to be in another language",
+                    self._for_language(language),
                 )
         if self._min_score and result.items and all(item.score is None for item in result.items):
             self._say("scores", "--min-score: answers have no scores here, nothing is left out", "")
+
+    def _for_language(self, language: str) -> str:
+        from iepile_cli.models.resolve import adapter_for
+
+        adapters = self._entry.adapters if self._entry else ()
+        if self._entry and adapters and adapter_for(self._entry, language) != adapters[0]:
+            return f"--lang {language} uses its adapter for that"
+        return _OTHERS
 
     def _say(self, what: str, message: str, way_out: str = _OTHERS) -> None:
         if what not in self._said:

@@ -278,7 +278,7 @@ class Texts(Source):
         if not may_lack_room(self.task, self.schema, how, context or _USUAL_CONTEXT):
             return
         try:
-            found = resolve_model(named.model, named.adapter)
+            found = resolve_model(named.model, named.adapter, language=how.language)
         except IEPileError:
             # Behind a server, or wrong: that is for what opens the model to say.
             return

@@ -194,8 +194,8 @@ def _model(entry: ModelEntry, known: Registry) -> _Facts:
 
 def _expected(entry: ModelEntry, known: Registry) -> str:
     """What quality was measured of a model, by default with the adapter that goes with it."""
-    if entry.adapter and not entry.expect:
-        adapter: ModelEntry = known.get("model", entry.adapter)
+    if entry.adapters and not entry.expect:
+        adapter: ModelEntry = known.get("model", entry.adapters[0])
         return adapter.expect or _NOT_MEASURED
     return entry.expect or _NOT_MEASURED
 

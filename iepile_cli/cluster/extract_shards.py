@@ -63,6 +63,7 @@ class ExtractRun:
             adapters=self.adapters,
             backend=self.backend,
             template=self.template,
+            language=self.how.language,
             options=self.opening,
         )
 

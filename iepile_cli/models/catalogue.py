@@ -68,8 +68,8 @@ class ModelEntry:
     llama.cpp), ``adapter`` (LoRA weights for ``base``) or ``data`` (a corpus). ``hf`` and
     ``modelscope`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
-    files; ``adapter`` names the adapter that is used by default. ``size`` is in
-    bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
+    files; ``adapters`` names those that go with a model: the first is used by default, another for
+    a language that only this one knows. ``size`` is in bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
     answers well, ``languages`` those that it knows (``mul``: many). ``by_task`` says how it is best
     used for each task, and ``passage_tokens`` is the longest passage, in tokens, that it answers
     well, both as found on development data (0: not known).
@@ -87,7 +87,7 @@ class ModelEntry:
     file: str = ""
     files: tuple[str, ...] = ()
     base: str = ""
-    adapter: str = ""
+    adapters: tuple[str, ...] = ()
     template: str = ""
     precision: str = ""
     lora_r: int | None = None

@@ -96,14 +96,15 @@ def resolve_model(
     name: str | None = None,
     adapters: Sequence[str] = (),
     *,
+    language: str | None = None,
     registry: Registry | None = None,
     from_hub: bool = False,
 ) -> Resolved:
     """Find a model, and the adapters that go with it, on this machine.
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
-    taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken, with
-    ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine, unless it is a GGUF file,
+    taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken, that for the
+    ``language`` of the texts where it has one, with ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine, unless it is a GGUF file,
     keeps its repository's id on the Hugging Face hub as its path. Raises ``NotInstalled`` naming
     the download that is missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for
     a pair that does not fit, ``ModelError`` for a path that holds no model.
@@ -119,8 +120,8 @@ def resolve_model(
     kind = weights_format(path) if path.exists() else _published_format(entry)
     if not kind:
         raise ModelError(f"{path}: no model in it (neither GGUF nor safetensors)")
-    if not adapters and entry and entry.adapter:
-        applied = [_adapter(entry.adapter, known, from_hub)]
+    if not adapters and entry and entry.adapters:
+        applied = [_adapter(adapter_for(entry, language, known), known, from_hub)]
     for adapter in applied:
         _refuse_other_base(adapter, chosen, entry, known)
     templates = [entry.template if entry else _recorded_template(path)]
@@ -140,6 +141,17 @@ def resolve_model(
         tasks=known_of.tasks if known_of else (),
         languages=known_of.languages if known_of else (),
     )
+
+
+def adapter_for(
+    entry: ModelEntry, language: str | None = None, registry: Registry | None = None
+) -> str:
+    """The adapter of a model that has some: the first that knows a language, else its first."""
+    known = registry or shared_registry()
+    for name in entry.adapters if language else ():
+        if language in known.get("model", name).languages:
+            return name
+    return entry.adapters[0]
 
 
 def resolve_data(text: str) -> Path:

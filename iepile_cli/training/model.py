@@ -142,7 +142,7 @@ def find_base(
     tokenizer = open_tokenizer(found.path, remote_code=remote)
     form = settled_template(found, tokenizer, template)
     folders = tuple(_as_folder(path, folder, remote) for path in found.adapters)
-    own = found.entry.adapter if found.entry and not given and found.entry.adapter else ""
+    own = found.entry.adapters[0] if found.entry and not given and found.entry.adapters else ""
     shown = ", ".join(name for name in given if name != NO_ADAPTER) or own
     base = Base(found.name, found.path, folder, folders, form, remote, shown, found)
     base.__dict__["tokenizer"] = tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,12 +225,30 @@ def test_missing_adapter_names_its_download(known: Registry, store: Path) -> Non
 def test_entry_may_name_its_own_adapter(known: Registry, store: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     (tmp_path / "lora.gguf").write_bytes(b"GGUF")
-    base = ModelEntry("b", "gguf", file=str(tmp_path / "model.gguf"), adapter="a", template="qwen")
+    base = ModelEntry(
+        "b", "gguf", file=str(tmp_path / "model.gguf"), adapters=("a",), template="qwen"
+    )
     known.add("model", "b", base)
     lora = ModelEntry("a", "adapter", file=str(tmp_path / "lora.gguf"), base="b", template="alpaca")
     known.add("model", "a", lora)
     found = resolve_model("b", registry=known)
     assert (found.adapters, found.template) == ((tmp_path / "lora.gguf",), "alpaca")
+
+
+def test_of_a_model_s_adapters_the_one_for_the_language_is_taken(
+    known: Registry, store: Path, tmp_path: Path
+) -> None:
+    for name, languages in (("b", ()), ("a", ("en",)), ("c", ("zh", "ja"))):
+        (tmp_path / name).write_bytes(b"GGUF")
+        kind, file = "adapter" if languages else "gguf", str(tmp_path / name)
+        entry = ModelEntry(name, kind, file=file, languages=languages)
+        known.add("model", name, entry if languages else replace(entry, adapters=("a", "c")))
+    for language, taken in ((None, "a"), ("en", "a"), ("ja", "c"), ("zh", "c"), ("fr", "a")):
+        found = resolve_model("b", language=language, registry=known)
+        assert found.adapters == (tmp_path / taken,)
+        assert found.languages == known.get("model", taken).languages
+    assert resolve_model("b", ["a"], language="zh", registry=known).adapters == (tmp_path / "a",)
+    assert resolve_model("b", ["none"], language="zh", registry=known).adapters == ()
 
 
 @pytest.mark.parametrize(
