@@ -52,7 +52,8 @@ def open_model(
     """Open a model by its catalogue name, path or hub id.
 
     Without ``backend`` the model's format decides; without ``template`` the catalogue, else the
-    model's own, else its name. Of a model's own adapters, that for the ``language`` is taken. Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
+    model's own, else its name. Of a model's own adapters, that for the ``language`` is taken.
+    Raises ``UnknownName``, ``UsageError`` or ``ModelError``.
     """
     known = registry()
     asked = known.get("template", template) if template else None

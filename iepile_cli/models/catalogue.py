@@ -69,7 +69,8 @@ class ModelEntry:
     ``modelscope`` are repository ids there. ``file`` is ``"package:path"`` for what comes with an
     installed package, or a local path. ``files`` are patterns that replace the usual choice of
     files; ``adapters`` names those that go with a model: the first is used by default, another for
-    a language that only this one knows. ``size`` is in bytes; ``context`` in tokens; ``None`` or empty means not known. ``tasks`` are those that it
+    a language that only this one knows. ``size`` is in bytes; ``context`` in tokens; ``None`` or
+    empty means not known. ``tasks`` are those that it
     answers well, ``languages`` those that it knows (``mul``: many). ``by_task`` says how it is best
     used for each task, and ``passage_tokens`` is the longest passage, in tokens, that it answers
     well, both as found on development data (0: not known).

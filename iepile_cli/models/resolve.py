@@ -104,8 +104,9 @@ def resolve_model(
 
     ``name`` is a catalogue name, a path or a hub id; without it the first adapter's base model is
     taken, or ``DEFAULT_MODEL``. Without ``adapters`` a catalogue entry's own is taken, that for the
-    ``language`` of the texts where it has one, with ``NO_ADAPTER`` none. With ``from_hub``, what is not on this machine, unless it is a GGUF file,
-    keeps its repository's id on the Hugging Face hub as its path. Raises ``NotInstalled`` naming
+    ``language`` of the texts where it has one, with ``NO_ADAPTER`` none. With ``from_hub``, what is
+    not on this machine, unless it is a GGUF file, keeps its repository's id on the Hugging Face hub
+    as its path. Raises ``NotInstalled`` naming
     the download that is missing, ``UnknownName`` for a name that means nothing, ``UsageError`` for
     a pair that does not fit, ``ModelError`` for a path that holds no model.
     """
