@@ -239,15 +239,17 @@ def test_of_a_model_s_adapters_the_one_for_the_language_is_taken(
     known: Registry, store: Path, tmp_path: Path
 ) -> None:
     for name, languages in (("b", ()), ("a", ("en",)), ("c", ("zh", "ja"))):
-        (tmp_path / name).write_bytes(b"GGUF")
-        kind, file = "adapter" if languages else "gguf", str(tmp_path / name)
+        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
+        kind, file = "adapter" if languages else "gguf", str(tmp_path / f"{name}.gguf")
         entry = ModelEntry(name, kind, file=file, languages=languages)
         known.add("model", name, entry if languages else replace(entry, adapters=("a", "c")))
     for language, taken in ((None, "a"), ("en", "a"), ("ja", "c"), ("zh", "c"), ("fr", "a")):
         found = resolve_model("b", language=language, registry=known)
-        assert found.adapters == (tmp_path / taken,)
+        assert found.adapters == (tmp_path / f"{taken}.gguf",)
         assert found.languages == known.get("model", taken).languages
-    assert resolve_model("b", ["a"], language="zh", registry=known).adapters == (tmp_path / "a",)
+    assert resolve_model("b", ["a"], language="zh", registry=known).adapters == (
+        tmp_path / "a.gguf",
+    )
     assert resolve_model("b", ["none"], language="zh", registry=known).adapters == ()
 
 
