@@ -56,7 +56,7 @@ def text_name(document: Document) -> str:
     """The name of a document's text below the folder, parted by ``/``."""
     parts = document.source.replace(os.sep, "/").split("/")
     number = f"%line{document.line}" if document.line is not None else ""
-    *folders, name = [_safe(part) for part in parts if part != "."]
+    *folders, name = [_safe(part) for part in parts if part != "."] or ["%2E"]
     return "/".join([*folders, _short(name, number + _SUFFIX)])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iepile_cli.errors import UsageError
@@ -40,6 +40,7 @@ _PATHS = st.text(
 )
 
 
+@example("0", ".", None)
 @given(_PATHS, _PATHS, st.one_of(st.none(), st.integers(1, 99)))
 def test_no_name_leaves_the_folder_and_no_two_are_one(one: str, other: str, line: int) -> None:
     names = [name(one, line), name(other), name(one)]
