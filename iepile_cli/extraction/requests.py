@@ -171,7 +171,14 @@ class ExtractOptions:
         if model is None:
             return self
         passage = self.passage_tokens or (0 if records else model.passage_tokens)
-        return replace(self, passage_tokens=passage, by_task=model.by_task)
+        by_task = dict(model.by_task)
+        if opened.remote:
+            # Servers give no scores, of which the mean could be taken.
+            by_task = {
+                task: replace(known, split_num=known.split_num[:1])
+                for task, known in by_task.items()
+            }
+        return replace(self, passage_tokens=passage, by_task=by_task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,10 @@ def test_of_several_sizes_each_is_a_reading_where_it_cuts_the_schema_otherwise()
     assert sizes(long, split_num=3) == (1, [[3, 2]])
     assert sizes(long, passes=2) == (2, [[2, 2, 1], [5], [2, 2, 1], [5]])
     assert sizes(long[:1], votes=3) == (3, [[1]])
+    # A server's answers have no scores to take the mean of.
+    found = replace(resolve_model(), by_task=by_task)
+    opened = Opened(None, AUTO, found, "openai", remote=True)  # type: ignore[arg-type]
+    assert schema_readings(task, long, ExtractOptions().suiting(opened))[0] == 1
     _, (first, second) = schema_readings(task, long, ExtractOptions(by_task=by_task))
     assert [one.type for batch in first for one in batch] == list("abcde")
     assert [one.type for batch in second for one in batch] == list("edcba")
