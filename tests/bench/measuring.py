@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +11,22 @@ from typing import NamedTuple
 
 
 class Measured(NamedTuple):
-    """Wall seconds, processor seconds, and the peak of resident MiB; pages shared count once."""
+    """Wall seconds, processor seconds, and the peak of resident MiB (0: not watched).
+
+    Pages that processes share count once.
+    """
 
     wall: float
     cpu: float
     peak: float
 
 
-def measured(command: Sequence[str], path: Sequence[str] = ()) -> Measured:
+def measured(command: Sequence[str], path: Sequence[str] = (), *, memory: bool = False) -> Measured:
     """Run a command, its output thrown away, with some folders before ``PYTHONPATH``.
 
-    Raises ``SystemExit`` where it fails: what it took would then say nothing.
+    With ``memory`` that is watched; time is for another run then, as the kernel holds a process up
+    while its pages are counted. Raises ``SystemExit`` where it fails:
+    what it took would then say nothing.
     """
     folders = filter(None, (*path, os.environ.get("PYTHONPATH", "")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
@@ -31,23 +35,17 @@ def measured(command: Sequence[str], path: Sequence[str] = ()) -> Measured:
     before = os.times()
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    peak = [0.0]
-
-    def watch() -> None:
-        while child.poll() is None:
-            peak[0] = max(peak[0], sum(map(_resident, _tree(child.pid))))
-            time.sleep(0.03)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    peak = 0.0
+    while memory and child.poll() is None:
+        peak = max(peak, sum(map(_resident, _tree(child.pid))))
+        time.sleep(0.03)
     child.wait()
     wall = time.perf_counter() - start
-    watcher.join()
     after = os.times()
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
     cpu = after.children_user + after.children_system
-    return Measured(wall, cpu - before.children_user - before.children_system, peak[0])
+    return Measured(wall, cpu - before.children_user - before.children_system, peak)
 
 
 def _tree(root: int) -> Iterator[int]:
