@@ -3,9 +3,10 @@
     python tests/bench/embedded.py scores CORPORA [--adapter A] [--texts 40] [--set NAME ...]
     python tests/bench/embedded.py everyday [--adapter A]
 
-``CORPORA`` is the folder ``IE-en``. Of each set so many records are drawn from its test part, or
-its development part where it has none, and asked for all of the set's types at once, with what
-``extract`` does by default; ``eval`` scores them against the records. Both print Markdown tables.
+``CORPORA`` is the folder ``IE-en``, with ``--lang zh`` ``IE-zh``. Of each set so many records are
+drawn from its test part, or its development part where it has none, and asked for all of the set's
+types at once, with what ``extract`` does by default; ``eval`` scores them against the records. Both
+print Markdown tables.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ SETS = {
     "EE/PHEE": "unseen",
     "EE/GENEVA": "other part trained on",
 }
+CHINESE = {"UNER-GSDSIMP": "other part trained on", "UNER-PUD-zh": "unseen"}
 LONGEST = 600  # characters of a text
 EMPTY = 0.3  # this share of records without annotation is drawn from
 # Of larger schemas the types that the sample has most often are asked.
@@ -125,8 +127,9 @@ def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
 def scores(arguments: argparse.Namespace) -> None:
     means: dict[str, list[float]] = {}
     print("| set | texts | P | R | F1 | 95 % |\n|---|---|---|---|---|---|")
-    with iepile.load(adapter=arguments.adapter) as model, tempfile.TemporaryDirectory() as scratch:
-        for name, kind in SETS.items():
+    sets = CHINESE if arguments.lang == "zh" else SETS
+    with opened(arguments) as model, tempfile.TemporaryDirectory() as scratch:
+        for name, kind in sets.items():
             if arguments.set and name not in arguments.set:
                 continue
             folder = Path(arguments.corpora) / (name if "/" in name else f"NER/{name}")
@@ -144,11 +147,16 @@ def scores(arguments: argparse.Namespace) -> None:
         print(f"mean of {len(values)} sets, {kind}: {sum(values) / len(values):.1f}")
 
 
+def opened(arguments: argparse.Namespace) -> iepile.Extractor:
+    return iepile.load(adapter=arguments.adapter, language=arguments.lang)
+
+
 def everyday(arguments: argparse.Namespace) -> None:
-    """Print what is answered to the sentences of ``everyday.tsv``."""
+    """Print what is answered to the sentences of ``everyday.tsv``, or ``everyday-zh.tsv``."""
+    name = "everyday-zh.tsv" if arguments.lang == "zh" else "everyday.tsv"
     print("| kind | asked | text | answer |\n|---|---|---|---|")
-    with iepile.load(adapter=arguments.adapter) as model:
-        for line in (HERE / "everyday.tsv").read_text("utf-8").splitlines():
+    with opened(arguments) as model:
+        for line in (HERE / name).read_text("utf-8").splitlines():
             kind, schema, text = line.split("\t")
             task, _, names = schema.rpartition(": ")
             found = model.extract(text, names, task=task or None)
@@ -168,6 +176,7 @@ def main() -> None:
     other.set_defaults(run=everyday)
     for each in (one, other):
         each.add_argument("--adapter", action="append", default=[])
+        each.add_argument("--lang", choices=("en", "zh"))
     arguments = parser.parse_args()
     arguments.run(arguments)
 
