@@ -56,6 +56,17 @@ def test_a_file(tmp_path: Path) -> None:
     assert objects(piped.stdout)[0]["source"] == "stdin"
 
 
+def test_chinese_has_an_adapter_of_its_own() -> None:
+    text, asked = "鲁迅1881年出生于浙江绍兴。", ("--schema", "人物,地点")
+    other = iepile("extract", *SMALL, *asked, stdin=text)
+    assert b"--lang zh uses its adapter for that" in other.stderr
+    ran = iepile("extract", *SMALL, *asked, "--lang", "zh", stdin=text)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    (shown,) = objects(ran.stdout)
+    assert shown["answer"]["人物"] == ["鲁迅"]
+    assert "浙江" in "".join(shown["answer"]["地点"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
