@@ -186,7 +186,7 @@ class _Remarks:
         self._name = opened.model.name if opened.model else opened.backend
         self._tasks = opened.model.tasks if opened.model else ()
         self._languages = opened.model.languages if opened.model else ()
-        entry = opened.model.entry if opened.model else None
+        entry = opened.model.entry if opened.model and not opened.remote else None
         # Of an embedded model, whose files are all here.
         self._entry = entry if entry and entry.embedded else None
         self._min_score = how.min_score
