@@ -11,6 +11,7 @@ ways of merging beside. ``--keep`` stores the readings, or takes them from there
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -75,7 +76,7 @@ def read(
     def elsewhere(*arguments: Any, **options: Any) -> Any:
         return cut(*arguments, **{**options, "first": first})
 
-    options = ExtractOptions(min_score=0.0, all_occurrences=False, **how).suiting(opened)
+    options = ExtractOptions(min_score=0.0, all_occurrences=False, votes=1, **how).suiting(opened)
     started = time.monotonic()
     with (
         mock.patch.object(requests, "passages", elsewhere),
@@ -113,12 +114,12 @@ def mean(scores: list[float], count: int) -> float:
     return sum(scores) / count
 
 
-def majority(scores: list[float], count: int) -> float:
-    return sum(scores) / count if 2 * len(scores) > count else 0.0
+def half(scores: list[float], count: int) -> float:
+    return sum(scores) / count if 2 * len(scores) >= count else 0.0
 
 
-def mean_of_majority(scores: list[float], count: int) -> float:
-    return sum(scores) / len(scores) if 2 * len(scores) > count else 0.0
+def mean_of_half(scores: list[float], count: int) -> float:
+    return sum(scores) / len(scores) if 2 * len(scores) >= count else 0.0
 
 
 def merged(
@@ -155,8 +156,8 @@ def options_of(made: dict[str, Reading]) -> dict[str, Any]:
         "--passes 2": merged([orders[0], made["other"]], best),
         "passes 2 (same order)": merged([orders[0], made["shift"]], best),
     }
-    for way in (majority, mean_of_majority, mean, best):
-        shown[f"--votes {ORDERS} ({way.__name__})"] = merged(orders, way)
+    for count, way in itertools.product((2, ORDERS), (half, mean_of_half, mean, best)):
+        shown[f"--votes {count} ({way.__name__})"] = merged(orders[:count], way)
     return shown
 
 
