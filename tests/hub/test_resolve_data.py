@@ -144,6 +144,7 @@ def test_list_shows_what_is_installed(
     assert [line.split("\t")[0] for line in lines] == [
         "smollm2",
         "smollm2-iepile-lora",
+        "smollm2-iepile-lora-zh",
         "owner/lora",
         "iepile",
     ]
