@@ -18,7 +18,9 @@ from gguf_files import lora, random_gguf
 from llama_servers import free_port, wait_for
 
 from iepile_cli.backends import serving
+from iepile_cli.backends.gguf_merging import merged_file
 from iepile_cli.cli.app import run
+from iepile_cli.models import resolve_model
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Ann Smith met Bob in Rome."
@@ -161,7 +163,9 @@ def test_the_embedded_model_is_served_from_the_file_that_extract_uses(
     server: str, merged_models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv, said = shown(capsys, "--server", server)
-    (merged,) = merged_models.glob("SmolLM2*q8_0.gguf")
+    found = resolve_model()
+    merged = merged_file(found.path, found.adapters)
+    assert merged.resolve().parent == merged_models.resolve()
     assert Path(value(argv, "--model")).samefile(merged)
     assert not {"--lora", "--lora_path"} & set(argv)
     assert "--tokenizer smollm2" in said
