@@ -216,7 +216,6 @@ def load(
     """Open a model: a name of ``iepile list models``, a path or a hub id; None: the embedded one.
 
     ``language`` picks a model's own adapter for it, where it has one (``zh`` of the embedded one).
-
     ``options`` are fields of ``backends.Options``, as the options of ``iepile extract``:
     ``device``, ``bits``, ``context``, ``parallel``, ``base_url`` ... Raises ``UsageError``,
     ``UnknownName`` or ``ModelError``; nothing is downloaded.

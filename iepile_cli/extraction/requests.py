@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from iepile_cli.backends import Request, Runner
 from iepile_cli.errors import ModelError, UsageError
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.instruction_records import InstructionRecord
+from iepile_cli.extraction.readings import SchemaBatches, schema_readings
 from iepile_cli.fields import check_fields, option
 from iepile_cli.models.adapter_settings import TaskSettings
 from iepile_cli.task.grammar import empty_answers, lark_grammar
-from iepile_cli.task.instruction import Instruction, batch_bounds, batches, dumps
+from iepile_cli.task.instruction import Instruction, batch_bounds, dumps
 from iepile_cli.task.language import detect_language
 from iepile_cli.task.passages import Passage, overlapping, passages
 from iepile_cli.task.shape import SchemaItem
@@ -30,9 +30,6 @@ from iepile_cli.templates import Template, Tokenizer, encode
 
 if TYPE_CHECKING:
     from iepile_cli.backends.opening import Opened
-
-# A schema as it is put in one reading.
-SchemaBatches: TypeAlias = tuple[tuple[SchemaItem, ...], ...]
 
 PASSAGE_TOKENS = 384
 # How often a text is read at most with other passages, and with other orders of the schema.
@@ -329,36 +326,6 @@ class SchemaInstructions:
                         put.add((vote, batch, passage))
                         asked = Instruction(self.task, batch, passage.text, language)
                         yield PassageInstruction(asked, passage, "", vote)
-
-
-def schema_orders(schema: Sequence[SchemaItem], count: int) -> list[tuple[SchemaItem, ...]]:
-    """Different orders of a schema: as it is, backwards, then shuffled; fewer where it is short."""
-    orders = {tuple(schema): None, tuple(reversed(schema)): None}
-    # A few tries more than are needed: two shuffles may be the same.
-    for seed in range(4 * count):
-        shuffled = list(schema)
-        random.Random(seed).shuffle(shuffled)
-        orders.setdefault(tuple(shuffled))
-    return list(orders)[:count]
-
-
-def schema_readings(
-    task: Task, schema: Sequence[SchemaItem], options: ExtractOptions
-) -> tuple[int, list[SchemaBatches]]:
-    """How often each passage is put, and the schema in the batches of each time.
-
-    Orders of the schema and sizes of batches take turns. Two sizes that cut this schema alike are
-    one. Raises ``UsageError`` for a bad number.
-    """
-    sizes = list({tuple(batches(schema, n)): n for n in options.types_at_once(task)}.values())
-    votes = options.votes or len(sizes)
-    count = options.passes * votes
-    orders = schema_orders(schema, count)
-    found = [
-        tuple(batches(orders[number % len(orders)], sizes[number % len(sizes)]))
-        for number in range(count)
-    ]
-    return votes, list(dict.fromkeys(found))
 
 
 def may_lack_room(

@@ -25,7 +25,8 @@ from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction import requests
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import extract
-from iepile_cli.extraction.requests import ExtractOptions, SchemaInstructions, schema_orders
+from iepile_cli.extraction.readings import schema_orders
+from iepile_cli.extraction.requests import ExtractOptions, SchemaInstructions
 from iepile_cli.task import TASKS, SchemaItem
 
 SETS = ("UNER-EWT", "WNUT17", "re3d")

@@ -14,7 +14,7 @@ from iepile_cli.backends import Options
 from iepile_cli.backends.opening import Opened, open_model
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
-from iepile_cli.extraction.requests import schema_readings
+from iepile_cli.extraction.readings import schema_readings
 from iepile_cli.models import resolve_model
 from iepile_cli.models.adapter_settings import (
     AdapterSettings,

@@ -14,7 +14,7 @@ from iepile_cli.errors import UsageError
 from iepile_cli.extraction.grounding import Item, Span
 from iepile_cli.extraction.inputs import Document
 from iepile_cli.extraction.pipeline import ExtractOptions, extract
-from iepile_cli.extraction.requests import schema_orders
+from iepile_cli.extraction.readings import schema_orders
 from iepile_cli.extraction.results import Result, voted
 from iepile_cli.task import TASKS, SchemaItem
 from iepile_cli.task.passages import overlapping, passages
